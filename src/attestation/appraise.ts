@@ -1,0 +1,39 @@
+import { type Failure, failure } from '../errors.ts';
+import type { Claims } from './claims.ts';
+
+/** What a policy and the CAS's operator expect (RFC 9334: Reference Values and Appraisal Policy). */
+export interface Expectation {
+  mode: 'hardware' | 'none';
+  tolerate: readonly string[];
+  /** Admitted measurements; any one suffices. */
+  measurements: readonly string[];
+  /** Where the service may run; empty is anywhere. */
+  platforms: readonly string[];
+  /** LAS keys that the operator or the policy trusts. */
+  trustedPlatforms: readonly string[];
+}
+
+/**
+ * Decides whether a launcher is admitted.
+ * @param claims of verified Evidence, or undefined where none was sent
+ * @returns one refusal for each factor that failed; none when it is admitted
+ */
+export function appraise(expected: Expectation, claims: Claims | undefined): Failure[] {
+  if (expected.mode === 'none') return [];
+  if (!claims) return [failure('EVIDENCE_MISSING')];
+  const { measurement, platform, debug } = claims;
+  const refusals: Failure[] = [];
+  if (!expected.measurements.includes(measurement))
+    refusals.push(
+      failure('MEASUREMENT_UNEXPECTED', {
+        actual: measurement,
+        expected: expected.measurements.join(' or ') || 'none',
+      }),
+    );
+  if (debug && !expected.tolerate.includes('debug-mode')) refusals.push(failure('DEBUG_NOT_TOLERATED'));
+  if (!expected.trustedPlatforms.includes(platform) && !expected.platforms.includes(platform))
+    refusals.push(failure('PLATFORM_UNTRUSTED', { platform }));
+  if (expected.platforms.length > 0 && !expected.platforms.includes(platform))
+    refusals.push(failure('PLATFORM_NOT_ALLOWED', { platform }));
+  return refusals;
+}

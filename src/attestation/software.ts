@@ -1,0 +1,94 @@
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { CompactSign, compactVerify } from 'jose';
+import * as v from 'valibot';
+import { failure, reason } from '../errors.ts';
+import type { Claims } from './claims.ts';
+
+/**
+ * Evidence of the software root: an Entity Attestation Token (RFC 9711) as a JWS (RFC 7515) that a LAS signs
+ * with its Ed25519 key. The key id in its header is the public key itself, 32 bytes in hexadecimal.
+ */
+const PROFILE = 'tag:envcas,2026:las-software-1';
+const TYPE = 'eat+jwt';
+
+const hex32 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
+const header = v.object({ alg: v.literal('EdDSA'), typ: v.literal(TYPE), kid: hex32 });
+const payload = v.object({
+  eat_profile: v.literal(PROFILE),
+  eat_nonce: v.pipe(v.string(), v.regex(/^[A-Za-z0-9_-]{86}$/)),
+  iat: v.pipe(v.number(), v.integer()),
+  /** RFC 9711 §4.2.9: software alone cannot rule out a debugger. */
+  dbgstat: v.literal('enabled'),
+  measurement: hex32,
+  process: v.object({ pid: v.number(), uid: v.number(), gid: v.number() }),
+});
+
+/** The process a LAS vouches for. */
+export interface MeasuredProcess {
+  measurement: string;
+  pid: number;
+  uid: number;
+  gid: number;
+}
+
+/** The 32 bytes of an Ed25519 public key in hexadecimal, by which a LAS is known. */
+export function platformOf(publicKey: KeyObject): string {
+  return Buffer.from(publicKey.export({ format: 'jwk' }).x ?? '', 'base64url').toString('hex');
+}
+
+/**
+ * Makes Evidence about a process.
+ * @param reportData 64 bytes that the process gave
+ * @param now milliseconds since 1970
+ */
+export function signSoftwareEvidence(
+  { measurement, pid, uid, gid }: MeasuredProcess,
+  reportData: Buffer,
+  key: { private: KeyObject; platform: string },
+  now: number,
+): Promise<string> {
+  const claims: v.InferOutput<typeof payload> = {
+    eat_profile: PROFILE,
+    eat_nonce: reportData.toString('base64url'),
+    iat: Math.floor(now / 1000),
+    dbgstat: 'enabled',
+    measurement,
+    process: { pid, uid, gid },
+  };
+  return new CompactSign(Buffer.from(JSON.stringify(claims)))
+    .setProtectedHeader({ alg: 'EdDSA', typ: TYPE, kid: key.platform })
+    .sign(key.private);
+}
+
+/**
+ * Checks form and signature of Evidence. Whether the key that signed is trusted is for {@link appraise} to say.
+ * @throws Failure EVIDENCE_INVALID
+ */
+export async function verifySoftwareEvidence(evidence: string): Promise<Claims> {
+  try {
+    const verified = await compactVerify(
+      evidence,
+      ({ kid }) =>
+        createPublicKey({
+          format: 'jwk',
+          key: {
+            kty: 'OKP',
+            crv: 'Ed25519',
+            x: Buffer.from(v.parse(hex32, kid), 'hex').toString('base64url'),
+          },
+        }),
+      { algorithms: ['EdDSA'] },
+    );
+    const { kid } = v.parse(header, verified.protectedHeader);
+    const claims = v.parse(payload, JSON.parse(Buffer.from(verified.payload).toString()));
+    return {
+      root: 'software',
+      measurement: claims.measurement,
+      platform: kid,
+      debug: true,
+      reportData: Buffer.from(claims.eat_nonce, 'base64url'),
+    };
+  } catch (error) {
+    throw failure('EVIDENCE_INVALID', { detail: reason(error) }, error);
+  }
+}

@@ -1,0 +1,126 @@
+import type { TLSSocket } from 'node:tls';
+import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
+import { reportData } from '../attestation/report-data.ts';
+import { causes, Failure, failure, reason } from '../errors.ts';
+import { InvalidText } from '../policy/problem.ts';
+import type { Identity } from '../protocol/certificate.ts';
+import { publicKeyDigest } from '../protocol/key-hash.ts';
+import { connectLas } from '../protocol/las.ts';
+import { version } from '../version.ts';
+import type { Cas } from './cas.ts';
+import { createSession, readSession } from './sessions.ts';
+
+/** Largest session text, in bytes. */
+const BODY_LIMIT = 4 * 1024 * 1024;
+const REQUEST_TIMEOUT = 30_000;
+const LAS_PATIENCE = 10_000;
+
+/**
+ * The REST interface for people and their tools. Who asks is told by the TLS client certificate, of which
+ * only the key counts.
+ * @param lasSocket the LAS that vouches for this CAS
+ */
+export function createApi(cas: Cas, identity: Identity, lasSocket: string | undefined): FastifyInstance {
+  const app = fastify({
+    https: {
+      key: identity.key,
+      cert: identity.certificate,
+      minVersion: 'TLSv1.2',
+      requestCert: true,
+      rejectUnauthorized: false,
+    },
+    bodyLimit: BODY_LIMIT,
+    requestTimeout: REQUEST_TIMEOUT,
+    connectionTimeout: REQUEST_TIMEOUT,
+    forceCloseConnections: true,
+    logger: false,
+  });
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
+
+  app.setErrorHandler((error, request, reply) => {
+    const { status, body } = errorAnswer(error);
+    if (status >= 500)
+      cas.log.error({ route: request.routeOptions.url, error: reason(error) }, 'request failed');
+    return reply.code(status).send(body);
+  });
+  app.setNotFoundHandler((_request, reply) =>
+    reply.code(404).send({ msg: ['there is nothing at this path'] }),
+  );
+
+  app.post('/session', async (request, reply) => {
+    const client = clientOf(request);
+    const { hash, warnings } = await createSession(cas, textOf(request), client);
+    return reply.code(201).send({ hash, warnings });
+  });
+
+  app.get<{ Params: { '*': string } }>('/session/*', async (request) => {
+    const name = request.params['*'];
+    try {
+      return { session: await readSession(cas, name, clientOf(request)) };
+    } catch (error) {
+      throw outer(`Failed to read session '${name}'`, error);
+    }
+  });
+
+  app.get<{ Querystring: { nonce?: string } }>('/v1/attest', async (request) => {
+    const { nonce } = request.query;
+    if (!nonce || !/^([0-9a-f]{2}){16,64}$/.test(nonce))
+      throw failure('REQUEST_INVALID', { detail: 'nonce must be 32 to 128 hexadecimal digits' });
+    if (lasSocket === undefined) throw failure('EVIDENCE_MISSING');
+    const las = await connectLas(lasSocket, undefined, Date.now() + LAS_PATIENCE);
+    try {
+      const channel = Buffer.from(nonce, 'hex');
+      const evidence = await las.evidence(
+        reportData({ role: 'cas', channel, casKey: cas.key, configId: '' }),
+      );
+      return { evidence, version };
+    } finally {
+      las.close();
+    }
+  });
+
+  app.get('/v1/version', async () => ({ version }));
+  return app;
+}
+
+/** Digest of the key that the client proved to hold. */
+function clientOf(request: FastifyRequest): string {
+  const certificate = (request.raw.socket as TLSSocket).getPeerX509Certificate();
+  if (!certificate) throw failure('IDENTITY_REQUIRED');
+  return publicKeyDigest(certificate.publicKey).toString('hex');
+}
+
+function textOf(request: FastifyRequest): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(request.body as Buffer);
+  } catch {
+    throw failure('REQUEST_INVALID', { detail: 'the body is not a text in UTF-8' });
+  }
+}
+
+/** Says in what an error happened, and keeps its code and status. */
+class Outer extends Error {}
+function outer(message: string, cause: unknown): Error {
+  return new Outer(message, { cause });
+}
+
+function errorAnswer(error: unknown): { status: number; body: object } {
+  const inner = error instanceof Outer ? error.cause : error;
+  if (inner instanceof Failure)
+    return { status: inner.http, body: { msg: causes(error), code: inner.code, hint: inner.hint } };
+  if (inner instanceof InvalidText)
+    return {
+      status: 400,
+      body: {
+        msg: ['the session is not valid', inner.message],
+        code: 'POLICY_INVALID',
+        problems: inner.problems,
+      },
+    };
+  const status = (error as { statusCode?: number }).statusCode ?? 500;
+  if (status === 413)
+    return { status, body: { msg: [`a session has at most ${BODY_LIMIT} bytes`], code: 'REQUEST_INVALID' } };
+  if (status < 500) return { status, body: { msg: [reason(error)], code: 'REQUEST_INVALID' } };
+  return { status: 500, body: { msg: ['an error of the CAS itself; its log says more'], code: 'INTERNAL' } };
+}

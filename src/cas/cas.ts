@@ -1,0 +1,22 @@
+import type { Keyring } from './keyring.ts';
+import type { Store } from './store/store.ts';
+
+/** What the parts of a CAS share. */
+export interface Cas {
+  store: Store;
+  keyring: Keyring;
+  /** SHA-256 of the CAS's public key, by which launchers know it. */
+  key: Buffer;
+  /** LAS keys that the operator trusts, hexadecimal. */
+  trustedPlatforms: readonly string[];
+  /** Milliseconds since 1970. */
+  clock: () => number;
+  log: Log;
+}
+
+/** Structured log, one line an event. Fields never hold a secret. */
+export interface Log {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}

@@ -1,0 +1,55 @@
+import { createPrivateKey, createPublicKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { hostname } from 'node:os';
+import * as v from 'valibot';
+import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
+import type { Keyring } from './keyring.ts';
+import type { Store } from './store/store.ts';
+
+const YEAR = 365 * 24 * 3600 * 1000;
+const CLOCK_SKEW = 3600 * 1000;
+const PLACE = 'state/identity';
+const stored = v.strictObject({ key: v.string(), certificate: v.string() });
+
+/**
+ * The key and certificate that the CAS shows on both ports. The key is made once and kept; it is what others
+ * pin. The certificate is good for a year and made anew, for the same key, when a third of that is left or
+ * when the names have changed.
+ */
+export async function openIdentity(
+  store: Store,
+  keyring: Keyring,
+  names: readonly string[],
+  now: number,
+): Promise<Identity> {
+  const read = (sealed: Buffer) => v.parse(stored, JSON.parse(keyring.open(sealed, PLACE).toString()));
+  const seal = (identity: Identity) => keyring.seal(Buffer.from(JSON.stringify(identity)), PLACE);
+  const all = [...new Set(['localhost', 'cas', '127.0.0.1', '::1', hostname(), ...names])].filter(Boolean);
+  const issue = async (key: string): Promise<Identity> => ({
+    key,
+    certificate: await selfSignedCertificate({
+      key: createPrivateKey(key),
+      commonName: 'cas',
+      names: all,
+      notBefore: new Date(now - CLOCK_SKEW),
+      notAfter: new Date(now + YEAR),
+    }),
+  });
+
+  const kept = await store.readState('identity');
+  if (!kept) {
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const fresh = await issue(privateKey.export({ type: 'pkcs8', format: 'pem' }) as string);
+    return read(await store.createState('identity', seal(fresh)));
+  }
+  const identity = read(kept);
+  const certificate = new X509Certificate(identity.certificate);
+  const named = all.every((name) => certificate.checkHost(name) ?? certificate.checkIP(name));
+  if (named && certificate.validToDate.getTime() - now > YEAR / 3) return identity;
+  const renewed = await issue(identity.key);
+  await store.replaceState('identity', seal(renewed));
+  return renewed;
+}
+
+export function publicKeyOf(identity: Identity) {
+  return createPublicKey(identity.certificate);
+}

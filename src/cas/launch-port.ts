@@ -1,0 +1,70 @@
+import { constants } from 'node:crypto';
+import { createServer, type Server, type TLSSocket } from 'node:tls';
+import * as v from 'valibot';
+import { Failure, failure, reason } from '../errors.ts';
+import type { Identity } from '../protocol/certificate.ts';
+import { FrameError, frames } from '../protocol/frame.ts';
+import { channelBinding, LAUNCH_PROTOCOL, LAUNCH_REQUEST_LIMIT, launchRequest } from '../protocol/launch.ts';
+import { toRefusal } from '../protocol/refusal.ts';
+import type { Cas } from './cas.ts';
+import { release } from './release.ts';
+
+const HANDSHAKE = 10_000;
+const REQUEST = 15_000;
+const CONNECTIONS = 4096;
+
+/** The port that launchers come to: one request and one answer on each TLS 1.3 connection. */
+export function createLaunchPort(cas: Cas, identity: Identity): Server {
+  const server = createServer({
+    key: identity.key,
+    cert: identity.certificate,
+    minVersion: 'TLSv1.3',
+    ALPNProtocols: [LAUNCH_PROTOCOL],
+    handshakeTimeout: HANDSHAKE,
+    // No resumption: every connection has a full handshake, so its exporter value is fresh.
+    secureOptions: constants.SSL_OP_NO_TICKET,
+  });
+  server.maxConnections = CONNECTIONS;
+  server.on('secureConnection', (socket) => void serve(cas, socket));
+  server.on('tlsClientError', (error, socket) => {
+    cas.log.info({ source: sourceOf(socket), error: reason(error) }, 'no TLS connection');
+  });
+  return server;
+}
+
+async function serve(cas: Cas, socket: TLSSocket): Promise<void> {
+  const source = sourceOf(socket);
+  const channel = frames(socket, LAUNCH_REQUEST_LIMIT);
+  try {
+    if (socket.isSessionReused()) throw failure('REQUEST_INVALID', { detail: 'a resumed TLS session' });
+    const request = v.safeParse(launchRequest, await channel.read(Date.now() + REQUEST));
+    if (!request.success) throw failure('REQUEST_INVALID', { detail: request.issues[0].message });
+    try {
+      const configuration = await release(cas, request.output, { channel: channelBinding(socket), source });
+      channel.write({ configuration });
+    } catch (error) {
+      const { session, service } = request.output;
+      if (error instanceof Failure)
+        cas.log.warn({ session, service, source, code: error.code }, 'release refused');
+      throw error;
+    }
+  } catch (error) {
+    if (error instanceof FrameError) return void socket.destroy();
+    if (!(error instanceof Failure)) cas.log.error({ source, error: reason(error) }, 'release failed');
+    channel.write(toRefusal(error));
+  } finally {
+    socket.end();
+    socket.setTimeout(REQUEST, () => socket.destroy());
+  }
+}
+
+/** The peer's IPv4 address, or the /64 its IPv6 address is from, since one host commands all of that. */
+export function sourceOf(socket: { remoteAddress?: string | undefined }): string {
+  const address = socket.remoteAddress?.replace(/^::ffff:(?=\d+\.)/, '') ?? 'unknown';
+  if (!address.includes(':')) return address;
+  const [head = '', tail] = address.replace(/%.*/, '').split('::');
+  const groups = head.split(':').filter(Boolean);
+  const rest = tail?.split(':').filter(Boolean) ?? [];
+  const all = [...groups, ...Array<string>(Math.max(0, 8 - groups.length - rest.length)).fill('0'), ...rest];
+  return `${all.slice(0, 4).join(':')}::/64`;
+}

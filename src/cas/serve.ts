@@ -1,0 +1,99 @@
+import { createPublicKey } from 'node:crypto';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { failure, reason } from '../errors.ts';
+import { makePrivateDirectory } from '../platform/private-file.ts';
+import { formatAddress } from '../protocol/address.ts';
+import { publicKeyDigest } from '../protocol/key-hash.ts';
+import { createApi } from './api.ts';
+import type { Cas, Log } from './cas.ts';
+import { openIdentity } from './identity.ts';
+import { openKeyring } from './keyring.ts';
+import { createLaunchPort } from './launch-port.ts';
+import { openSqlite } from './store/sqlite.ts';
+
+export interface CasOptions {
+  /** Folder with everything the CAS keeps. */
+  directory: string;
+  /** Address to listen on. */
+  host: string;
+  /** 0 is any free port. */
+  apiPort: number;
+  enclavePort: number;
+  /** Further host names and addresses for the certificate. */
+  names: readonly string[];
+  /** LAS keys that the operator trusts, hexadecimal. */
+  trustedPlatforms: readonly string[];
+  /** The LAS that vouches for this CAS. */
+  lasSocket: string | undefined;
+  log: Log;
+}
+
+export interface RunningCas {
+  apiPort: number;
+  enclavePort: number;
+  /** SHA-256 of the CAS's public key. */
+  key: Buffer;
+  close(): Promise<void>;
+}
+
+/**
+ * Starts a CAS, making what it keeps on the first start.
+ * @throws Failure STATE_UNUSABLE, STATE_SEALED or ADDRESS_IN_USE
+ */
+export async function serveCas(options: CasOptions): Promise<RunningCas> {
+  makePrivateDirectory(options.directory);
+  const keyring = openKeyring(join(options.directory, 'master.key'));
+  const store = openSqlite(join(options.directory, 'cas.db'));
+  try {
+    const identity = await openIdentity(store, keyring, options.names, Date.now());
+    const key = publicKeyDigest(createPublicKey(identity.certificate));
+    const cas: Cas = {
+      store,
+      keyring,
+      key,
+      trustedPlatforms: options.trustedPlatforms,
+      clock: Date.now,
+      log: options.log,
+    };
+    const listening = async (port: number, start: () => Promise<number>) => {
+      try {
+        return await start();
+      } catch (error) {
+        const address = formatAddress({ host: options.host, port });
+        throw failure('ADDRESS_IN_USE', { address, detail: reason(error) });
+      }
+    };
+    const api = createApi(cas, identity, options.lasSocket);
+    const apiPort = await listening(options.apiPort, async () => {
+      await api.listen({ host: options.host, port: options.apiPort });
+      return (api.server.address() as AddressInfo).port;
+    });
+    const launchPort = createLaunchPort(cas, identity);
+    const enclavePort = await listening(
+      options.enclavePort,
+      () =>
+        new Promise((resolve, reject) => {
+          launchPort.once('error', reject);
+          launchPort.listen(options.enclavePort, options.host, () =>
+            resolve((launchPort.address() as AddressInfo).port),
+          );
+        }),
+    ).catch(async (error) => {
+      await api.close();
+      throw error;
+    });
+    return {
+      apiPort,
+      enclavePort,
+      key,
+      async close() {
+        await Promise.all([api.close(), new Promise((resolve) => launchPort.close(resolve))]);
+        await store.close();
+      },
+    };
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}

@@ -1,0 +1,149 @@
+import { DatabaseSync } from 'node:sqlite';
+import { failure, reason } from '../../errors.ts';
+import { pauseAfter, type Store } from './store.ts';
+
+/** Every change to the schema is a new entry; `user_version` counts those that a database has seen. */
+const migrations = [
+  `CREATE TABLE state (
+     name TEXT PRIMARY KEY,
+     value BLOB NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE version (
+     session TEXT NOT NULL,
+     number INTEGER NOT NULL,
+     hash TEXT NOT NULL,
+     sealed BLOB NOT NULL,
+     PRIMARY KEY (session, number),
+     UNIQUE (session, hash)
+   ) STRICT;
+   CREATE TABLE one_time_password (
+     secret BLOB NOT NULL,
+     step INTEGER NOT NULL,
+     PRIMARY KEY (secret, step)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE wrong_code (
+     account TEXT NOT NULL,
+     source TEXT NOT NULL,
+     count INTEGER NOT NULL,
+     last INTEGER NOT NULL,
+     PRIMARY KEY (account, source)
+   ) STRICT, WITHOUT ROWID;`,
+];
+
+const FORGET_WRONG_CODES_AFTER = 24 * 3600 * 1000;
+
+/**
+ * Opens a store in one file (`:memory:` for none).
+ *
+ * A method that has returned has reached the disk: write-ahead log, synchronous=FULL.
+ * @throws Failure STATE_UNUSABLE
+ */
+export function openSqlite(path: string): Store {
+  let db: DatabaseSync;
+  try {
+    db = new DatabaseSync(path);
+    db.exec(
+      'PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF;',
+    );
+    migrate(db, path);
+  } catch (error) {
+    if (error instanceof Error && error.name === 'Failure') throw error;
+    throw failure('STATE_UNUSABLE', { path, detail: reason(error) });
+  }
+
+  const readState = db.prepare('SELECT value FROM state WHERE name = ?');
+  const createState = db.prepare('INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING');
+  const replaceState = db.prepare('UPDATE state SET value = ? WHERE name = ?');
+  const activeVersion = db.prepare(
+    'SELECT session, number, hash, sealed FROM version WHERE session = ? ORDER BY number DESC LIMIT 1',
+  );
+  const addVersion = db.prepare(
+    'INSERT INTO version (session, number, hash, sealed) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING',
+  );
+  const wrongCodes = db.prepare('SELECT count, last FROM wrong_code WHERE account = ? AND source = ?');
+  const countWrongCode = db.prepare(
+    `INSERT INTO wrong_code (account, source, count, last) VALUES (?, ?, 1, ?)
+     ON CONFLICT DO UPDATE SET count = count + 1, last = excluded.last`,
+  );
+  const forgetWrongCodes = db.prepare(
+    'DELETE FROM wrong_code WHERE (account = ? AND source = ?) OR last < ?',
+  );
+  const spendStep = db.prepare(
+    'INSERT INTO one_time_password (secret, step) VALUES (?, ?) ON CONFLICT DO NOTHING',
+  );
+
+  /** The statements run in one piece, as the calls are synchronous, and across processes by the write lock. */
+  const transaction = <Result>(work: () => Result): Result => {
+    db.exec('BEGIN IMMEDIATE');
+    try {
+      const result = work();
+      db.exec('COMMIT');
+      return result;
+    } catch (error) {
+      if (db.isTransaction) db.exec('ROLLBACK');
+      throw error;
+    }
+  };
+
+  return {
+    readState: async (name) => blob(readState.get(name)?.value),
+    createState: async (name, value) =>
+      transaction(() => {
+        createState.run(name, value);
+        return blob(readState.get(name)?.value) as Buffer;
+      }),
+    replaceState: async (name, value) => {
+      replaceState.run(value, name);
+    },
+    activeVersion: async (session) => {
+      const row = activeVersion.get(session);
+      return (
+        row && {
+          session: String(row.session),
+          number: Number(row.number),
+          hash: String(row.hash),
+          sealed: blob(row.sealed) as Buffer,
+        }
+      );
+    },
+    addVersion: async ({ session, number, hash, sealed }) =>
+      addVersion.run(session, number, hash, sealed).changes === 1,
+    spendOneTimePassword: async ({ secret, step, account, source, now }) =>
+      transaction(() => {
+        const wrong = wrongCodes.get(account, source);
+        const pause = pauseAfter(Number(wrong?.count ?? 0)) * 1000;
+        const waited = now - Number(wrong?.last ?? 0);
+        // A clock that was set back must not lengthen the pause.
+        if (waited >= 0 && waited < pause)
+          return { outcome: 'throttled', seconds: Math.ceil((pause - waited) / 1000) };
+        if (step === undefined) {
+          countWrongCode.run(account, source, now);
+          return { outcome: 'invalid' };
+        }
+        if (spendStep.run(secret, step).changes === 0) return { outcome: 'used' };
+        forgetWrongCodes.run(account, source, now - FORGET_WRONG_CODES_AFTER);
+        return { outcome: 'accepted' };
+      }),
+    close: async () => db.close(),
+  };
+}
+
+function migrate(db: DatabaseSync, path: string): void {
+  db.exec('BEGIN EXCLUSIVE');
+  try {
+    const version = Number(db.prepare('PRAGMA user_version').get()?.user_version);
+    if (version > migrations.length)
+      throw failure('STATE_UNUSABLE', { path, detail: 'it was written by a newer version of this program' });
+    for (const migration of migrations.slice(version)) db.exec(migration);
+    db.exec(`PRAGMA user_version = ${migrations.length}; COMMIT`);
+  } catch (error) {
+    if (db.isTransaction) db.exec('ROLLBACK');
+    throw error;
+  }
+}
+
+function blob(value: unknown): Buffer | undefined {
+  return value instanceof Uint8Array
+    ? Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+    : undefined;
+}

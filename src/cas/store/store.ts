@@ -1,0 +1,55 @@
+/**
+ * What a CAS keeps. Each method is one transaction; whatever must happen once is decided by a constraint of
+ * the database, never by reading first. Secrets come here sealed.
+ */
+export interface Store {
+  /** A value of the CAS itself, or undefined. */
+  readState(name: string): Promise<Buffer | undefined>;
+  /** Keeps the value unless there is one; gives the one that is kept. */
+  createState(name: string, value: Buffer): Promise<Buffer>;
+  /** Replaces a value. */
+  replaceState(name: string, value: Buffer): Promise<void>;
+  /** The newest version of a session, or undefined. */
+  activeVersion(session: string): Promise<StoredVersion | undefined>;
+  /** Adds a version; false where the session has one of that number already. */
+  addVersion(version: StoredVersion): Promise<boolean>;
+  /** Spends a one-time password, or counts a wrong one. */
+  spendOneTimePassword(attempt: OneTimePasswordAttempt): Promise<OneTimePasswordResult>;
+  close(): Promise<void>;
+}
+
+/** One version of a session. Versions count from 1 and are never changed or deleted. */
+export interface StoredVersion {
+  session: string;
+  number: number;
+  /** Session hash, 64 hexadecimal digits. */
+  hash: string;
+  sealed: Buffer;
+}
+
+export interface OneTimePasswordAttempt {
+  /** Pseudonym of the shared secret; a step is good once for each secret. */
+  secret: Buffer;
+  /** The step the code belongs to, or undefined where the code is wrong. */
+  step: number | undefined;
+  /** `session/service`, and from where: wrong codes are counted for the pair. */
+  account: string;
+  source: string;
+  /** Milliseconds since 1970. */
+  now: number;
+}
+
+export type OneTimePasswordResult =
+  | { outcome: 'accepted' | 'used' | 'invalid' }
+  | { outcome: 'throttled'; seconds: number };
+
+/** Wrong codes that cost nothing. */
+const FREE_GUESSES = 5;
+const FIRST_PAUSE = 30;
+const LONGEST_PAUSE = 3600;
+
+/** Seconds to wait after so many wrong codes in a row: none, then 30 doubling up to an hour. */
+export function pauseAfter(wrongCodes: number): number {
+  if (wrongCodes < FREE_GUESSES) return 0;
+  return Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (wrongCodes - FREE_GUESSES));
+}

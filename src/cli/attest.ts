@@ -1,0 +1,113 @@
+import { randomBytes } from 'node:crypto';
+import * as v from 'valibot';
+import type { Claims } from '../attestation/claims.ts';
+import { reportData } from '../attestation/report-data.ts';
+import { verifySoftwareEvidence } from '../attestation/software.ts';
+import { failure } from '../errors.ts';
+import { type Address, defaultPorts, formatAddress, parseAddress, portSetting } from '../protocol/address.ts';
+import { readClientState, writeClientState } from '../protocol/client-state.ts';
+import { formatKeyHash, parseKeyHash, publicKeyDigest } from '../protocol/key-hash.ts';
+import { callApi, connectApi } from './client.ts';
+
+/** What is expected of a CAS, and what is tolerated. */
+export interface AttestOptions {
+  mrenclave?: string[];
+  casKeyHash?: string;
+  trustedPlatform?: string[];
+  only_for_testingTrustAny?: boolean;
+  only_for_testingDebug?: boolean;
+  only_for_testingIgnoreSigner?: boolean;
+}
+
+const attestAnswer = v.object({ evidence: v.string(), version: v.string() });
+
+/** `scone cas attest ADDRESS [MRENCLAVE]`: checks a CAS, and pins its key when it is trustworthy. */
+export async function attestCas(
+  addressText: string,
+  mrenclave: string | undefined,
+  options: AttestOptions,
+): Promise<void> {
+  const { env } = process;
+  const address = parseAddress(
+    addressText,
+    portSetting(env, 'SCONE_CAS_API_PORT', defaultPorts.api),
+    'the address',
+  );
+  const measurements = [...(mrenclave ? [mrenclave] : []), ...(options.mrenclave ?? [])].map((text) =>
+    text.toLowerCase(),
+  );
+  checkOptions(measurements, options);
+
+  const pinned =
+    options.casKeyHash === undefined ? undefined : parseKeyHash(options.casKeyHash, '--cas-key-hash');
+  const connection = await connectApi(address, undefined, pinned);
+  const casKey = publicKeyDigest(connection.key);
+  const nonce = randomBytes(32);
+  const { evidence, version } = await callApi(
+    connection,
+    { method: 'GET', path: `/v1/attest?nonce=${nonce.toString('hex')}` },
+    attestAnswer,
+  );
+  const claims = await verifySoftwareEvidence(evidence);
+  if (!claims.reportData.equals(reportData({ role: 'cas', channel: nonce, casKey, configId: '' })))
+    throw failure('EVIDENCE_INVALID', { detail: 'it was made for another key or nonce' });
+  appraiseCas(claims, measurements, options);
+
+  remember(env, addressText, address, connection.certificate.toString());
+  process.stdout.write(
+    `CAS ${addressText} at https://${formatAddress(address)}/ is trustworthy\n` +
+      `CAS key hash: ${formatKeyHash(casKey)}\n` +
+      `Version of attested CAS: ${version}\n`,
+  );
+  if (claims.debug)
+    process.stderr.write(
+      'Warning: the Evidence is vouched for by software alone (debug): whoever administers that host could have made it\n',
+    );
+}
+
+/** Options that weaken the check need each other, so that none is used by accident. */
+function checkOptions(measurements: string[], options: AttestOptions): void {
+  const usage = (detail: string) => failure('USAGE', { detail });
+  const wrong = measurements.find((text) => !/^[0-9a-f]{64}$/.test(text));
+  if (wrong !== undefined) throw usage(`a measurement has 64 hexadecimal digits: ${JSON.stringify(wrong)}`);
+  if (options.only_for_testingTrustAny && !options.only_for_testingDebug)
+    throw usage('--only_for_testing-trust-any is for a CAS in debug mode: it needs --only_for_testing-debug');
+  if (options.only_for_testingDebug && !options.only_for_testingIgnoreSigner)
+    throw usage(
+      '--only_for_testing-debug needs --only_for_testing-ignore-signer: software Evidence has no signer',
+    );
+  if (options.only_for_testingIgnoreSigner && !options.only_for_testingTrustAny && measurements.length === 0)
+    throw usage('--only_for_testing-ignore-signer needs a measurement, or --only_for_testing-trust-any');
+}
+
+function appraiseCas(claims: Claims, measurements: string[], options: AttestOptions): void {
+  const refuse = (detail: string) => failure('CAS_NOT_TRUSTWORTHY', { detail });
+  if (claims.debug && !options.only_for_testingDebug)
+    throw refuse(
+      'its Evidence is vouched for by software alone (debug), which proves nothing against its administrator',
+    );
+  if (options.only_for_testingTrustAny) return;
+  if (!measurements.includes(claims.measurement))
+    throw refuse(
+      `Enclave hash does not match expectation: ${claims.measurement}, expected ${measurements.join(' or ')}`,
+    );
+  if (!options.trustedPlatform?.includes(claims.platform))
+    throw refuse(`its LAS key ${claims.platform} is not trusted; name it with --trusted-platform`);
+}
+
+function remember(env: NodeJS.ProcessEnv, name: string, address: Address, chain: string): void {
+  const state = readClientState(env);
+  const port = portSetting(env, 'SCONE_CAS_ENCLAVE_PORT', defaultPorts.enclave);
+  writeClientState(env, {
+    ...state,
+    default_cas: state.default_cas ?? name,
+    cas_db: {
+      ...state.cas_db,
+      [name]: {
+        url: `https://${formatAddress(address)}/`,
+        chain,
+        enclave: formatAddress({ host: address.host, port }),
+      },
+    },
+  });
+}

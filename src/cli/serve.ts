@@ -1,0 +1,172 @@
+import { rmSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { serveCas } from '../cas/serve.ts';
+import { failure } from '../errors.ts';
+import { openLasKey } from '../las/key.ts';
+import { serveLas } from '../las/serve.ts';
+import { forbidCoreFiles, makeNonDumpable } from '../platform/libc.ts';
+import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts';
+import { defaultPorts, formatAddress, parseAddress } from '../protocol/address.ts';
+import { pinnedKey } from '../protocol/client-state.ts';
+import { formatKeyHash, parseKeyHash } from '../protocol/key-hash.ts';
+import { openLog } from './log.ts';
+
+/** Options of `scone cas serve`. */
+export interface CasServeOptions {
+  dir: string;
+  host: string;
+  apiPort: string;
+  enclavePort: string;
+  name?: string[];
+  trustedPlatform?: string[];
+  las: string;
+  logLevel: string;
+}
+
+/** `scone cas serve`: a CAS in the foreground. */
+export async function runCas(options: CasServeOptions): Promise<void> {
+  protectMemory();
+  const cas = await serveCas({
+    directory: resolve(options.dir),
+    host: options.host,
+    apiPort: readPort(options.apiPort, '--api-port'),
+    enclavePort: readPort(options.enclavePort, '--enclave-port'),
+    names: options.name ?? [],
+    trustedPlatforms: (options.trustedPlatform ?? []).map(readPlatform),
+    lasSocket: options.las,
+    log: openLog(options.logLevel, 'cas'),
+  });
+  print(
+    `CAS ready at https://${formatAddress({ host: options.host, port: cas.apiPort })}/, launchers at port ${cas.enclavePort}`,
+    `CAS key hash: ${formatKeyHash(cas.key)}`,
+  );
+  await untilSignal();
+  await cas.close();
+}
+
+/** Options of `scone las serve`. */
+export interface LasServeOptions {
+  dir: string;
+  socket: string;
+  cas?: string[];
+  logLevel: string;
+}
+
+/** `scone las serve`: a LAS in the foreground. */
+export async function runLas(options: LasServeOptions): Promise<void> {
+  protectMemory();
+  const key = openLasKey(join(resolve(options.dir), 'las.key'));
+  const las = await serveLas({
+    socket: resolve(options.socket),
+    key,
+    casKeys: new Map((options.cas ?? []).map(readCas)),
+    log: openLog(options.logLevel, 'las'),
+  });
+  print(`LAS ready at ${resolve(options.socket)}`, `LAS key (platform): ${key.platform}`);
+  await untilSignal();
+  await las.close();
+}
+
+export interface UpOptions {
+  dir?: string;
+  freePorts?: boolean;
+  logLevel: string;
+}
+
+/** `scone up`: a CAS and a LAS for one machine, everything they keep in one folder. */
+export async function up(options: UpOptions): Promise<void> {
+  // Both run as the user, whose LAS could not look at a CAS that makes itself unreadable.
+  forbidCoreFiles();
+  const host = 'localhost';
+  const directory = resolve(options.dir ?? defaultDirectory(process.env));
+  makePrivateDirectory(directory);
+  const environment = join(directory, 'env');
+  const socket = join(directory, 'las.sock');
+  const log = openLog(options.logLevel, 'scone');
+  const key = openLasKey(join(directory, 'las', 'las.key'));
+  const casKeys = new Map<string, string>();
+  const las = await serveLas({ socket, key, casKeys, log });
+  try {
+    rmSync(environment, { force: true });
+    const cas = await serveCas({
+      directory: join(directory, 'cas'),
+      host,
+      apiPort: options.freePorts ? 0 : defaultPorts.api,
+      enclavePort: options.freePorts ? 0 : defaultPorts.enclave,
+      names: [],
+      trustedPlatforms: [key.platform],
+      lasSocket: socket,
+      log,
+    });
+    casKeys.set(formatAddress({ host, port: cas.enclavePort }), formatKeyHash(cas.key));
+    const variables = {
+      SCONE_CAS_ADDR: host,
+      SCONE_CAS_API_PORT: cas.apiPort,
+      SCONE_CAS_ENCLAVE_PORT: cas.enclavePort,
+      SCONE_LAS_ADDR: socket,
+    };
+    const lines = Object.entries(variables).map(
+      ([name, value]) => `export ${name}=${shellQuote(String(value))}\n`,
+    );
+    writePrivate(environment, Buffer.from(lines.join('')), 'replace');
+    print(
+      `CAS ready at https://${formatAddress({ host, port: cas.apiPort })}/, launchers at port ${cas.enclavePort}`,
+      `CAS key hash: ${formatKeyHash(cas.key)}`,
+      `LAS ready at ${socket}`,
+      'The LAS is a software root of trust: it proves nothing against the administrator of this machine.',
+      `To use them: . ${shellQuote(environment)}`,
+    );
+    await untilSignal();
+    rmSync(environment, { force: true });
+    await cas.close();
+  } finally {
+    await las.close();
+  }
+}
+
+function defaultDirectory(env: NodeJS.ProcessEnv): string {
+  return join(env.XDG_STATE_HOME || join(env.HOME || homedir(), '.local', 'state'), 'scone');
+}
+
+/** Keys and secrets are in memory: no other process of the user reads it, no core dump holds it. */
+function protectMemory(): void {
+  process.umask(0o077);
+  forbidCoreFiles();
+  makeNonDumpable();
+}
+
+function untilSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
+  });
+}
+
+function readPort(text: string, option: string): number {
+  if (!/^\d{1,5}$/.test(text) || Number(text) > 65535)
+    throw failure('USAGE', { detail: `${option} takes a port, not ${JSON.stringify(text)}` });
+  return Number(text);
+}
+
+function readPlatform(text: string): string {
+  if (!/^[0-9a-fA-F]{64}$/.test(text))
+    throw failure('USAGE', { detail: `a LAS key has 64 hexadecimal digits: ${JSON.stringify(text)}` });
+  return text.toLowerCase();
+}
+
+/** ADDRESS or ADDRESS=KEYHASH; without the hash, the CAS must have been attested by this user. */
+function readCas(text: string): [string, string] {
+  const [addressText = '', keyText] = text.split('=', 2);
+  const address = parseAddress(addressText, defaultPorts.enclave, '--cas');
+  const key = keyText === undefined ? pinnedKey(process.env, address) : parseKeyHash(keyText, '--cas');
+  if (!key) throw failure('CAS_KEY_UNKNOWN', { address: addressText });
+  return [formatAddress(address), formatKeyHash(key)];
+}
+
+function shellQuote(text: string): string {
+  return /^[A-Za-z0-9_./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+function print(...lines: string[]): void {
+  process.stdout.write(`${lines.join('\n')}\n`);
+}

@@ -1,0 +1,70 @@
+import { readFileSync } from 'node:fs';
+import * as v from 'valibot';
+import { failure, reason } from '../errors.ts';
+import { formatProblem, InvalidText } from '../policy/problem.ts';
+import { parseSession } from '../policy/session.ts';
+import { callApi, connectApi } from './client.ts';
+import { InvalidFile } from './report.ts';
+import { knownCas, openClientIdentity } from './state.ts';
+
+export interface TemplateOptions {
+  /** NAME=VALUE each. */
+  e?: string[];
+  useEnv?: boolean;
+}
+
+/** `scone session check FILE`: prints the session with its template variables filled in. */
+export async function checkSession(file: string, options: TemplateOptions): Promise<void> {
+  process.stdout.write(loadSession(file, options));
+}
+
+/** `scone session create FILE`: prints the hash of the stored session, and nothing else, on standard output. */
+export async function createSession(
+  file: string,
+  options: TemplateOptions & { cas?: string },
+): Promise<void> {
+  const text = loadSession(file, options);
+  const cas = knownCas(process.env, options.cas);
+  const connection = await connectApi(cas.address, await openClientIdentity(process.env), cas.key);
+  const { hash } = await callApi(
+    connection,
+    { method: 'POST', path: '/session', body: text },
+    v.object({ hash: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)) }),
+  );
+  process.stdout.write(`${hash}\n`);
+}
+
+/** `scone session read NAME`: prints the text of the newest version. */
+export async function readSession(name: string, options: { cas?: string }): Promise<void> {
+  const cas = knownCas(process.env, options.cas);
+  const connection = await connectApi(cas.address, await openClientIdentity(process.env), cas.key);
+  const path = `/session/${name.split('/').map(encodeURIComponent).join('/')}`;
+  const { session } = await callApi(connection, { method: 'GET', path }, v.object({ session: v.string() }));
+  process.stdout.write(session.endsWith('\n') ? session : `${session}\n`);
+}
+
+/** Reads a session file, fills in its template variables and checks it; warnings go to standard error. */
+function loadSession(file: string, options: TemplateOptions): string {
+  let template: string;
+  try {
+    template = readFileSync(file === '-' ? 0 : file, 'utf8');
+  } catch (error) {
+    throw failure('FILE_INVALID', { path: file, detail: reason(error) });
+  }
+  const given = new Map((options.e ?? []).map(readAssignment));
+  const variables = (name: string) => given.get(name) ?? (options.useEnv ? process.env[name] : undefined);
+  try {
+    const { text, warnings } = parseSession(template, variables);
+    for (const warning of warnings) process.stderr.write(`${formatProblem(warning, file)}\n`);
+    return text;
+  } catch (error) {
+    if (error instanceof InvalidText) throw new InvalidFile(file, error);
+    throw error;
+  }
+}
+
+function readAssignment(text: string): [string, string] {
+  const equals = text.indexOf('=');
+  if (equals < 1) throw failure('USAGE', { detail: `-e takes NAME=VALUE, not ${JSON.stringify(text)}` });
+  return [text.slice(0, equals), text.slice(equals + 1)];
+}

@@ -1,0 +1,58 @@
+import { generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { failure } from '../errors.ts';
+import { type Address, defaultPorts, parseAddress } from '../protocol/address.ts';
+import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
+import { type ClientState, readClientState, writeClientState } from '../protocol/client-state.ts';
+import { publicKeyDigest } from '../protocol/key-hash.ts';
+
+/** Nobody checks the validity of a client certificate, only its key; RFC 5280 §4.1.2.5 calls this no expiry. */
+const NEVER = new Date('9999-12-31T23:59:59Z');
+
+/** The user's identity, made on first use. */
+export async function openClientIdentity(env: NodeJS.ProcessEnv): Promise<Identity> {
+  const state = readClientState(env);
+  if (state.identity) {
+    const end = '-----END PRIVATE KEY-----\n';
+    const split = state.identity.indexOf(end) + end.length;
+    return { key: state.identity.slice(0, split), certificate: state.identity.slice(split) };
+  }
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const key = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string;
+  const certificate = await selfSignedCertificate({
+    key: privateKey,
+    commonName: 'scone',
+    names: ['scone-client'],
+    notBefore: new Date(Date.now() - 3600_000),
+    notAfter: NEVER,
+  });
+  writeClientState(env, { ...state, identity: key + certificate });
+  return { key, certificate };
+}
+
+/** An attested CAS. */
+export interface KnownCas {
+  name: string;
+  address: Address;
+  chain: string;
+  key: Buffer;
+}
+
+/**
+ * The CAS of this name, or the default one.
+ * @throws Failure CAS_UNKNOWN
+ */
+export function knownCas(env: NodeJS.ProcessEnv, name: string | undefined): KnownCas {
+  const state: ClientState = readClientState(env);
+  const wanted = name ?? state.default_cas;
+  const entry = wanted === undefined ? undefined : state.cas_db[wanted];
+  if (wanted === undefined || !entry)
+    throw failure('CAS_UNKNOWN', { name: wanted ?? '(there is no default)' });
+  const { hostname, port } = new URL(entry.url);
+  const host = hostname.replace(/^\[|\]$/g, '');
+  return {
+    name: wanted,
+    address: parseAddress(host, port ? Number(port) : defaultPorts.api, 'url'),
+    chain: entry.chain,
+    key: publicKeyDigest(new X509Certificate(entry.chain).publicKey),
+  };
+}

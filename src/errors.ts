@@ -1,0 +1,395 @@
+/**
+ * Every error a user can meet, declared once.
+ *
+ * The key is the permanent code. `message` says what happened, `hint` what to do about it, `exit` is the
+ * exit status of `envcas` and `scone` (sysexits(3), and 126 and 127 as in POSIX env), `http` the status of
+ * the CAS's REST interface. `{name}` in a message is a value that the place of failure fills in; a secret
+ * is never one.
+ */
+export const errors = {
+  USAGE: { exit: 64, http: 400, message: '{detail}', hint: 'Run the command with --help.' },
+  CONFIG_ID_MISSING: {
+    exit: 78,
+    message: 'SCONE_CONFIG_ID is not set',
+    hint: 'Set SCONE_CONFIG_ID=SESSION/SERVICE, or SESSION/SERVICE@CODE where a one-time password is asked for.',
+  },
+  CONFIG_ID_MALFORMED: {
+    exit: 78,
+    message: 'SCONE_CONFIG_ID is malformed: {detail}',
+    hint: 'Its form is SESSION/SERVICE or SESSION/SERVICE@CODE; names use letters, digits and _ . ~ -.',
+  },
+  ADDRESS_MALFORMED: {
+    exit: 78,
+    message: '{name} is malformed: {detail}',
+    hint: 'Give HOST, HOST:PORT or [IPV6]:PORT.',
+  },
+  CAS_KEY_MALFORMED: {
+    exit: 78,
+    message: '{name} is not a CAS key hash: {detail}',
+    hint: 'Copy it from `scone cas show-identification -c`.',
+  },
+  CAS_KEY_UNKNOWN: {
+    exit: 78,
+    message: 'no key is known for the CAS at {address}, so it cannot be told from an impostor',
+    hint: 'Run `scone cas attest {address}`, set SCONE_CAS_KEY, or start the LAS with --cas {address}=KEY.',
+  },
+  CAS_KEY_MISMATCH: {
+    exit: 76,
+    message: 'the CAS at {address} has the key {actual}, but {expected} is pinned ({source})',
+    hint: 'Somebody may be in between. Only if the CAS was set up anew: attest it again.',
+  },
+  CAS_UNREACHABLE: {
+    exit: 69,
+    message: 'cannot reach the CAS at {address}: {detail}',
+    hint: 'Check SCONE_CAS_ADDR and that the CAS is running.',
+  },
+  CAS_PROTOCOL: {
+    exit: 76,
+    message: 'the CAS at {address} gave an answer that cannot be understood: {detail}',
+    hint: 'Check that the address and port are those of a CAS, of a version that fits this program.',
+  },
+  CAS_UNKNOWN: {
+    exit: 78,
+    message: 'no attested CAS is known by the name {name}',
+    hint: 'Run `scone cas attest ADDRESS` first.',
+  },
+  CAS_REFUSED: { exit: 77, message: '{detail}', hint: 'The CAS gave the reason above.' },
+  CAS_NOT_TRUSTWORTHY: {
+    exit: 77,
+    message: 'Error during attestation of CAS: {detail}',
+    hint: 'See `scone cas attest --help` for what can be expected of a CAS, and what may be tolerated in tests.',
+  },
+  LAS_UNREACHABLE: {
+    exit: 69,
+    message: 'cannot reach the LAS at {socket}: {detail}',
+    hint: 'Check SCONE_LAS_ADDR and that the LAS is running on this host.',
+  },
+  LAS_PROTOCOL: {
+    exit: 76,
+    message: 'the LAS at {socket} gave an answer that cannot be understood: {detail}',
+    hint: 'Check that the socket is that of a LAS, of a version that fits this program.',
+  },
+  LAS_REFUSED: {
+    exit: 77,
+    message: 'the LAS vouches for nothing: {detail}',
+    hint: 'The LAS gave the reason above.',
+  },
+  PROCESS_UNREADABLE: {
+    exit: 77,
+    message: 'process {pid} cannot be looked at: {detail}',
+    hint: "Run the LAS as root, or as the launcher's own user.",
+  },
+  PROCESS_TRACED: {
+    exit: 77,
+    message: 'process {pid} is being traced by process {tracer}',
+    hint: 'Start the program without a debugger or strace.',
+  },
+  PROCESS_PRELOADED: {
+    exit: 77,
+    message: 'process {pid} was started with {variable}, which loads code into it',
+    hint: 'Unset the variable before the launch; what the program needs belongs in its policy.',
+  },
+  PROCESS_CHANGED: {
+    exit: 77,
+    message: 'process {pid} is not the one that was measured any more: {detail}',
+    hint: 'Ask again; if it happens again, something on this host interferes.',
+  },
+  CHALLENGE_FAILED: {
+    exit: 77,
+    message: 'process {pid} did not prove that it asked for this Evidence itself',
+    hint: 'The socket was handed over, forwarded or kept open across exec. Connect to the LAS directly.',
+  },
+  LAUNCH_REFUSED: { exit: 77, message: 'Attestation failed', hint: 'The causes below say what was missing.' },
+  CAS_ANSWER_REFUSAL: {
+    exit: 77,
+    message: 'CAS sent an attestation/configuration error: {detail}',
+    hint: 'The causes below say what was missing.',
+  },
+  EVIDENCE_MISSING: {
+    exit: 77,
+    http: 403,
+    message: 'the service needs Evidence about the launcher, and none came',
+    hint: 'Run a LAS on this host and set SCONE_LAS_ADDR.',
+  },
+  EVIDENCE_INVALID: {
+    exit: 77,
+    http: 403,
+    message: 'the Evidence does not verify: {detail}',
+    hint: 'Launcher, LAS and CAS must be of versions that fit each other, and no proxy may end TLS in between.',
+  },
+  PLATFORM_UNTRUSTED: {
+    exit: 77,
+    http: 403,
+    message: 'the LAS key {platform} is not trusted',
+    hint: 'Trust it with `scone cas serve --trusted-platform`, or in the policy under `platforms` or `trusted_scone_qe_pubkeys`.',
+  },
+  PLATFORM_NOT_ALLOWED: {
+    exit: 77,
+    http: 403,
+    message: 'the platform {platform} is not among the platforms of the service',
+    hint: 'Launch on one of the hosts that the policy lists under `platforms`.',
+  },
+  DEBUG_NOT_TOLERATED: {
+    exit: 77,
+    http: 403,
+    message:
+      'the Evidence is vouched for by software alone (debug): whoever administers the host could have made it',
+    hint: "In order to ignore this error, add `tolerate: [debug-mode]` to the session's `security.attestation` config.",
+  },
+  MEASUREMENT_UNEXPECTED: {
+    exit: 77,
+    http: 403,
+    message: 'Unexpected enclave measurement (MRENCLAVE, {actual}) - Expected {expected}',
+    hint: 'Compare with `SCONE_HASH=1 envcas`; a new build has a new measurement.',
+  },
+  OTP_MISSING: {
+    exit: 77,
+    http: 403,
+    message: 'A One-time Password is required. Please append @CODE to SCONE_CONFIG_ID.',
+    hint: 'The code comes from the authenticator that holds the shared secret of this service.',
+  },
+  OTP_INVALID: {
+    exit: 77,
+    http: 403,
+    message: 'The given One-time Password is invalid. Please try again.',
+    hint: 'A code is valid for its 30 seconds and the 30 before and after; check the clocks.',
+  },
+  OTP_USED: {
+    exit: 77,
+    http: 403,
+    message:
+      'A One-time Password was already used within this time-step. Please try again in the next time-step',
+    hint: 'Each code is good for one launch; wait for the next one.',
+  },
+  OTP_THROTTLED: {
+    exit: 77,
+    http: 429,
+    message: 'Too many wrong One-time Passwords. Please try again in {seconds} seconds.',
+    hint: 'No code is looked at before that.',
+  },
+  SESSION_NOT_FOUND: {
+    exit: 77,
+    http: 404,
+    message: 'Session not found: {session}',
+    hint: 'Check the name.',
+  },
+  SERVICE_NOT_FOUND: {
+    exit: 77,
+    http: 404,
+    message: 'the session {session} has no service {service}',
+    hint: 'Its services are: {services}.',
+  },
+  SESSION_EXISTS: {
+    exit: 73,
+    http: 409,
+    message: 'Session already exists, please specify predecessor hash: {session}',
+    hint: 'To replace it, put the hash of its present version under `predecessor`.',
+  },
+  PREDECESSOR_UNKNOWN: {
+    exit: 65,
+    http: 404,
+    message: 'the predecessor is given, but there is no session {session}',
+    hint: 'Remove `predecessor` from a first version.',
+  },
+  PREDECESSOR_STALE: {
+    exit: 73,
+    http: 409,
+    message: 'the session {session} was changed meanwhile: its present version is not the given predecessor',
+    hint: 'Read the session again and repeat the change on its present version.',
+  },
+  NAMESPACE_NOT_FOUND: {
+    exit: 65,
+    http: 404,
+    message: 'there is no namespace {namespace} to create the session in',
+    hint: 'Create a session of that name first.',
+  },
+  ACCESS_DENIED: {
+    exit: 77,
+    http: 403,
+    message: 'You have insufficient rights to {operation} session {session}',
+    hint: "Use an identity that the session's access_policy names.",
+  },
+  IDENTITY_REQUIRED: {
+    exit: 77,
+    http: 401,
+    message: 'a client certificate is required',
+    hint: 'With curl: --cert FILE --key FILE.',
+  },
+  POLICY_INVALID: {
+    exit: 65,
+    http: 400,
+    message: 'the session is not valid',
+    hint: 'The list says what and where.',
+  },
+  LAUNCHER_CONFIG_MISSING: {
+    exit: 78,
+    message: 'the policy injects no /etc/envcas/config.yaml',
+    hint: 'Add it to the injection_files of the image that the service names.',
+  },
+  LAUNCHER_CONFIG_INVALID: {
+    exit: 78,
+    message: '/etc/envcas/config.yaml, as the policy injects it, is not valid: {detail}',
+    hint: 'It names the `program`, and under `injection_files` what is written where.',
+  },
+  FILE_NOT_INJECTED: {
+    exit: 78,
+    message: '`from: {path}` is none of the injected files',
+    hint: 'The policy injects: {paths}.',
+  },
+  FILE_UNREADABLE: {
+    exit: 66,
+    message: 'cannot read the injection file {path}: {detail}',
+    hint: 'An injection file without `content` is a template on the file system of this host.',
+  },
+  TEMPLATE_INVALID: {
+    exit: 78,
+    message: '{place}: {detail}',
+    hint: 'A reference has the form $$SCONE::name$$ or $$SCONE::name:format$$.',
+  },
+  TARGET_UNWRITABLE: {
+    exit: 73,
+    message: 'cannot write {path}: {detail}',
+    hint: 'Its folder must exist and be writable for the user who starts envcas.',
+  },
+  HOST_ARGUMENT_MISSING: {
+    exit: 64,
+    message: 'the policy asks for host argument @@{number}, but only {count} were given',
+    hint: 'Pass it on the command line: envcas ARGUMENT …',
+  },
+  NUL_BYTE: {
+    exit: 78,
+    message: '{place} holds a NUL byte, which no argument or variable can',
+    hint: 'Use a format such as :hex or :base64, or hand the value over in a file.',
+  },
+  PROGRAM_MISSING: {
+    exit: 127,
+    message: 'there is no program {program}',
+    hint: '`program` in /etc/envcas/config.yaml is the absolute path of an executable file on this host.',
+  },
+  PROGRAM_NOT_EXECUTABLE: {
+    exit: 126,
+    message: 'cannot execute {program}: {detail}',
+    hint: 'It must be a file that this user may execute; a script needs a #! line.',
+  },
+  WORKING_DIRECTORY: {
+    exit: 78,
+    message: 'cannot change to the working directory {path}: {detail}',
+    hint: '`pwd` of the service must exist on this host.',
+  },
+  FILE_INVALID: { exit: 65, message: '{path}: {detail}', hint: 'Correct the file and try again.' },
+  STATE_UNUSABLE: {
+    exit: 74,
+    message: '{path}: {detail}',
+    hint: 'Check that the folder exists and belongs to the user who runs this.',
+  },
+  STATE_SEALED: {
+    exit: 74,
+    message: '{path} does not decrypt: it was changed, or belongs to another master key',
+    hint: 'Restore the store together with its master key.',
+  },
+  ADDRESS_IN_USE: {
+    exit: 69,
+    message: 'cannot listen on {address}: {detail}',
+    hint: 'Stop the other server, or choose another address (scone up --free-ports).',
+  },
+  REQUEST_INVALID: {
+    exit: 65,
+    http: 400,
+    message: '{detail}',
+    hint: 'See the documentation of the interface.',
+  },
+  INTERNAL: {
+    exit: 70,
+    http: 500,
+    message: 'an error of this program itself: {detail}',
+    hint: 'Please report it.',
+  },
+} as const satisfies Record<string, { exit: number; http?: number; message: string; hint: string }>;
+
+/** Permanent code of an error. */
+export type ErrorCode = keyof typeof errors;
+
+type Placeholder<Text extends string> = Text extends `${string}{${infer Name}}${infer Rest}`
+  ? Name | Placeholder<Rest>
+  : never;
+type Values<Code extends ErrorCode> = Record<
+  Placeholder<(typeof errors)[Code]['message']> | Placeholder<(typeof errors)[Code]['hint']>,
+  string | number
+>;
+
+/** A declared error, with its values filled in. `cause` says why, one level deeper. */
+export class Failure extends Error {
+  readonly code: ErrorCode;
+  readonly hint: string;
+  readonly exit: number;
+  readonly http: number;
+
+  constructor(code: ErrorCode, values: Readonly<Record<string, string | number>>, cause?: unknown) {
+    super(fill(errors[code].message, values), cause === undefined ? undefined : { cause });
+    this.name = 'Failure';
+    this.code = code;
+    this.hint = fill(errors[code].hint, values);
+    this.exit = errors[code].exit;
+    const row = errors[code];
+    this.http = 'http' in row ? row.http : 500;
+  }
+}
+
+/** Makes the Failure of a code; TypeScript checks that every `{value}` of its message is given. */
+export function failure<Code extends ErrorCode>(
+  code: Code,
+  ...rest: [keyof Values<Code>] extends [never] ? [cause?: unknown] : [values: Values<Code>, cause?: unknown]
+): Failure {
+  const hasValues = /\{\w+\}/.test(errors[code].message + errors[code].hint);
+  const [values, cause] = hasValues ? rest : [{}, rest[0]];
+  return new Failure(code, values as Record<string, string | number>, cause);
+}
+
+/** What went wrong, outermost first: the messages of an error and of its causes. */
+export function causes(error: unknown): string[] {
+  const messages: string[] = [];
+  for (
+    let at = error;
+    at !== undefined && messages.length < 16;
+    at = at instanceof Error ? at.cause : undefined
+  )
+    messages.push(reason(at));
+  return messages;
+}
+
+/** One line about anything thrown, fit for a `{detail}`. */
+export function reason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+  return (code && systemErrors[code]) || error.message || code || error.name;
+}
+
+/** errno(3) names in words; anything else keeps its own message. */
+const systemErrors: Record<string, string> = {
+  EACCES: 'permission denied',
+  EPERM: 'operation not permitted',
+  ENOENT: 'no such file or directory',
+  ENOTDIR: 'a part of the path is not a directory',
+  EISDIR: 'it is a directory',
+  EROFS: 'the file system is read-only',
+  ENOSPC: 'no space left on the device',
+  EDQUOT: 'the disk quota is exhausted',
+  ELOOP: 'too many symbolic links',
+  ENAMETOOLONG: 'the name is too long',
+  ENOEXEC: 'not an executable format (a script needs a #! line)',
+  E2BIG: 'arguments and environment are larger than the kernel takes (E2BIG)',
+  ETXTBSY: 'the file is open for writing',
+  ECONNREFUSED: 'connection refused',
+  ECONNRESET: 'connection closed by the other side',
+  EPIPE: 'connection closed by the other side',
+  EHOSTUNREACH: 'no route to the host',
+  ETIMEDOUT: 'no answer in time',
+  ENOTFOUND: 'the host name does not resolve',
+  EAI_AGAIN: 'the host name cannot be resolved at present',
+  EADDRINUSE: 'the address is in use',
+  EADDRNOTAVAIL: 'the address is not one of this host',
+};
+
+function fill(template: string, values: Readonly<Record<string, string | number>>): string {
+  return template.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name]));
+}

@@ -1,0 +1,148 @@
+import { createHash } from 'node:crypto';
+import { closeSync, createReadStream } from 'node:fs';
+import type { MeasuredProcess } from '../attestation/software.ts';
+import { failure, reason } from '../errors.ts';
+import type { PeerCredentials } from '../platform/libc.ts';
+import {
+  fileIdentity,
+  holdMemoryImage,
+  identityKey,
+  initialEnvironmentNames,
+  openExecutable,
+  processName,
+  startTime,
+  tracer,
+} from '../platform/process.ts';
+
+/** A process looked at once, which can be looked at again to see that it still is the same. */
+export interface Observation {
+  process: MeasuredProcess;
+  /**
+   * @param name that the process must bear
+   * @throws Failure CHALLENGE_FAILED where it does not, PROCESS_CHANGED or PROCESS_TRACED where it is not as before
+   */
+  confirm(name: string): void;
+  close(): void;
+}
+
+/**
+ * Variables by which the one who starts a process has code of his own loaded into it: by the dynamic linker
+ * (ld.so(8)), the C library, OpenSSL's configuration, or Node. Of Node's, those are let pass that are common
+ * and without effect on a single executable.
+ */
+const loadsCode = /^(LD_.*|GLIBC_TUNABLES|GCONV_PATH|LOCPATH|OPENSSL_.*|NODE_.*)$/;
+const harmless = new Set([
+  'NODE_ENV',
+  'NODE_EXTRA_CA_CERTS',
+  'NODE_NO_WARNINGS',
+  'NODE_OPTIONS',
+  'NODE_PATH',
+  'NODE_VERSION',
+]);
+
+/** A file is taken for unchanged by its identity only when its last change is older than the clock is coarse. */
+const SETTLED = 2_000_000_000n;
+const CACHED_FILES = 256;
+const measurements = new Map<string, Promise<string>>();
+
+/** SHA-256 of an open file, remembered by what identifies an unchanged file. */
+function measureFile(fd: number): Promise<string> {
+  const identity = fileIdentity(fd);
+  const key = identityKey(identity);
+  const known = measurements.get(key);
+  if (known) return known;
+  const hashing = hashFile(fd);
+  if (BigInt(Date.now()) * 1_000_000n - identity.changed > SETTLED) {
+    if (measurements.size >= CACHED_FILES) measurements.delete(measurements.keys().next().value ?? '');
+    measurements.set(key, hashing);
+    hashing.catch(() => measurements.delete(key));
+  }
+  return hashing;
+}
+
+async function hashFile(fd: number): Promise<string> {
+  const hash = createHash('sha256');
+  const stream = createReadStream('', { fd, start: 0, autoClose: false, highWaterMark: 1 << 20 });
+  for await (const chunk of stream) hash.update(chunk as Buffer);
+  return hash.digest('hex');
+}
+
+/**
+ * Measures the process at the other end of a Unix socket.
+ *
+ * The memory image is held before the executable is looked at, and must be the present one when everything
+ * has been seen: so a process that was something else before, or turns into something else, is noticed.
+ *
+ * @throws Failure PROCESS_UNREADABLE, PROCESS_TRACED, PROCESS_PRELOADED or PROCESS_CHANGED
+ */
+export async function observe(peer: PeerCredentials): Promise<Observation> {
+  const { pid, uid, gid } = peer;
+  try {
+    const image = holdMemoryImage(pid);
+    let executable: number | undefined;
+    try {
+      const started = startTime(pid);
+      executable = openExecutable(pid);
+      const identity = identityKey(fileIdentity(executable));
+      const check = () => {
+        const by = tracer(pid);
+        if (by !== 0) throw failure('PROCESS_TRACED', { pid, tracer: by });
+        const now = openExecutable(pid);
+        try {
+          if (identityKey(fileIdentity(now)) !== identity)
+            throw failure('PROCESS_CHANGED', {
+              pid,
+              detail: 'it runs another executable, or the file was changed',
+            });
+        } finally {
+          closeSync(now);
+        }
+        if (startTime(pid) !== started)
+          throw failure('PROCESS_CHANGED', { pid, detail: 'the pid belongs to another process' });
+        if (!image.isCurrent())
+          throw failure('PROCESS_CHANGED', { pid, detail: 'it has executed something else' });
+      };
+      const variable = initialEnvironmentNames(pid).find(
+        (name) => loadsCode.test(name) && !harmless.has(name),
+      );
+      if (variable) throw failure('PROCESS_PRELOADED', { pid, variable });
+      check();
+      const measurement = await measureFile(executable);
+      return {
+        process: { measurement, pid, uid, gid },
+        confirm: (name) => {
+          guarded(pid, () => {
+            const bears = () => {
+              if (processName(pid) !== name) throw failure('CHALLENGE_FAILED', { pid });
+            };
+            bears();
+            check();
+            bears();
+          });
+        },
+        close: () => image.close(),
+      };
+    } catch (error) {
+      image.close();
+      throw error;
+    } finally {
+      if (executable !== undefined) closeSync(executable);
+    }
+  } catch (error) {
+    throw unreadable(pid, error);
+  }
+}
+
+function guarded(pid: number, look: () => void): void {
+  try {
+    look();
+  } catch (error) {
+    throw unreadable(pid, error);
+  }
+}
+
+/** A declared failure as it is; one of the kernel (the process has ended, or belongs to somebody else) in words. */
+function unreadable(pid: number, error: unknown): unknown {
+  if (!(error instanceof Error && 'errno' in error)) return error;
+  return failure('PROCESS_UNREADABLE', { pid, detail: reason(error) });
+}

@@ -1,0 +1,98 @@
+import { randomBytes } from 'node:crypto';
+import { createServer, type Socket } from 'node:net';
+import * as v from 'valibot';
+import { signSoftwareEvidence } from '../attestation/software.ts';
+import { failure, reason } from '../errors.ts';
+import { peerCredentials } from '../platform/libc.ts';
+import { FrameError, type Frames, frames } from '../protocol/frame.ts';
+import { answered, ask, challengeName, hello, LAS_MESSAGE_LIMIT } from '../protocol/las.ts';
+import { toRefusal } from '../protocol/refusal.ts';
+import type { LasKey } from './key.ts';
+import { observe } from './measure.ts';
+import { claimSocket } from './socket.ts';
+
+export interface LasOptions {
+  socket: string;
+  key: LasKey;
+  /** Key hashes of CASes, by HOST:PORT of their enclave port. */
+  casKeys: ReadonlyMap<string, string>;
+  log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
+}
+
+/** A conversation takes milliseconds; hashing a launcher for the first time up to seconds. */
+const CONVERSATION = 30_000;
+const CONNECTIONS = 512;
+
+/**
+ * Serves the LAS on a Unix socket that every user of the host may connect to.
+ * @throws Failure ADDRESS_IN_USE or STATE_UNUSABLE
+ */
+export async function serveLas(options: LasOptions): Promise<{ close(): Promise<void> }> {
+  await claimSocket(options.socket);
+  const open = new Set<Socket>();
+  const server = createServer((socket) => {
+    open.add(socket);
+    socket.on('close', () => open.delete(socket));
+    void serveConnection(socket, options);
+  });
+  server.maxConnections = CONNECTIONS;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) =>
+      reject(failure('ADDRESS_IN_USE', { address: options.socket, detail: reason(error) })),
+    );
+    server.listen({ path: options.socket, readableAll: true, writableAll: true }, resolve);
+  });
+  return {
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        for (const socket of open) socket.destroy();
+      }),
+  };
+}
+
+async function serveConnection(socket: Socket, options: LasOptions): Promise<void> {
+  const channel = frames(socket, LAS_MESSAGE_LIMIT);
+  try {
+    // The peer is known by what the kernel says of the socket, taken before a word is read.
+    const peer = peerCredentials(socket);
+    await converse(channel, peer, options);
+  } catch (error) {
+    if (!(error instanceof FrameError)) {
+      options.log.warn({ error: reason(error) }, 'no Evidence was given');
+      if (socket.writable) channel.write(toRefusal(error));
+    }
+  } finally {
+    socket.end();
+    setTimeout(() => socket.destroy(), 1000).unref();
+  }
+}
+
+async function converse(
+  channel: Frames,
+  peer: ReturnType<typeof peerCredentials>,
+  { key, casKeys, log }: LasOptions,
+): Promise<void> {
+  const deadline = Date.now() + CONVERSATION;
+  const receive = async <Schema extends v.GenericSchema>(schema: Schema) => {
+    const parsed = v.safeParse(schema, await channel.read(deadline));
+    if (!parsed.success) throw failure('REQUEST_INVALID', { detail: parsed.issues[0].message });
+    return parsed.output;
+  };
+  const { cas } = await receive(hello);
+  channel.write({ casKey: (cas && casKeys.get(cas)) ?? null });
+
+  const { reportData } = await receive(ask);
+  const observation = await observe(peer);
+  try {
+    const nonce = randomBytes(32);
+    channel.write({ nonce: nonce.toString('base64') });
+    await receive(answered);
+    observation.confirm(challengeName(nonce, reportData));
+    const evidence = await signSoftwareEvidence(observation.process, reportData, key, Date.now());
+    channel.write({ evidence });
+    log.info(observation.process, 'vouched for a process');
+  } finally {
+    observation.close();
+  }
+}

@@ -1,0 +1,31 @@
+import { mkdirSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import { failure, reason } from '../errors.ts';
+
+/** sun_path of unix(7), less its final NUL. */
+const LONGEST = 107;
+
+/**
+ * Makes the path free to listen on: a socket that nobody answers on any more is removed.
+ * @throws Failure ADDRESS_IN_USE where a server answers, STATE_UNUSABLE where the path cannot be used
+ */
+export async function claimSocket(path: string): Promise<void> {
+  if (Buffer.byteLength(path) > LONGEST)
+    throw failure('STATE_UNUSABLE', { path, detail: `a socket path has at most ${LONGEST} bytes` });
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  } catch (error) {
+    throw failure('STATE_UNUSABLE', { path: dirname(path), detail: reason(error) });
+  }
+  const answer = await new Promise<string>((resolve) => {
+    const socket = connect({ path }, () => {
+      socket.destroy();
+      resolve('answers');
+    });
+    socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? ''));
+  });
+  if (answer === 'answers')
+    throw failure('ADDRESS_IN_USE', { address: path, detail: 'another LAS answers there' });
+  if (answer === 'ECONNREFUSED') rmSync(path, { force: true });
+}

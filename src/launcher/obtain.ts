@@ -1,0 +1,98 @@
+import * as v from 'valibot';
+import { reportData } from '../attestation/report-data.ts';
+import { failure, reason } from '../errors.ts';
+import { makeNonDumpable } from '../platform/libc.ts';
+import { formatConfigId } from '../policy/names.ts';
+import { formatAddress } from '../protocol/address.ts';
+import { pinnedKey } from '../protocol/client-state.ts';
+import { checkKey, connectCas } from '../protocol/connect.ts';
+import { frames } from '../protocol/frame.ts';
+import { parseKeyHash } from '../protocol/key-hash.ts';
+import { connectLas, type LasConnection } from '../protocol/las.ts';
+import {
+  CONFIGURATION_LIMIT,
+  type Configuration,
+  channelBinding,
+  granted,
+  type LaunchRequest,
+} from '../protocol/launch.ts';
+import { Refused, refusal } from '../protocol/refusal.ts';
+import type { Settings } from './settings.ts';
+
+/** How long CAS and LAS together may take. */
+const PATIENCE = 10_000;
+
+/**
+ * Gets the configuration of a service from the CAS: connects to CAS and LAS, checks the CAS's key, has the
+ * LAS vouch for this process on this connection, and asks.
+ *
+ * Evidence comes first, then this process makes itself unreadable, then it asks: a LAS of the same user could
+ * not look at it any more otherwise, and no secret is here before.
+ *
+ * @throws Failure of either, or LAUNCH_REFUSED with the CAS's reasons as causes
+ */
+export async function obtain(settings: Settings): Promise<Configuration> {
+  const { configId } = settings;
+  const deadline = Date.now() + PATIENCE;
+  const address = formatAddress(settings.cas);
+  const [cas, las] = await Promise.all([
+    connectCas(settings.cas, deadline),
+    connectLas(settings.las, address, deadline).catch((error: unknown) => ({ error })),
+  ]);
+  const { key, source } = expectedKey(settings, 'error' in las ? undefined : las);
+  checkKey(cas, key, source, settings.cas);
+
+  let evidence: string | undefined;
+  // Whether Evidence is needed is for the CAS to say; if it is, this says why there is none.
+  let without: unknown;
+  try {
+    if ('error' in las) throw las.error;
+    const channel = channelBinding(cas.socket);
+    evidence = await las.evidence(
+      reportData({ role: 'launcher', channel, casKey: key, configId: formatConfigId(configId) }),
+    );
+    las.close();
+  } catch (error) {
+    without = error;
+  }
+  makeNonDumpable();
+
+  const request: LaunchRequest = { ...configId, ...(evidence === undefined ? {} : { evidence }) };
+  const channel = frames(cas.socket, CONFIGURATION_LIMIT);
+  let answer: unknown;
+  try {
+    channel.write(request);
+    answer = await channel.read(deadline);
+  } catch (error) {
+    throw failure('CAS_UNREACHABLE', { address, detail: reason(error) });
+  }
+  cas.socket.destroy();
+  const refused = v.safeParse(refusal, answer);
+  if (refused.success) throw launchRefused(new Refused(refused.output), without);
+  const parsed = v.safeParse(granted, answer);
+  // The issue's own text may quote what was received, so only its place is named.
+  if (!parsed.success)
+    throw failure('CAS_PROTOCOL', { address, detail: `at ${v.getDotPath(parsed.issues[0]) ?? 'the top'}` });
+  return parsed.output.configuration;
+}
+
+/** The key that the CAS must have, and who says so. There is no trust on first use. */
+function expectedKey({ cas, casKey, hostEnvironment }: Settings, las: LasConnection | undefined) {
+  if (casKey) return { key: casKey, source: 'by SCONE_CAS_KEY' };
+  if (las?.casKey) return { key: parseKeyHash(las.casKey, "the LAS's answer"), source: 'by the LAS' };
+  const key = pinnedKey(hostEnvironment, cas);
+  if (!key) throw failure('CAS_KEY_UNKNOWN', { address: formatAddress(cas) });
+  return { key, source: 'by `scone cas attest`' };
+}
+
+function launchRefused(refused: Refused, without: unknown): Error {
+  if (refused.code === 'EVIDENCE_MISSING' && without !== undefined) refused.cause = without;
+  return failure(
+    'LAUNCH_REFUSED',
+    failure(
+      'CAS_ANSWER_REFUSAL',
+      { detail: 'Failed to retrieve service attestation configuration' },
+      refused,
+    ),
+  );
+}

@@ -1,0 +1,35 @@
+import { failure } from '../errors.ts';
+import { type ConfigId, parseConfigId } from '../policy/names.ts';
+import { type Address, defaultPorts, lasSocket, parseAddress, portSetting } from '../protocol/address.ts';
+import { parseKeyHash } from '../protocol/key-hash.ts';
+
+/** What the environment says about a launch. */
+export interface Settings {
+  configId: ConfigId;
+  cas: Address;
+  /** SHA-256 of the CAS's public key, where SCONE_CAS_KEY gives it. */
+  casKey: Buffer | undefined;
+  las: string;
+  /** Everything the host offers; the policy says what of it is taken. */
+  hostEnvironment: NodeJS.ProcessEnv;
+  hostArguments: readonly string[];
+}
+
+/** @throws Failure CONFIG_ID_MISSING, CONFIG_ID_MALFORMED, ADDRESS_MALFORMED or CAS_KEY_MALFORMED */
+export function readSettings(env: NodeJS.ProcessEnv, hostArguments: readonly string[]): Settings {
+  if (!env.SCONE_CONFIG_ID) throw failure('CONFIG_ID_MISSING');
+  return {
+    configId: parseConfigId(env.SCONE_CONFIG_ID),
+    cas: casAddress(env),
+    casKey: env.SCONE_CAS_KEY ? parseKeyHash(env.SCONE_CAS_KEY, 'SCONE_CAS_KEY') : undefined,
+    las: lasSocket(env.SCONE_LAS_ADDR),
+    hostEnvironment: env,
+    hostArguments,
+  };
+}
+
+/** Enclave port of the CAS; its host is `cas` unless told otherwise. */
+export function casAddress(env: NodeJS.ProcessEnv): Address {
+  const port = portSetting(env, 'SCONE_CAS_ENCLAVE_PORT', defaultPorts.enclave);
+  return parseAddress(env.SCONE_CAS_ADDR || 'cas', port, 'SCONE_CAS_ADDR');
+}

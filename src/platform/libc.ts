@@ -1,0 +1,72 @@
+import type { Socket } from 'node:net';
+
+/** The few calls into the C library that Node does not offer. Loaded on first use. */
+type Libc = ReturnType<typeof load>;
+let loaded: Libc | undefined;
+
+function load() {
+  // Required lazily: opening a library is the dearest thing that a launch does before it talks to anyone.
+  const { dlopen } = process.getBuiltinModule('node:ffi');
+  return dlopen('libc.so.6', {
+    getsockopt: { arguments: ['i32', 'i32', 'i32', 'buffer', 'buffer'], return: 'i32' },
+    prctl: { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' },
+    setrlimit: { arguments: ['i32', 'buffer'], return: 'i32' },
+    signal: { arguments: ['i32', 'u64'], return: 'u64' },
+  }).functions;
+}
+
+function libc(): Libc {
+  loaded ??= load();
+  return loaded;
+}
+
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const PR_SET_DUMPABLE = 4;
+const RLIMIT_CORE = 4;
+const SIG_DFL = 0n;
+
+/** Process, user and group of the other end of a Unix socket at the time it connected (unix(7), SO_PEERCRED). */
+export interface PeerCredentials {
+  pid: number;
+  uid: number;
+  gid: number;
+}
+
+/** @throws Error when the socket is not a connected Unix socket. */
+export function peerCredentials(socket: Socket): PeerCredentials {
+  const { _handle: handle } = socket as unknown as { _handle?: { fd?: number } | null };
+  const fd = handle?.fd;
+  if (typeof fd !== 'number' || fd < 0) throw new Error('the socket is closed');
+  const ucred = Buffer.alloc(12);
+  const length = Buffer.from(Uint32Array.of(ucred.length).buffer);
+  if (libc().getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ucred, length) !== 0)
+    throw new Error('the kernel does not name the peer of the socket');
+  const [pid, uid, gid] = new Int32Array(ucred.buffer, ucred.byteOffset, 3);
+  if (pid === undefined || pid <= 0) throw new Error('the peer is in another process namespace');
+  return { pid, uid: Number(uid) >>> 0, gid: Number(gid) >>> 0 };
+}
+
+/**
+ * Keeps other processes of the same user from reading this one's memory, and the kernel from writing it to a
+ * core dump (prctl(2), PR_SET_DUMPABLE). Undone by execve.
+ */
+export function makeNonDumpable(): void {
+  if (libc().prctl(PR_SET_DUMPABLE, 0n, 0n, 0n, 0n) !== 0) throw new Error('prctl(PR_SET_DUMPABLE) failed');
+}
+
+/** Keeps the kernel from writing core files of this process and its children (setrlimit(2), RLIMIT_CORE). */
+export function forbidCoreFiles(): void {
+  if (libc().setrlimit(RLIMIT_CORE, Buffer.alloc(16)) !== 0) throw new Error('setrlimit(RLIMIT_CORE) failed');
+}
+
+/**
+ * Gives back the default action to the two signals that Node ignores, since what is ignored stays ignored
+ * across execve (signal(7)) and programs expect to be ended by a broken pipe.
+ */
+export function restoreIgnoredSignals(): void {
+  const SIGPIPE = 13;
+  const SIGXFSZ = 25;
+  libc().signal(SIGPIPE, SIG_DFL);
+  libc().signal(SIGXFSZ, SIG_DFL);
+}

@@ -1,0 +1,97 @@
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
+import { failure, reason } from '../errors.ts';
+
+/** Files that only their owner may read: keys, identities, the CAS's store. */
+
+/** Makes a folder with mode 0700; one that exists stays as it is. */
+export function makePrivateDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw failure('STATE_UNUSABLE', { path, detail: reason(error) });
+  }
+}
+
+/**
+ * Reads a private file; if there is none, makes it. Of two processes that do so at once, one makes it and both
+ * read the same.
+ * @throws Failure STATE_UNUSABLE, also where other users may read the file
+ */
+export function readOrCreatePrivate(path: string, create: () => Buffer): Buffer {
+  const present = readPrivate(path);
+  if (present) return present;
+  writePrivate(path, create(), 'new');
+  return readOrCreatePrivate(path, create);
+}
+
+/** Content of a private file, or undefined where there is none. */
+export function readPrivate(path: string): Buffer | undefined {
+  try {
+    const fd = openSync(path, 'r');
+    try {
+      if ((fstatSync(fd).mode & 0o077) !== 0)
+        throw failure('STATE_UNUSABLE', { path, detail: 'other users may read it; its mode must be 0600' });
+      return readFileSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw unusable(path, error);
+  }
+}
+
+/**
+ * Writes a private file whole or not at all.
+ * @param mode 'new' leaves a file alone that somebody else has made meanwhile
+ */
+export function writePrivate(path: string, content: Buffer, mode: 'new' | 'replace'): void {
+  const temporary = `${path}.${randomBytes(6).toString('hex')}`;
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    const fd = openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+    try {
+      writeFileSync(fd, content);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    if (mode === 'replace') renameSync(temporary, path);
+    else linkSync(temporary, path);
+    syncDirectory(dirname(path));
+  } catch (error) {
+    if (mode === 'new' && (error as NodeJS.ErrnoException).code === 'EEXIST') return;
+    throw unusable(path, error);
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+}
+
+/** Makes a new name in a folder survive a crash of the system (fsync(2)). */
+function syncDirectory(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function unusable(path: string, error: unknown): unknown {
+  if (!(error instanceof Error && 'errno' in error)) return error;
+  return failure('STATE_UNUSABLE', { path, detail: reason(error) });
+}

@@ -1,0 +1,70 @@
+import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readSync, writeFileSync } from 'node:fs';
+
+/** What tells one content of a file from another without reading it (stat(2)); times in nanoseconds. */
+export interface FileIdentity {
+  device: bigint;
+  inode: bigint;
+  size: bigint;
+  modified: bigint;
+  changed: bigint;
+}
+
+/** Identity of an open file. */
+export function fileIdentity(fd: number): FileIdentity {
+  const s = fstatSync(fd, { bigint: true });
+  return { device: s.dev, inode: s.ino, size: s.size, modified: s.mtimeNs, changed: s.ctimeNs };
+}
+
+/** One text for one identity, to compare and to use as a key. */
+export function identityKey(identity: FileIdentity): string {
+  return Object.values(identity).join(':');
+}
+
+/** A descriptor of the executable file that a process runs, whatever its path names by now (proc_pid_exe(5)). */
+export function openExecutable(pid: number): number {
+  return openSync(`/proc/${pid}/exe`, 'r');
+}
+
+/** Start of a process in clock ticks since boot; with the pid it names one process (proc_pid_stat(5), field 22). */
+export function startTime(pid: number): bigint {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return BigInt(fields[19] ?? '0');
+}
+
+/** Pid of a process that traces any thread of this one, or 0 (proc_pid_status(5), TracerPid). */
+export function tracer(pid: number): number {
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'latin1');
+    const by = Number(/^TracerPid:\t(\d+)$/m.exec(status)?.[1]);
+    if (by !== 0) return by;
+  }
+  return 0;
+}
+
+/** Names of the variables a process was started with (proc_pid_environ(5)). */
+export function initialEnvironmentNames(pid: number): string[] {
+  return readFileSync(`/proc/${pid}/environ`, 'latin1')
+    .split('\0')
+    .filter((entry) => entry !== '')
+    .map((entry) => entry.split('=', 1)[0] ?? '');
+}
+
+/** Name of a process, which only its own threads can set (proc_pid_comm(5)); at most 15 bytes. */
+export function processName(pid: number): string {
+  return readFileSync(`/proc/${pid}/comm`, 'latin1').replace(/\n$/, '');
+}
+
+export function setOwnProcessName(name: string): void {
+  writeFileSync('/proc/self/comm', name);
+}
+
+/**
+ * Holds on to the memory image that a process has now. The kernel binds the open file to the image, not to the
+ * pid: once the process has called execve or has ended, reading it gives nothing.
+ */
+export function holdMemoryImage(pid: number): { isCurrent(): boolean; close(): void } {
+  const fd = openSync(`/proc/${pid}/auxv`, 'r');
+  const byte = Buffer.alloc(1);
+  return { isCurrent: () => readSync(fd, byte, 0, 1, 0) === 1, close: () => closeSync(fd) };
+}

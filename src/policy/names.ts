@@ -1,0 +1,37 @@
+import { failure } from '../errors.ts';
+
+/** Characters of session, service, image and secret names; also used for the levels of a session's path. */
+export const namePattern = /^[A-Za-z0-9_.~-]{1,512}$/;
+
+/** Levels of names separated by `/`; 512 characters in all. */
+export const sessionNamePattern = /^(?=.{1,512}$)[A-Za-z0-9_.~-]+(\/[A-Za-z0-9_.~-]+)*$/;
+
+/** What SCONE_CONFIG_ID names: a service of a session, and the one-time password if one was appended. */
+export interface ConfigId {
+  session: string;
+  service: string;
+  oneTimePassword?: string;
+}
+
+/**
+ * Reads `SESSION/SERVICE` or `SESSION/SERVICE@CODE`. Session names contain `/`, so the last one separates.
+ * @throws Failure CONFIG_ID_MALFORMED, which never holds the code
+ */
+export function parseConfigId(text: string): ConfigId {
+  const [id = '', ...codes] = text.split('@');
+  const slash = id.lastIndexOf('/');
+  const session = id.slice(0, Math.max(0, slash));
+  const service = id.slice(slash + 1);
+  const malformed = (detail: string) => failure('CONFIG_ID_MALFORMED', { detail });
+  if (slash < 0) throw malformed('there is no / between session and service');
+  if (!sessionNamePattern.test(session))
+    throw malformed('what stands before the last / is not a session name');
+  if (!namePattern.test(service)) throw malformed('what stands after the last / is not a service name');
+  if (codes.length > 1) throw malformed('there is more than one @');
+  return codes[0] === undefined ? { session, service } : { session, service, oneTimePassword: codes[0] };
+}
+
+/** The id without its one-time password, fit to be shown. */
+export function formatConfigId({ session, service }: ConfigId): string {
+  return `${session}/${service}`;
+}

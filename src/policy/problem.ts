@@ -1,0 +1,26 @@
+/** Something wrong, or doubtful, in a text that a user wrote. Lines and columns count from 1. */
+export interface Problem {
+  severity: 'error' | 'warning';
+  line: number;
+  column: number;
+  /** Where in the document, such as `services[0].command`; empty for the whole of it. */
+  path: string;
+  message: string;
+}
+
+/** `session.yaml:3:7: error: name: …`, the form that editors turn into links. */
+export function formatProblem(problem: Problem, file: string): string {
+  const path = problem.path ? `${problem.path}: ` : '';
+  return `${file}:${problem.line}:${problem.column}: ${problem.severity}: ${path}${problem.message}`;
+}
+
+/** A text that could not be accepted, with everything that is wrong in it. */
+export class InvalidText extends Error {
+  override name = 'InvalidText';
+  readonly problems: Problem[];
+
+  constructor(problems: Problem[]) {
+    super(problems.map((problem) => formatProblem(problem, 'line').replace(/^line:/, 'line ')).join('\n'));
+    this.problems = problems;
+  }
+}

@@ -1,0 +1,124 @@
+import { isAlias, isMap, isPair, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
+import { InvalidText, type Problem } from './problem.ts';
+import { expandTemplate, type Variables } from './template.ts';
+
+/** A plain value of a YAML text, in which every scalar but null is the text that the user wrote. */
+export type Value = string | null | Value[] | { [key: string]: Value };
+
+/** Path to a value: keys of mappings and indices of sequences. */
+export type Path = readonly (string | number)[];
+
+/** A YAML text that parsed, with the way back from a value to its place. */
+export interface YamlText {
+  /** The text; where template variables were filled in, with their values. */
+  text: string;
+  value: Value;
+  /** Makes a Problem at the value with this path, or at the nearest one above it, in the original text. */
+  problem(path: Path, message: string, severity?: Problem['severity']): Problem;
+}
+
+/** What a text may cost: its characters, values (aliases count each time they are used) and nesting. */
+export const limits = { characters: 8 * 1024 * 1024, values: 200_000, depth: 64 } as const;
+
+/**
+ * Parses one YAML 1.2 document.
+ *
+ * Numbers and booleans stay text, because `0.3` is a version, `00ff` a digest and `0o700` a mode: a schema
+ * says later what each must look like. Only an unquoted null is null.
+ *
+ * @param variables fills in template variables; without it, `$NAME` is text like any other
+ * @throws InvalidText with every syntax error or variable without a value, its line and column
+ */
+export function readYaml(text: string, variables?: Variables): YamlText {
+  if (text.length > limits.characters)
+    throw new InvalidText([problemOf(1, 1, [], `the text is longer than ${limits.characters} characters`)]);
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, keepSourceTokens: false, prettyErrors: false });
+  const problemAt = (offset: number, path: Path, message: string, severity?: Problem['severity']) => {
+    const { line, col } = lines.linePos(Math.min(offset, Math.max(0, text.length - 1)));
+    return problemOf(Math.max(1, line), Math.max(1, col), path, message, severity);
+  };
+  if (document.errors.length > 0)
+    throw new InvalidText(
+      document.errors.map((error) => problemAt(error.pos[0], [], error.message.replace(/\s+/g, ' '))),
+    );
+
+  const problems: Problem[] = [];
+  const expanded =
+    variables !== undefined &&
+    expandTemplate(document, text, variables, (offset, path, name) =>
+      problems.push(problemAt(offset, path, `Value for variable $${name} is missing`)),
+    );
+  if (problems.length > 0) throw new InvalidText(problems);
+
+  let values = 0;
+  const toValue = (node: Node | null | undefined, path: Path, depth: number): Value => {
+    const fail = (message: string): never => {
+      throw new InvalidText([problemAt(node?.range?.[0] ?? 0, path, message)]);
+    };
+    if (++values > limits.values) fail(`more than ${limits.values} values, aliases included`);
+    if (depth > limits.depth) fail(`nested deeper than ${limits.depth} levels`);
+    if (isAlias(node)) return toValue(node.resolve(document), path, depth + 1);
+    if (isScalar(node)) {
+      if (node.value === null) return null;
+      return typeof node.value === 'string' ? node.value : (node.source ?? String(node.value));
+    }
+    if (isSeq(node))
+      return node.items.map((item, index) => toValue(item as Node, [...path, index], depth + 1));
+    if (isMap(node)) {
+      const map: { [key: string]: Value } = {};
+      for (const { key, value } of node.items) {
+        if (!isScalar(key)) return fail('a key must be a text');
+        const name = typeof key.value === 'string' ? key.value : (key.source ?? '');
+        if (name in Object.prototype || name === 'prototype') return fail(`the key ${name} is not allowed`);
+        map[name] = toValue(value as Node | null, [...path, name], depth + 1);
+      }
+      return map;
+    }
+    return null;
+  };
+
+  return {
+    text: expanded ? document.toString({ lineWidth: 0 }) : text,
+    value: toValue(document.contents, [], 0),
+    problem: (path, message, severity) =>
+      problemAt(offsetOf(document.contents, path), path, message, severity),
+  };
+}
+
+/** Offset of the value at a path; of its key where the value is empty; of the nearest one above otherwise. */
+function offsetOf(root: Node | null, path: Path): number {
+  let node: unknown = root;
+  let offset = root?.range?.[0] ?? 0;
+  for (const step of path) {
+    if (isMap(node)) {
+      const pair = node.items.find(({ key }) => isScalar(key) && (key.source ?? String(key.value)) === step);
+      if (!isPair(pair)) break;
+      offset = (pair.key as Node).range?.[0] ?? offset;
+      node = pair.value;
+    } else if (isSeq(node)) {
+      node = node.items[Number(step)];
+    } else break;
+    const own = (node as Node | null)?.range;
+    if (own && own[1] > own[0] && !isMap(node) && !isSeq(node)) offset = own[0];
+    else if (own && isSeq(node)) offset = own[0];
+  }
+  return offset;
+}
+
+function problemOf(
+  line: number,
+  column: number,
+  path: Path,
+  message: string,
+  severity: Problem['severity'] = 'error',
+): Problem {
+  return { severity, line, column, path: formatPath(path), message };
+}
+
+/** `services[0].environment.HOME` */
+export function formatPath(path: Path): string {
+  return path
+    .map((step, index) => (typeof step === 'number' ? `[${step}]` : index === 0 ? step : `.${step}`))
+    .join('');
+}

@@ -1,0 +1,48 @@
+import { failure } from '../errors.ts';
+
+/** A host name or IP address, and a TCP port. */
+export interface Address {
+  host: string;
+  port: number;
+}
+
+/** Ports of a CAS: launchers come to the one, people and their tools to the other. */
+export const defaultPorts = { enclave: 18765, api: 8081 } as const;
+
+/** Where the LAS of a host listens unless told otherwise. */
+export const defaultLasSocket = '/run/scone/las.sock';
+
+/**
+ * Reads HOST, HOST:PORT, IPV6 or [IPV6]:PORT.
+ * @param name where the text comes from, for the error
+ * @throws Failure ADDRESS_MALFORMED
+ */
+export function parseAddress(text: string, defaultPort: number, name: string): Address {
+  const match =
+    /^\[([0-9A-Fa-f:.%]+)\](?::(\d{1,5}))?$/.exec(text) ??
+    /^([A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}))(?::(\d{1,5}))?$/.exec(text) ??
+    /^([0-9A-Fa-f]*:[0-9A-Fa-f:.]+)$/.exec(text);
+  const port = match?.[2] === undefined ? defaultPort : Number(match[2]);
+  if (!match?.[1] || port < 1 || port > 65535)
+    throw failure('ADDRESS_MALFORMED', { name, detail: JSON.stringify(text) });
+  return { host: match[1], port };
+}
+
+export function formatAddress({ host, port }: Address): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+/** A port from an environment variable, or the default. */
+export function portSetting(env: NodeJS.ProcessEnv, name: string, defaultPort: number): number {
+  const text = env[name];
+  if (!text) return defaultPort;
+  const port = Number(text);
+  if (!/^\d{1,5}$/.test(text) || port < 1 || port > 65535)
+    throw failure('ADDRESS_MALFORMED', { name, detail: `${JSON.stringify(text)} is not a port` });
+  return port;
+}
+
+/** The Unix socket that SCONE_LAS_ADDR means: a path is one; a host, or nothing, is this host's LAS. */
+export function lasSocket(setting: string | undefined): string {
+  return setting?.includes('/') ? setting : defaultLasSocket;
+}

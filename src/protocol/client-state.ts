@@ -1,0 +1,62 @@
+import { X509Certificate } from 'node:crypto';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { failure } from '../errors.ts';
+import { readPrivate, writePrivate } from '../platform/private-file.ts';
+import { type Address, formatAddress } from './address.ts';
+import { publicKeyDigest } from './key-hash.ts';
+
+/** What `scone` remembers for its user: who the user is, and which CASes were attested. */
+const clientState = v.looseObject({
+  default_cas: v.optional(v.string()),
+  /** PKCS#8 key, then certificate, both PEM. */
+  identity: v.optional(v.string()),
+  cas_db: v.optional(
+    v.record(
+      v.string(),
+      v.looseObject({
+        url: v.string(),
+        /** Certificate chain of the CAS as PEM; its first key is pinned. */
+        chain: v.string(),
+        /** Address of the enclave port, where it is not the default. */
+        enclave: v.optional(v.string()),
+      }),
+    ),
+    {},
+  ),
+});
+export type ClientState = v.InferOutput<typeof clientState>;
+
+export function clientStatePath(env: NodeJS.ProcessEnv): string {
+  return env.SCONE_CLI_CONFIG || join(env.HOME || homedir(), '.cas', 'config.json');
+}
+
+/** @throws Failure FILE_INVALID, or STATE_UNUSABLE where other users may read it */
+export function readClientState(env: NodeJS.ProcessEnv): ClientState {
+  const path = clientStatePath(env);
+  const text = readPrivate(path);
+  if (!text) return { cas_db: {} };
+  // The file holds a private key, so no message quotes from it.
+  let content: unknown;
+  try {
+    content = JSON.parse(text.toString());
+  } catch {
+    throw failure('FILE_INVALID', { path, detail: 'it is not JSON' });
+  }
+  const parsed = v.safeParse(clientState, content);
+  if (parsed.success) return parsed.output;
+  throw failure('FILE_INVALID', { path, detail: `unexpected value at ${v.getDotPath(parsed.issues[0])}` });
+}
+
+export function writeClientState(env: NodeJS.ProcessEnv, state: ClientState): void {
+  writePrivate(clientStatePath(env), Buffer.from(`${JSON.stringify(state, null, 2)}\n`), 'replace');
+}
+
+/** Digest of the key pinned for the CAS with this enclave port, or undefined. */
+export function pinnedKey(env: NodeJS.ProcessEnv, cas: Address): Buffer | undefined {
+  const { cas_db } = readClientState(env);
+  const wanted = formatAddress(cas);
+  const entry = Object.values(cas_db).find(({ enclave }) => enclave === wanted);
+  return entry && publicKeyDigest(new X509Certificate(entry.chain).publicKey);
+}

@@ -1,0 +1,102 @@
+import { createHash } from 'node:crypto';
+import { connect, type Socket } from 'node:net';
+import * as v from 'valibot';
+import { failure, reason } from '../errors.ts';
+import { setOwnProcessName } from '../platform/process.ts';
+import { type Frames, frames } from './frame.ts';
+import { Refused, refusal } from './refusal.ts';
+
+/**
+ * The conversation with a LAS, on its Unix socket, client first:
+ *
+ *     hello { version, cas? }   ->  welcome { casKey }
+ *     ask { reportData }        ->  challenge { nonce }
+ *     (the client's process takes the name that the challenge asks for)
+ *     answered {}               ->  { evidence }
+ *
+ * Instead of any answer a refusal may come. Bytes travel as base64.
+ */
+const base64 = (bytes: number) =>
+  v.pipe(
+    v.string(),
+    v.maxLength(Math.ceil(bytes / 3) * 4),
+    v.transform((text) => Buffer.from(text, 'base64')),
+    v.length(bytes),
+  );
+
+export const hello = v.strictObject({
+  version: v.literal(1),
+  /** HOST:PORT of the CAS whose key the client wants to know. */
+  cas: v.optional(v.pipe(v.string(), v.maxLength(300))),
+});
+export const ask = v.strictObject({ reportData: base64(64) });
+export const answered = v.strictObject({ answered: v.literal(true) });
+const welcome = v.strictObject({ casKey: v.nullable(v.pipe(v.string(), v.maxLength(100))) });
+const challenge = v.strictObject({ nonce: base64(32) });
+const evidence = v.strictObject({ evidence: v.pipe(v.string(), v.maxLength(65536)) });
+
+/** Largest message of this conversation, in bytes. */
+export const LAS_MESSAGE_LIMIT = 128 * 1024;
+
+/**
+ * The process name that answers a challenge. Only a process's own threads can set its name, so whoever holds
+ * the socket shows by it that the measured process asks, and asks for just these report data.
+ */
+export function challengeName(nonce: Buffer, reportData: Buffer): string {
+  return createHash('sha256').update(nonce).update(reportData).digest('base64url').slice(0, 15);
+}
+
+/** A connection on which Evidence about this process can be had. */
+export interface LasConnection {
+  /** Key hash of the CAS asked about, where the LAS was set up with it. */
+  casKey: string | undefined;
+  /**
+   * Evidence about this process over 64 bytes of its choice. Changes the process's name.
+   * @throws Failure LAS_UNREACHABLE, LAS_PROTOCOL or LAS_REFUSED
+   */
+  evidence(reportData: Buffer): Promise<string>;
+  close(): void;
+}
+
+/**
+ * @param cas HOST:PORT of the CAS whose key is wanted
+ * @param deadline milliseconds since 1970
+ * @throws Failure LAS_UNREACHABLE or LAS_PROTOCOL
+ */
+export async function connectLas(
+  path: string,
+  cas: string | undefined,
+  deadline: number,
+): Promise<LasConnection> {
+  const socket: Socket = connect({ path });
+  const channel: Frames = frames(socket, LAS_MESSAGE_LIMIT);
+  const exchange = async <Schema extends v.GenericSchema>(message: unknown, schema: Schema) => {
+    let answer: unknown;
+    try {
+      channel.write(message);
+      answer = await channel.read(deadline);
+    } catch (error) {
+      throw failure('LAS_UNREACHABLE', { socket: path, detail: reason(error) });
+    }
+    const refused = v.safeParse(refusal, answer);
+    if (refused.success) throw failure('LAS_REFUSED', { detail: 'it refused' }, new Refused(refused.output));
+    const parsed = v.safeParse(schema, answer);
+    if (parsed.success) return parsed.output;
+    throw failure('LAS_PROTOCOL', { socket: path, detail: parsed.issues[0].message });
+  };
+  try {
+    const { casKey } = await exchange({ version: 1, cas }, welcome);
+    return {
+      casKey: casKey ?? undefined,
+      close: () => socket.destroy(),
+      async evidence(reportData) {
+        const { nonce } = await exchange({ reportData: reportData.toString('base64') }, challenge);
+        setOwnProcessName(challengeName(nonce, reportData));
+        return (await exchange({ answered: true }, evidence)).evidence;
+      },
+    };
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
+}

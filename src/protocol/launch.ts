@@ -1,0 +1,63 @@
+import * as v from 'valibot';
+
+/**
+ * What travels between a launcher and the CAS's enclave port: one request, one answer, which is a
+ * configuration or a refusal. The connection is TLS 1.3, the launcher knows the CAS by its public key, and
+ * Evidence is made over the exporter value of the connection.
+ */
+
+/** ALPN name of the protocol and its version (RFC 7301). */
+export const LAUNCH_PROTOCOL = 'envcas-launch/1';
+
+/** Exporter label (RFC 8446 §7.5); RFC 5705 §4 gives unregistered ones the prefix EXPERIMENTAL. */
+const EXPORTER_LABEL = 'EXPERIMENTAL-envcas-launch';
+
+/** Bytes of a request, and of a configuration, at most. */
+export const LAUNCH_REQUEST_LIMIT = 256 * 1024;
+export const CONFIGURATION_LIMIT = 64 * 1024 * 1024;
+
+/** The 32 bytes that both ends of a connection, and nobody else, can compute. */
+export function channelBinding(socket: {
+  exportKeyingMaterial(length: number, label: string, context: Buffer): Buffer;
+}): Buffer {
+  return socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.alloc(0));
+}
+
+const name = v.pipe(v.string(), v.maxLength(512));
+const base64 = v.pipe(
+  v.string(),
+  v.transform((text) => Buffer.from(text, 'base64')),
+);
+
+export const launchRequest = v.strictObject({
+  session: name,
+  service: name,
+  oneTimePassword: v.optional(v.pipe(v.string(), v.maxLength(64))),
+  evidence: v.optional(v.pipe(v.string(), v.maxLength(128 * 1024))),
+});
+export type LaunchRequest = v.InferInput<typeof launchRequest>;
+
+/** A piece of an argument: text, or the place of a host argument counted from 1. */
+const argumentPart = v.union([
+  v.string(),
+  v.strictObject({ argument: v.pipe(v.number(), v.integer(), v.minValue(1)) }),
+]);
+
+/** What a service is started with. Secrets are in their places already. */
+export const configuration = v.strictObject({
+  /** Arguments as a list of pieces each; the first is the launcher's own name. */
+  command: v.array(v.array(argumentPart)),
+  environment: v.record(v.string(), v.string()),
+  /** Variables that are taken from the host. */
+  hostEnvironment: v.array(v.string()),
+  pwd: v.optional(v.string()),
+  /** Injected files; one without content is a template on the launcher's own file system. */
+  files: v.array(v.strictObject({ path: v.string(), content: v.optional(base64) })),
+  /** Secrets that templates on the launcher's file system may refer to. */
+  secrets: v.array(v.strictObject({ name, kind: v.picklist(['ascii', 'binary']), value: base64 })),
+});
+export type Configuration = v.InferOutput<typeof configuration>;
+export type ConfigurationMessage = v.InferInput<typeof configuration>;
+
+/** The answer where the request is granted. */
+export const granted = v.strictObject({ configuration });

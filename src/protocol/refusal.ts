@@ -1,0 +1,44 @@
+import * as v from 'valibot';
+import { causes, errors, Failure } from '../errors.ts';
+
+const line = v.pipe(v.string(), v.maxLength(8192));
+
+/** How a server says no: the code of the error, and its messages, outermost first. */
+export const refusal = v.object({
+  refusal: v.object({
+    code: v.pipe(v.string(), v.maxLength(64)),
+    messages: v.pipe(v.array(line), v.minLength(1), v.maxLength(16)),
+    hint: v.optional(line),
+  }),
+});
+export type Refusal = v.InferOutput<typeof refusal>;
+
+/** What is sent of an error: all of a declared one; of any other only that something failed. */
+export function toRefusal(error: unknown): Refusal {
+  if (error instanceof Failure)
+    return { refusal: { code: error.code, messages: causes(error), hint: error.hint } };
+  return { refusal: { code: 'INTERNAL', messages: ['an error of the server itself; its log says more'] } };
+}
+
+/** A server's refusal as an error again; its text is shown, never interpreted. */
+export class Refused extends Error {
+  override name = 'Refused';
+  readonly code: string;
+  readonly hint: string | undefined;
+
+  constructor({ refusal: { code, messages, hint } }: Refusal) {
+    const [first, ...rest] = messages.map(printable);
+    const cause = rest.reduceRight<Error | undefined>(
+      (inner, message) => new Error(message, inner && { cause: inner }),
+      undefined,
+    );
+    super(first, cause && { cause });
+    this.code = Object.hasOwn(errors, code) ? code : 'INTERNAL';
+    this.hint = hint && printable(hint);
+  }
+}
+
+/** Text from outside may be shown on a terminal only without control characters. */
+export function printable(text: string): string {
+  return text.replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]/g, '\ufffd');
+}
