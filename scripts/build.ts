@@ -6,19 +6,21 @@ import { build } from 'esbuild';
 /**
  * Builds the two executables, byte for byte the same from the same sources:
  *
- *     node scripts/build.ts [FOLDER]        (default: dist)
+ *     node scripts/build.ts [FOLDER [NAME=ENTRY …]]        (default: envcas and scone, into dist)
  *
  * One bundle each, put into a copy of the Node executable that runs this script. No code cache, as it differs
  * from run to run, and a measurement must not.
  */
-const programs = { envcas: 'src/launcher/main.ts', scone: 'src/cli/main.ts' };
+const standard = ['envcas=src/launcher/main.ts', 'scone=src/cli/main.ts'];
 
 const root = resolve(import.meta.dirname, '..');
-const target = resolve(process.argv[2] ?? join(root, 'dist'));
+const [folder = join(root, 'dist'), ...given] = process.argv.slice(2);
+const target = resolve(folder);
+const programs = (given.length > 0 ? given : standard).map((program) => program.split('=', 2));
 mkdirSync(target, { recursive: true });
 const work = mkdtempSync(join(target, '.build-'));
 try {
-  for (const [name, entry] of Object.entries(programs)) {
+  for (const [name = '', entry = ''] of programs) {
     const bundle = `${name}.cjs`;
     await build({
       absWorkingDir: root,

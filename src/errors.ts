@@ -228,7 +228,7 @@ export const errors = {
   },
   LAUNCHER_CONFIG_INVALID: {
     exit: 78,
-    message: '/etc/envcas/config.yaml, as the policy injects it, is not valid: {detail}',
+    message: '/etc/envcas/config.yaml is not valid: {detail}',
     hint: 'It names the `program`, and under `injection_files` what is written where.',
   },
   FILE_NOT_INJECTED: {

@@ -4,6 +4,7 @@ import { reportData } from '../attestation/report-data.ts';
 import { verifySoftwareEvidence } from '../attestation/software.ts';
 import { type Failure, failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
+import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../policy/launcher-configuration.ts';
 import {
   admittedMeasurements,
   oneTimePasswordReference,
@@ -154,7 +155,13 @@ function configurationOf({ session, secrets }: SessionVersion, service: Service)
     else environment[key] = fill(value ?? '').toString();
   }
   const image = session.images.find(({ name }) => name === service.image_name);
-  const files = image?.injection_files ?? [];
+  const injected = image?.injection_files ?? [];
+  const own = injected.find(({ path }) => path === LAUNCHER_CONFIGURATION_PATH)?.content;
+  const launcher = own === undefined ? undefined : parseLauncherConfiguration(own);
+  // A file that the launcher will not write is not sent, and so neither are the secrets in it.
+  const files = launcher
+    ? injected.filter(({ path }) => launcher.files.some(({ from }) => from === path))
+    : injected;
   return {
     // Host arguments are found in the policy's text, before any secret stands in it.
     command: service.command.map((word) =>
@@ -163,6 +170,12 @@ function configurationOf({ session, secrets }: SessionVersion, service: Service)
     environment,
     hostEnvironment,
     ...(service.pwd === undefined ? {} : { pwd: service.pwd }),
+    ...(launcher && {
+      launcher: {
+        program: fill(launcher.program).toString(),
+        files: launcher.files.map(({ from, to }) => ({ from, to: fill(to).toString() })),
+      },
+    }),
     files: files.map(({ path, content }) =>
       content === undefined ? { path } : { path, content: fill(content).toString('base64') },
     ),

@@ -3,7 +3,7 @@ import { request } from 'node:https';
 import { connect, type TLSSocket } from 'node:tls';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
-import { type Address, formatAddress } from '../protocol/address.ts';
+import { type Address, connectOptions, formatAddress } from '../protocol/address.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { formatKeyHash, publicKeyDigest } from '../protocol/key-hash.ts';
 import { Refused } from '../protocol/refusal.ts';
@@ -34,11 +34,10 @@ export function connectApi(
   const shown = formatAddress(address);
   return new Promise((resolve, reject) => {
     const socket = connect({
-      host: address.host,
-      port: address.port,
+      ...connectOptions(address),
+      ca: [],
       minVersion: 'TLSv1.2',
       rejectUnauthorized: false,
-      ...(/^[\d.]+$|:/.test(address.host) ? {} : { servername: address.host }),
       ...(identity ? { key: identity.key, cert: identity.certificate } : {}),
     });
     socket.setTimeout(PATIENCE, () => socket.destroy(Object.assign(new Error(), { code: 'ETIMEDOUT' })));

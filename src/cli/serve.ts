@@ -91,7 +91,7 @@ export async function up(options: UpOptions): Promise<void> {
     rmSync(environment, { force: true });
     const cas = await serveCas({
       directory: join(directory, 'cas'),
-      host,
+      host: '127.0.0.1',
       apiPort: options.freePorts ? 0 : defaultPorts.api,
       enclavePort: options.freePorts ? 0 : defaultPorts.enclave,
       names: [],

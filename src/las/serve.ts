@@ -5,7 +5,7 @@ import { signSoftwareEvidence } from '../attestation/software.ts';
 import { failure, reason } from '../errors.ts';
 import { peerCredentials } from '../platform/libc.ts';
 import { FrameError, type Frames, frames } from '../protocol/frame.ts';
-import { answered, ask, challengeName, hello, LAS_MESSAGE_LIMIT } from '../protocol/las.ts';
+import { ask, challengeName, hello, LAS_MESSAGE_LIMIT } from '../protocol/las.ts';
 import { toRefusal } from '../protocol/refusal.ts';
 import type { LasKey } from './key.ts';
 import { observe } from './measure.ts';
@@ -80,14 +80,11 @@ async function converse(
     return parsed.output;
   };
   const { cas } = await receive(hello);
-  channel.write({ casKey: (cas && casKeys.get(cas)) ?? null });
-
-  const { reportData } = await receive(ask);
   const observation = await observe(peer);
   try {
     const nonce = randomBytes(32);
-    channel.write({ nonce: nonce.toString('base64') });
-    await receive(answered);
+    channel.write({ casKey: (cas && casKeys.get(cas)) ?? null, nonce: nonce.toString('base64') });
+    const { reportData } = await receive(ask);
     observation.confirm(challengeName(nonce, reportData));
     const evidence = await signSoftwareEvidence(observation.process, reportData, key, Date.now());
     channel.write({ evidence });

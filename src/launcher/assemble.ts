@@ -4,7 +4,6 @@ import type { Configuration } from '../protocol/launch.ts';
 import type { TypedSecret } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
 import { substitute, TemplateError } from '../secrets/substitute.ts';
-import { CONFIGURATION_PATH, parseLauncherConfiguration } from './configuration.ts';
 import type { Settings } from './settings.ts';
 
 /** Everything that a launch will do, decided before any of it is done. */
@@ -22,18 +21,24 @@ export interface Launch {
  * @throws Failure LAUNCHER_CONFIG_*, FILE_NOT_INJECTED, FILE_UNREADABLE, TEMPLATE_INVALID,
  *   HOST_ARGUMENT_MISSING or NUL_BYTE
  */
-export function assemble(configuration: Configuration, settings: Settings): Launch {
-  const injected = injectedFiles(configuration);
-  const own = injected.get(CONFIGURATION_PATH);
-  if (!own) throw failure('LAUNCHER_CONFIG_MISSING');
-  const { program, files } = parseLauncherConfiguration(own);
+export async function assemble(configuration: Configuration, settings: Settings): Promise<Launch> {
+  const secrets = new Map<string, TypedSecret>(
+    configuration.secrets.map(({ name, kind, value }) => [name, { kind, secret: new Secret(value) }]),
+  );
+  const injected = new Map(
+    configuration.files.map(({ path, content }) => [
+      path,
+      content ?? fillIn(readTemplate(path), secrets, path),
+    ]),
+  );
+  const { program, files } = configuration.launcher ?? (await ownConfiguration(configuration, secrets));
 
   const environment: Record<string, string> = { ...configuration.environment };
   for (const name of configuration.hostEnvironment) environment[name] = settings.hostEnvironment[name] ?? '';
   for (const [name, value] of Object.entries(environment)) withoutNul(value, `the variable ${name}`);
 
   return {
-    program,
+    program: absolute(program, '`program`'),
     // The first word of the command is the launcher's own name.
     arguments: configuration.command
       .slice(1)
@@ -51,31 +56,45 @@ export function assemble(configuration: Configuration, settings: Settings): Laun
       const content = injected.get(from);
       if (!content)
         throw failure('FILE_NOT_INJECTED', { path: from, paths: [...injected.keys()].join(', ') });
-      return { to, content };
+      return { to: absolute(to, '`to`'), content };
     }),
   };
 }
 
-/** Contents by path. A file without content is a template on this host, whose references are filled in here. */
-function injectedFiles({ files, secrets }: Configuration): Map<string, Buffer> {
-  const provided = new Map<string, TypedSecret>(
-    secrets.map(({ name, kind, value }) => [name, { kind, secret: new Secret(value) }]),
+/** /etc/envcas/config.yaml where it is a template on this host. Only then is a YAML parser needed here. */
+async function ownConfiguration(
+  { files }: Configuration,
+  secrets: ReadonlyMap<string, TypedSecret>,
+): Promise<NonNullable<Configuration['launcher']>> {
+  const { LAUNCHER_CONFIGURATION_PATH: path, parseLauncherConfiguration } = await import(
+    '../policy/launcher-configuration.ts'
   );
-  return new Map(files.map(({ path, content }) => [path, content ?? fillTemplate(path, provided)]));
+  if (!files.some((file) => file.path === path)) throw failure('LAUNCHER_CONFIG_MISSING');
+  try {
+    const { program, files } = parseLauncherConfiguration(readTemplate(path).toString());
+    const fill = (text: string) => fillIn(Buffer.from(text), secrets, path).toString();
+    return { program: fill(program), files: files.map(({ from, to }) => ({ from, to: fill(to) })) };
+  } catch (error) {
+    if (error instanceof Error && error.name === 'InvalidText')
+      throw failure('LAUNCHER_CONFIG_INVALID', { detail: error.message });
+    throw error;
+  }
 }
 
-function fillTemplate(path: string, secrets: ReadonlyMap<string, TypedSecret>): Buffer {
-  let template: Buffer;
+function readTemplate(path: string): Buffer {
   try {
-    template = readFileSync(path);
+    return readFileSync(path);
   } catch (error) {
     throw failure('FILE_UNREADABLE', { path, detail: reason(error) });
   }
+}
+
+function fillIn(template: Buffer, secrets: ReadonlyMap<string, TypedSecret>, place: string): Buffer {
   try {
     return substitute(template, secrets);
   } catch (error) {
     if (!(error instanceof TemplateError)) throw error;
-    throw failure('TEMPLATE_INVALID', { place: path, detail: error.message });
+    throw failure('TEMPLATE_INVALID', { place, detail: error.message });
   }
 }
 
@@ -83,6 +102,13 @@ function hostArgument({ hostArguments }: Settings, number: number): string {
   const value = hostArguments[number - 1];
   if (value === undefined) throw failure('HOST_ARGUMENT_MISSING', { number, count: hostArguments.length });
   return value;
+}
+
+/** A secret may have a part in a path, so it is checked once everything stands in it. */
+function absolute(path: string, key: string): string {
+  withoutNul(path, key);
+  if (path.startsWith('/')) return path;
+  throw failure('LAUNCHER_CONFIG_INVALID', { detail: `${key} is not an absolute path` });
 }
 
 function withoutNul(value: string, place: string): string {

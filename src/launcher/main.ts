@@ -14,7 +14,7 @@ import { checkStart, start } from './start.ts';
  */
 async function launch(settings: Settings): Promise<never> {
   const configuration = await obtain(settings);
-  const plan = assemble(configuration, settings);
+  const plan = await assemble(configuration, settings);
   checkStart(plan);
   const undo = materialise(plan.files);
   try {

@@ -35,7 +35,14 @@ export function startTime(pid: number): bigint {
 /** Pid of a process that traces any thread of this one, or 0 (proc_pid_status(5), TracerPid). */
 export function tracer(pid: number): number {
   for (const thread of readdirSync(`/proc/${pid}/task`)) {
-    const status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'latin1');
+    let status: string;
+    try {
+      status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'latin1');
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENOENT' || code === 'ESRCH') continue; // The thread has ended meanwhile.
+      throw error;
+    }
     const by = Number(/^TracerPid:\t(\d+)$/m.exec(status)?.[1]);
     if (by !== 0) return by;
   }

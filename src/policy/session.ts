@@ -4,6 +4,7 @@ import { checkDefinition, formatOf, formatsOf } from '../secrets/kinds.ts';
 import { parseSharedSecret } from '../secrets/one-time-password.ts';
 import { type Part, parseTemplate, type Reference, TemplateError } from '../secrets/substitute.ts';
 import { hostVariable, parseHostArguments } from './host.ts';
+import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from './launcher-configuration.ts';
 import { InvalidText, type Problem } from './problem.ts';
 import * as schema from './schema.ts';
 import type { Variables } from './template.ts';
@@ -145,6 +146,20 @@ function check(session: schema.Session, yaml: YamlText): Problem[] {
     if (typeof parsed === 'string') error(path, parsed);
   };
 
+  const checkLauncher = (image: schema.Image, content: string, path: Path) => {
+    try {
+      const { program, files } = parseLauncherConfiguration(content);
+      const injected = new Set(image.injection_files.map((file) => file.path));
+      for (const text of [program, ...files.map(({ to }) => to)]) checkTemplate(text, path, 'text');
+      for (const { from } of files)
+        if (!injected.has(from)) error(path, `\`from: ${from}\` is none of the injected files`);
+    } catch (thrown) {
+      if (!(thrown instanceof InvalidText)) throw thrown;
+      for (const problem of thrown.problems)
+        error(path, `in this file, line ${problem.line}, column ${problem.column}: ${problem.message}`);
+    }
+  };
+
   session.secrets.forEach((secret, index) => {
     const wrong = checkDefinition(secret);
     if (wrong) error(['secrets', index, 'value'], wrong);
@@ -158,6 +173,8 @@ function check(session: schema.Session, yaml: YamlText): Problem[] {
       if (paths.has(file.path)) error(at, `the file ${file.path} is injected twice`);
       paths.add(file.path);
       checkTemplate(file.content ?? null, [...at, 'content'], 'file');
+      if (file.path === LAUNCHER_CONFIGURATION_PATH && file.content !== undefined)
+        checkLauncher(image, file.content, [...at, 'content']);
     });
     image.provide_secrets?.forEach((name, nameIndex) => {
       if (!secrets.has(name))

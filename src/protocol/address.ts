@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { failure } from '../errors.ts';
 
 /** A host name or IP address, and a TCP port. */
@@ -45,4 +46,14 @@ export function portSetting(env: NodeJS.ProcessEnv, name: string, defaultPort: n
 /** The Unix socket that SCONE_LAS_ADDR means: a path is one; a host, or nothing, is this host's LAS. */
 export function lasSocket(setting: string | undefined): string {
   return setting?.includes('/') ? setting : defaultLasSocket;
+}
+
+/**
+ * Connection options for a host. `localhost` is 127.0.0.1 (RFC 6761 §6.3) and is not sent as server name: to
+ * start a resolver, or to check a name for being an IPv6 address, would each take a tenth of a launch.
+ */
+export function connectOptions({ host, port }: Address): { host: string; port: number; servername?: string } {
+  if (host === 'localhost') return { host: '127.0.0.1', port };
+  // RFC 6066 §3: an IP address is no server name.
+  return isIP(host) ? { host, port } : { host, port, servername: host };
 }

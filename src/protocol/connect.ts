@@ -1,7 +1,7 @@
 import type { X509Certificate } from 'node:crypto';
 import { connect, type TLSSocket } from 'node:tls';
 import { failure, reason } from '../errors.ts';
-import { type Address, formatAddress } from './address.ts';
+import { type Address, connectOptions, formatAddress } from './address.ts';
 import { formatKeyHash, publicKeyDigest } from './key-hash.ts';
 import { LAUNCH_PROTOCOL } from './launch.ts';
 
@@ -23,12 +23,12 @@ export function connectCas(address: Address, deadline: number): Promise<CasConne
   const shown = formatAddress(address);
   return new Promise((resolve, reject) => {
     const socket = connect({
-      host: address.host,
-      port: address.port,
+      ...connectOptions(address),
+      // The key is pinned, so no certificate authority counts; none is loaded.
+      ca: [],
       minVersion: 'TLSv1.3',
       ALPNProtocols: [LAUNCH_PROTOCOL],
       rejectUnauthorized: false,
-      ...(/^[\d.]+$|:/.test(address.host) ? {} : { servername: address.host }),
     });
     const timer = setTimeout(
       () => socket.destroy(Object.assign(new Error(), { code: 'ETIMEDOUT' })),

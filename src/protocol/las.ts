@@ -9,10 +9,9 @@ import { Refused, refusal } from './refusal.ts';
 /**
  * The conversation with a LAS, on its Unix socket, client first:
  *
- *     hello { version, cas? }   ->  welcome { casKey }
- *     ask { reportData }        ->  challenge { nonce }
- *     (the client's process takes the name that the challenge asks for)
- *     answered {}               ->  { evidence }
+ *     hello { version, cas? }   ->  welcome { casKey, nonce }
+ *     (the client's process takes the name that nonce and report data give)
+ *     ask { reportData }        ->  { evidence }
  *
  * Instead of any answer a refusal may come. Bytes travel as base64.
  */
@@ -30,9 +29,10 @@ export const hello = v.strictObject({
   cas: v.optional(v.pipe(v.string(), v.maxLength(300))),
 });
 export const ask = v.strictObject({ reportData: base64(64) });
-export const answered = v.strictObject({ answered: v.literal(true) });
-const welcome = v.strictObject({ casKey: v.nullable(v.pipe(v.string(), v.maxLength(100))) });
-const challenge = v.strictObject({ nonce: base64(32) });
+const welcome = v.strictObject({
+  casKey: v.nullable(v.pipe(v.string(), v.maxLength(100))),
+  nonce: base64(32),
+});
 const evidence = v.strictObject({ evidence: v.pipe(v.string(), v.maxLength(65536)) });
 
 /** Largest message of this conversation, in bytes. */
@@ -51,7 +51,8 @@ export interface LasConnection {
   /** Key hash of the CAS asked about, where the LAS was set up with it. */
   casKey: string | undefined;
   /**
-   * Evidence about this process over 64 bytes of its choice. Changes the process's name.
+   * Evidence about this process over 64 bytes of its choice; once for each connection. Changes the process's
+   * name.
    * @throws Failure LAS_UNREACHABLE, LAS_PROTOCOL or LAS_REFUSED
    */
   evidence(reportData: Buffer): Promise<string>;
@@ -85,14 +86,13 @@ export async function connectLas(
     throw failure('LAS_PROTOCOL', { socket: path, detail: parsed.issues[0].message });
   };
   try {
-    const { casKey } = await exchange({ version: 1, cas }, welcome);
+    const { casKey, nonce } = await exchange({ version: 1, cas }, welcome);
     return {
       casKey: casKey ?? undefined,
       close: () => socket.destroy(),
       async evidence(reportData) {
-        const { nonce } = await exchange({ reportData: reportData.toString('base64') }, challenge);
         setOwnProcessName(challengeName(nonce, reportData));
-        return (await exchange({ answered: true }, evidence)).evidence;
+        return (await exchange({ reportData: reportData.toString('base64') }, evidence)).evidence;
       },
     };
   } catch (error) {

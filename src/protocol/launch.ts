@@ -51,7 +51,14 @@ export const configuration = v.strictObject({
   /** Variables that are taken from the host. */
   hostEnvironment: v.array(v.string()),
   pwd: v.optional(v.string()),
-  /** Injected files; one without content is a template on the launcher's own file system. */
+  /** What /etc/envcas/config.yaml says; absent where that is a template on the launcher's own file system. */
+  launcher: v.optional(
+    v.strictObject({
+      program: v.string(),
+      files: v.array(v.strictObject({ from: v.string(), to: v.string() })),
+    }),
+  ),
+  /** Injected files that are needed; one without content is a template on the launcher's own file system. */
   files: v.array(v.strictObject({ path: v.string(), content: v.optional(base64) })),
   /** Secrets that templates on the launcher's file system may refer to. */
   secrets: v.array(v.strictObject({ name, kind: v.picklist(['ascii', 'binary']), value: base64 })),

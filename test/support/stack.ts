@@ -1,0 +1,160 @@
+import { type ChildProcess, execFileSync, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+const root = resolve(import.meta.dirname, '../..');
+
+/** The built executables; built now where they are missing. */
+export function executables(): { envcas: string; scone: string } {
+  const dist = join(root, 'dist');
+  if (!existsSync(join(dist, 'envcas')) || !existsSync(join(dist, 'scone')))
+    execFileSync(process.execPath, [join(root, 'scripts/build.ts')], { stdio: 'inherit' });
+  return { envcas: join(dist, 'envcas'), scone: join(dist, 'scone') };
+}
+
+export interface Server {
+  process: ChildProcess;
+  /** What its ready line said. */
+  match: RegExpExecArray;
+  /** Everything it has written so far. */
+  output(): string;
+  stop(signal?: NodeJS.Signals): Promise<number | null>;
+}
+
+/** Starts a server and waits until its output matches. */
+export async function startServer(
+  command: string,
+  args: string[],
+  ready: RegExp,
+  options: SpawnOptions = {},
+): Promise<Server> {
+  const child = spawn(command, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
+  let output = '';
+  const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
+  const match = await new Promise<RegExpExecArray>((resolve, reject) => {
+    const look = (chunk: Buffer) => {
+      output += chunk;
+      const found = ready.exec(output);
+      if (found) resolve(found);
+    };
+    child.stdout?.on('data', look);
+    child.stderr?.on('data', look);
+    child.on('error', reject);
+    child.on('exit', (code) => reject(new Error(`${command} ended with ${code}: ${output}`)));
+  });
+  return {
+    process: child,
+    match,
+    output: () => output,
+    stop: (signal = 'SIGTERM') => {
+      child.kill(signal);
+      return exited;
+    },
+  };
+}
+
+export interface Result {
+  status: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+}
+
+export function run(command: string, args: string[], env: NodeJS.ProcessEnv, input?: string): Result {
+  const { status, signal, stdout, stderr, error } = spawnSync(command, args, {
+    env,
+    encoding: 'utf8',
+    timeout: 60_000,
+    ...(input === undefined ? {} : { input }),
+  });
+  if (error) throw error;
+  return { status, signal, stdout, stderr };
+}
+
+/** A CAS and a LAS in a folder of their own, and a user who has attested the CAS. */
+export interface Stack {
+  directory: string;
+  /** Folder for the test's own files. */
+  files: string;
+  envcas: string;
+  envcasMeasurement: string;
+  /** The user's environment, with the addresses of CAS and LAS. */
+  env: Record<string, string>;
+  server: Server;
+  /** Runs `scone`; throws with what it printed where it fails. */
+  scone(...args: string[]): string;
+  tryScone(...args: string[]): Result;
+  /** Uploads a session text and gives its hash. */
+  create(text: string, ...args: string[]): string;
+  launch(configId: string, options?: { args?: string[]; env?: NodeJS.ProcessEnv }): Result;
+  restart(signal: NodeJS.Signals): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export async function startStack(): Promise<Stack> {
+  const { envcas, scone } = executables();
+  const home = mkdtempSync(join(tmpdir(), 'envcas-test-'));
+  const directory = join(home, 'state');
+  const files = join(home, 'files');
+  mkdirSync(files);
+  const plain = { PATH: process.env.PATH ?? '', HOME: home };
+  const startUp = () =>
+    startServer(scone, ['up', '--dir', directory, '--free-ports', '--log-level', 'info'], /To use them/, {
+      env: plain,
+    });
+  const readEnvironment = () =>
+    Object.fromEntries(
+      readFileSync(join(directory, 'env'), 'utf8')
+        .trim()
+        .split('\n')
+        .map((line) => line.replace(/^export /, '').split('=', 2) as [string, string]),
+    );
+
+  const stack: Stack = {
+    directory,
+    files,
+    envcas,
+    envcasMeasurement: run(envcas, [], { SCONE_HASH: '1' }).stdout.trim(),
+    env: {},
+    server: await startUp(),
+    scone(...args) {
+      const result = stack.tryScone(...args);
+      if (result.status !== 0) throw new Error(`scone ${args.join(' ')}: ${result.stderr}`);
+      return result.stdout;
+    },
+    tryScone: (...args) => run(scone, args, stack.env),
+    create(text, ...args) {
+      const result = run(scone, ['session', 'create', ...args, '-'], stack.env, text);
+      if (result.status !== 0) throw new Error(`scone session create: ${result.stderr}`);
+      return result.stdout.trim();
+    },
+    launch: (configId, { args = [], env = {} } = {}) =>
+      run(envcas, args, { ...stack.env, SCONE_CONFIG_ID: configId, ...env }),
+    async restart(signal) {
+      await stack.server.stop(signal);
+      stack.server = await startUp();
+      stack.env = { ...plain, ...readEnvironment() };
+      attest();
+    },
+    async stop() {
+      await stack.server.stop();
+      rmSync(home, { recursive: true, force: true });
+    },
+  };
+  const attest = () =>
+    stack.scone(
+      'cas',
+      'attest',
+      stack.env.SCONE_CAS_ADDR ?? '',
+      '--only_for_testing-trust-any',
+      '--only_for_testing-debug',
+      '--only_for_testing-ignore-signer',
+      '-C',
+      '-G',
+      '-S',
+    );
+  stack.env = { ...plain, ...readEnvironment() };
+  attest();
+  return stack;
+}
