@@ -12,6 +12,7 @@ import { createSession, readSession } from './sessions.ts';
 
 /** Largest session text, in bytes. */
 const BODY_LIMIT = 4 * 1024 * 1024;
+const HANDSHAKE = 10_000;
 const REQUEST_TIMEOUT = 30_000;
 const LAS_PATIENCE = 10_000;
 
@@ -28,6 +29,7 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string | unde
       minVersion: 'TLSv1.2',
       requestCert: true,
       rejectUnauthorized: false,
+      handshakeTimeout: HANDSHAKE,
     },
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT,

@@ -28,6 +28,8 @@ export function createLaunchPort(cas: Cas, identity: Identity): Server {
   server.on('secureConnection', (socket) => void serve(cas, socket));
   server.on('tlsClientError', (error, socket) => {
     cas.log.info({ source: sourceOf(socket), error: reason(error) }, 'no TLS connection');
+    // Node tells of a handshake that takes too long, and leaves it to us to end it.
+    socket.destroy();
   });
   return server;
 }

@@ -5,7 +5,7 @@ import { reportData } from '../attestation/report-data.ts';
 import { verifySoftwareEvidence } from '../attestation/software.ts';
 import { failure } from '../errors.ts';
 import { type Address, defaultPorts, formatAddress, parseAddress, portSetting } from '../protocol/address.ts';
-import { readClientState, writeClientState } from '../protocol/client-state.ts';
+import { updateClientState } from '../protocol/client-state.ts';
 import { formatKeyHash, parseKeyHash, publicKeyDigest } from '../protocol/key-hash.ts';
 import { callApi, connectApi } from './client.ts';
 
@@ -96,18 +96,12 @@ function appraiseCas(claims: Claims, measurements: string[], options: AttestOpti
 }
 
 function remember(env: NodeJS.ProcessEnv, name: string, address: Address, chain: string): void {
-  const state = readClientState(env);
   const port = portSetting(env, 'SCONE_CAS_ENCLAVE_PORT', defaultPorts.enclave);
-  writeClientState(env, {
+  const enclave = formatAddress({ host: address.host, port });
+  const entry = { url: `https://${formatAddress(address)}/`, chain, enclave };
+  updateClientState(env, (state) => ({
     ...state,
     default_cas: state.default_cas ?? name,
-    cas_db: {
-      ...state.cas_db,
-      [name]: {
-        url: `https://${formatAddress(address)}/`,
-        chain,
-        enclave: formatAddress({ host: address.host, port }),
-      },
-    },
-  });
+    cas_db: { ...state.cas_db, [name]: entry },
+  }));
 }

@@ -2,7 +2,7 @@ import { generateKeyPairSync, X509Certificate } from 'node:crypto';
 import { failure } from '../errors.ts';
 import { type Address, defaultPorts, parseAddress } from '../protocol/address.ts';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
-import { type ClientState, readClientState, writeClientState } from '../protocol/client-state.ts';
+import { type ClientState, readClientState, updateClientState } from '../protocol/client-state.ts';
 import { publicKeyDigest } from '../protocol/key-hash.ts';
 
 /** Nobody checks the validity of a client certificate, only its key; RFC 5280 §4.1.2.5 calls this no expiry. */
@@ -10,12 +10,8 @@ const NEVER = new Date('9999-12-31T23:59:59Z');
 
 /** The user's identity, made on first use. */
 export async function openClientIdentity(env: NodeJS.ProcessEnv): Promise<Identity> {
-  const state = readClientState(env);
-  if (state.identity) {
-    const end = '-----END PRIVATE KEY-----\n';
-    const split = state.identity.indexOf(end) + end.length;
-    return { key: state.identity.slice(0, split), certificate: state.identity.slice(split) };
-  }
+  const present = readClientState(env).identity;
+  if (present) return splitIdentity(present);
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const key = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string;
   const certificate = await selfSignedCertificate({
@@ -25,8 +21,14 @@ export async function openClientIdentity(env: NodeJS.ProcessEnv): Promise<Identi
     notBefore: new Date(Date.now() - 3600_000),
     notAfter: NEVER,
   });
-  writeClientState(env, { ...state, identity: key + certificate });
-  return { key, certificate };
+  const state = updateClientState(env, (before) => ({ identity: key + certificate, ...before }));
+  return splitIdentity(state.identity ?? '');
+}
+
+function splitIdentity(pem: string): Identity {
+  const end = '-----END PRIVATE KEY-----\n';
+  const split = pem.indexOf(end) + end.length;
+  return { key: pem.slice(0, split), certificate: pem.slice(split) };
 }
 
 /** An attested CAS. */

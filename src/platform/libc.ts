@@ -8,6 +8,7 @@ function load() {
   // Required lazily: opening a library is the dearest thing that a launch does before it talks to anyone.
   const { dlopen } = process.getBuiltinModule('node:ffi');
   return dlopen('libc.so.6', {
+    flock: { arguments: ['i32', 'i32'], return: 'i32' },
     getsockopt: { arguments: ['i32', 'i32', 'i32', 'buffer', 'buffer'], return: 'i32' },
     prctl: { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' },
     setrlimit: { arguments: ['i32', 'buffer'], return: 'i32' },
@@ -20,6 +21,7 @@ function libc(): Libc {
   return loaded;
 }
 
+const LOCK_EX = 2;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const PR_SET_DUMPABLE = 4;
@@ -58,6 +60,11 @@ export function makeNonDumpable(): void {
 /** Keeps the kernel from writing core files of this process and its children (setrlimit(2), RLIMIT_CORE). */
 export function forbidCoreFiles(): void {
   if (libc().setrlimit(RLIMIT_CORE, Buffer.alloc(16)) !== 0) throw new Error('setrlimit(RLIMIT_CORE) failed');
+}
+
+/** Waits for and takes the exclusive lock on an open file; closing it gives the lock back (flock(2)). */
+export function lockFile(fd: number): void {
+  if (libc().flock(fd, LOCK_EX) !== 0) throw new Error('flock failed');
 }
 
 /**

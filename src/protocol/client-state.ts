@@ -1,9 +1,11 @@
 import { X509Certificate } from 'node:crypto';
+import { closeSync, openSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
-import { readPrivate, writePrivate } from '../platform/private-file.ts';
+import { lockFile } from '../platform/libc.ts';
+import { makePrivateDirectory, readPrivate, writePrivate } from '../platform/private-file.ts';
 import { type Address, formatAddress } from './address.ts';
 import { publicKeyDigest } from './key-hash.ts';
 
@@ -49,8 +51,22 @@ export function readClientState(env: NodeJS.ProcessEnv): ClientState {
   throw failure('FILE_INVALID', { path, detail: `unexpected value at ${v.getDotPath(parsed.issues[0])}` });
 }
 
-export function writeClientState(env: NodeJS.ProcessEnv, state: ClientState): void {
-  writePrivate(clientStatePath(env), Buffer.from(`${JSON.stringify(state, null, 2)}\n`), 'replace');
+/** Changes the state; of two processes that do so at once, neither undoes what the other did. */
+export function updateClientState(
+  env: NodeJS.ProcessEnv,
+  change: (state: ClientState) => ClientState,
+): ClientState {
+  const path = clientStatePath(env);
+  makePrivateDirectory(dirname(path));
+  const lock = openSync(`${path}.lock`, 'a', 0o600);
+  try {
+    lockFile(lock);
+    const state = change(readClientState(env));
+    writePrivate(path, Buffer.from(`${JSON.stringify(state, null, 2)}\n`), 'replace');
+    return state;
+  } finally {
+    closeSync(lock);
+  }
 }
 
 /** Digest of the key pinned for the CAS with this enclave port, or undefined. */

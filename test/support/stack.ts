@@ -66,7 +66,8 @@ export function run(command: string, args: string[], env: NodeJS.ProcessEnv, inp
     env,
     encoding: 'utf8',
     timeout: 60_000,
-    ...(input === undefined ? {} : { input }),
+    // A bash that finds a socket on standard input takes it for a remote shell, and reads start-up files.
+    ...(input === undefined ? { stdio: ['ignore', 'pipe', 'pipe'] } : { input }),
   });
   if (error) throw error;
   return { status, signal, stdout, stderr };

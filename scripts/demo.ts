@@ -1,0 +1,98 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Secret, TOTP } from 'otpauth';
+
+/**
+ * Shows what this is for, on any machine: builds the executables, starts a CAS and a LAS in a temporary
+ * folder, uploads examples/bash/session.yaml, and launches its services. Cleans up after itself.
+ */
+const root = resolve(import.meta.dirname, '..');
+const work = mkdtempSync(join(tmpdir(), 'envcas-demo-'));
+const dist = join(root, 'dist');
+const otpSecret = new Secret({ size: 20 });
+const env: NodeJS.ProcessEnv = {
+  PATH: `${dist}:${process.env.PATH}`,
+  HOME: work,
+  OTP_SECRET: otpSecret.base32,
+  DIR: work,
+};
+
+const say = (text: string) => console.log(`\n# ${text}`);
+
+/** Runs a line in bash, shows it and what it prints, and gives its standard output. */
+function show(line: string, expected = 0): string {
+  console.log(`$ ${line}`);
+  const { status, stdout, stderr } = spawnSync('/bin/bash', ['-c', line], {
+    env,
+    encoding: 'utf8',
+    // A bash that finds a socket there takes it for a remote shell, and reads its start-up files.
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  process.stdout.write(stdout + stderr);
+  if (status !== expected) throw new Error(`that should have ended with ${expected}, not with ${status}`);
+  return stdout.trim();
+}
+
+let servers: ReturnType<typeof spawn> | undefined;
+const started = Date.now();
+try {
+  say('Build dist/envcas and dist/scone');
+  const build = spawnSync(process.execPath, [join(root, 'scripts/build.ts')], { stdio: 'inherit' });
+  if (build.status !== 0) throw new Error('the build failed');
+
+  say('Start a CAS and a LAS for this machine, everything they keep in a temporary folder');
+  const state = join(work, 'state');
+  console.log(`$ scone up --dir ${state} --free-ports &`);
+  servers = spawn(join(dist, 'scone'), ['up', '--dir', state, '--free-ports'], {
+    env,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  while (!existsSync(join(state, 'env'))) {
+    if (servers.exitCode !== null) throw new Error('the servers did not start');
+    await sleep(20);
+  }
+  for (const line of readFileSync(join(state, 'env'), 'utf8').trim().split('\n')) {
+    const [name = '', value = ''] = line.replace(/^export /, '').split('=', 2);
+    env[name] = value;
+  }
+
+  say('Attest the CAS and pin its key. This machine has no root of trust but software, and the flags say so');
+  show(
+    'scone cas attest $SCONE_CAS_ADDR --only_for_testing-trust-any --only_for_testing-debug --only_for_testing-ignore-signer -C -G -S',
+  );
+
+  say('Upload the policy. The CAS makes the secrets; nobody has seen them yet');
+  env.SESSION = `envcas-example-${process.pid}`;
+  env.MRENCLAVE = show('SCONE_HASH=1 envcas');
+  show(
+    'scone session create -e SESSION=$SESSION -e MRENCLAVE=$MRENCLAVE -e DIR=$DIR -e OTP_SECRET=$OTP_SECRET examples/bash/session.yaml',
+  );
+
+  say('Launch: envcas is attested, gets the secrets, writes the files and becomes /bin/bash');
+  const line = show('SCONE_CONFIG_ID=$SESSION/envcas envcas');
+  if (!/^Secret=".{32}"$/.test(line)) throw new Error('the program did not print its secret');
+  show('stat -c "%A %s bytes %n" $DIR/out1 $DIR/out2 $DIR/out3');
+
+  say('The same service, protected by a one-time password: without a code it is refused');
+  show('SCONE_CONFIG_ID=$SESSION/with_otp envcas', 77);
+
+  say('With the present code from the authenticator it starts');
+  if (30 - (Math.floor(Date.now() / 1000) % 30) < 5) await sleep(6000); // both uses fall into one step
+  env.OTP = new TOTP({ secret: otpSecret }).generate();
+  show('SCONE_CONFIG_ID=$SESSION/with_otp@$OTP envcas');
+
+  say('The same code again is refused: somebody may have seen it');
+  show('SCONE_CONFIG_ID=$SESSION/with_otp@$OTP envcas', 77);
+
+  say(`Root of trust: software. Done in ${Math.round((Date.now() - started) / 1000)} seconds; cleaning up`);
+} finally {
+  if (servers?.exitCode === null) {
+    servers.kill('SIGTERM');
+    await once(servers, 'exit');
+  }
+  rmSync(work, { recursive: true, force: true });
+}

@@ -1,0 +1,99 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { afterEach, beforeEach, test } from 'node:test';
+import { openSqlite } from '../../src/cas/store/sqlite.ts';
+import { pauseAfter, type Store } from '../../src/cas/store/store.ts';
+
+let folder: string;
+let path: string;
+let store: Store;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'envcas-store-'));
+  path = join(folder, 'cas.db');
+  store = openSqlite(path);
+});
+afterEach(async () => {
+  await store.close();
+  rmSync(folder, { recursive: true });
+});
+
+const version = (session: string, number: number, hash: string) => ({
+  session,
+  number,
+  hash,
+  sealed: Buffer.from(hash),
+});
+const attempt = (step: number | undefined, now = 1_000_000, source = '192.0.2.1') => ({
+  secret: Buffer.from('pseudonym'),
+  step,
+  account: 'session/service',
+  source,
+  now,
+});
+
+test('of two versions with one number, the first is kept', async () => {
+  assert.equal(await store.addVersion(version('s', 1, 'a')), true);
+  assert.equal(await store.addVersion(version('s', 1, 'b')), false);
+  assert.equal((await store.activeVersion('s'))?.hash, 'a');
+  assert.equal(await store.addVersion(version('s', 2, 'b')), true);
+  assert.deepEqual(await store.activeVersion('s'), version('s', 2, 'b'));
+  assert.equal(await store.activeVersion('other'), undefined);
+});
+
+test('a value of the CAS is made once; who comes second gets the first', async () => {
+  assert.equal(await store.readState('identity'), undefined);
+  assert.deepEqual(await store.createState('identity', Buffer.from('one')), Buffer.from('one'));
+  assert.deepEqual(await store.createState('identity', Buffer.from('two')), Buffer.from('one'));
+  await store.replaceState('identity', Buffer.from('three'));
+  assert.deepEqual(await store.readState('identity'), Buffer.from('three'));
+});
+
+test('a step is good once for a secret, for all who share the database', async () => {
+  const other = openSqlite(path);
+  assert.deepEqual(await store.spendOneTimePassword(attempt(7)), { outcome: 'accepted' });
+  assert.deepEqual(await other.spendOneTimePassword(attempt(7)), { outcome: 'used' });
+  assert.deepEqual(await other.spendOneTimePassword(attempt(8)), { outcome: 'accepted' });
+  assert.deepEqual(await store.spendOneTimePassword({ ...attempt(7), secret: Buffer.from('another') }), {
+    outcome: 'accepted',
+  });
+  await other.close();
+});
+
+test('wrong codes cost more and more time, for their source alone', async () => {
+  let now = 1_000_000;
+  for (let guess = 0; guess < 5; guess++)
+    assert.deepEqual(await store.spendOneTimePassword(attempt(undefined, now)), { outcome: 'invalid' });
+  // Now even the right code is not looked at, and not used up.
+  assert.deepEqual(await store.spendOneTimePassword(attempt(7, now)), { outcome: 'throttled', seconds: 30 });
+  assert.deepEqual(await store.spendOneTimePassword(attempt(6, now, '192.0.2.2')), { outcome: 'accepted' });
+  now += 30_000;
+  assert.deepEqual(await store.spendOneTimePassword(attempt(undefined, now)), { outcome: 'invalid' });
+  assert.deepEqual(await store.spendOneTimePassword(attempt(7, now)), { outcome: 'throttled', seconds: 60 });
+  now += 60_000;
+  assert.deepEqual(await store.spendOneTimePassword(attempt(7, now)), { outcome: 'accepted' });
+  assert.deepEqual(await store.spendOneTimePassword(attempt(undefined, now)), { outcome: 'invalid' });
+  assert.deepEqual(await store.spendOneTimePassword(attempt(undefined, now)), { outcome: 'invalid' });
+});
+
+test('the pause doubles up to an hour', () => {
+  assert.deepEqual([0, 4, 5, 6, 7, 11, 12, 60].map(pauseAfter), [0, 0, 30, 60, 120, 1920, 3600, 3600]);
+});
+
+test('a clock that is set back lengthens no pause', async () => {
+  for (let guess = 0; guess < 6; guess++) await store.spendOneTimePassword(attempt(undefined, 9_000_000));
+  assert.deepEqual(await store.spendOneTimePassword(attempt(7, 1_000)), { outcome: 'accepted' });
+});
+
+test('a database of a newer version is left alone', async () => {
+  const db = new DatabaseSync(path);
+  db.exec('PRAGMA user_version = 999');
+  db.close();
+  assert.throws(() => openSqlite(path), { code: 'STATE_UNUSABLE', message: /newer version/ });
+});
+
+test('a file that is no database is refused', () => {
+  assert.throws(() => openSqlite(folder), { code: 'STATE_UNUSABLE' });
+});
