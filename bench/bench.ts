@@ -70,10 +70,12 @@ try {
     ...stack.env,
     SCONE_CONFIG_ID: 'bench/true',
   });
+  const port = server.match[1] ?? '';
   const contenders = [
     ours,
     contender('bare `node -e 0`', process.execPath, ['-e', '0']),
-    contender('minimal executable: TLS, one request, exec', minimal, [server.match[1] ?? '']),
+    contender('minimal executable: TLS to localhost, one request, exec', minimal, ['localhost', port]),
+    contender('the same, tuned: TLS to 127.0.0.1', minimal, ['127.0.0.1', port]),
     contender('`dotenvx run -- /bin/true`', process.execPath, [
       join(root, 'node_modules/@dotenvx/dotenvx/src/cli/dotenvx.js'),
       'run',

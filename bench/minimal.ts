@@ -1,9 +1,12 @@
 import { connect } from 'node:tls';
 
-/** The least that a launcher with TLS can do: connect to localhost, one request, one answer, exec /bin/true. */
+/**
+ * The least that a launcher with TLS can do: connect, one request, one answer, exec /bin/true.
+ * Arguments: host and port.
+ */
 const socket = connect({
-  host: 'localhost',
-  port: Number(process.argv[2]),
+  host: process.argv[2],
+  port: Number(process.argv[3]),
   minVersion: 'TLSv1.3',
   rejectUnauthorized: false,
 });

@@ -69,7 +69,7 @@ try {
   env.SESSION = `envcas-example-${process.pid}`;
   env.MRENCLAVE = show('SCONE_HASH=1 envcas');
   show(
-    'scone session create -e SESSION=$SESSION -e MRENCLAVE=$MRENCLAVE -e DIR=$DIR -e OTP_SECRET=$OTP_SECRET examples/bash/session.yaml',
+    'scone session create -e SESSION=$SESSION -e MRENCLAVE=$MRENCLAVE --use-env examples/bash/session.yaml',
   );
 
   say('Launch: envcas is attested, gets the secrets, writes the files and becomes /bin/bash');

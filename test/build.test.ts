@@ -1,0 +1,31 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { test } from 'node:test';
+import { executables, run } from './support/stack.ts';
+
+const digest = (path: string) => createHash('sha256').update(readFileSync(path)).digest('hex');
+
+test('the executables are the same byte for byte when they are built again, elsewhere', () => {
+  const built = executables();
+  const folder = mkdtempSync(join(tmpdir(), 'envcas-build-'));
+  try {
+    execFileSync(process.execPath, [resolve(import.meta.dirname, '../scripts/build.ts'), folder]);
+    assert.equal(digest(join(folder, 'envcas')), digest(built.envcas));
+    assert.equal(digest(join(folder, 'scone')), digest(built.scone));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('SCONE_HASH=1 prints what sha256sum prints of the file, SCONE_VERSION=1 the settings', () => {
+  const { envcas } = executables();
+  const expected = execFileSync('sha256sum', [envcas], { encoding: 'utf8' }).slice(0, 64);
+  assert.equal(run(envcas, [], { SCONE_HASH: '1' }).stdout, `${expected}\n`);
+  const { stdout } = run(envcas, [], { SCONE_VERSION: '1', SCONE_CONFIG_ID: 's/s@123456' });
+  assert.match(stdout, /^SCONE_CONFIG_ID: s\/s@<one-time password>$/m);
+  assert.match(stdout, new RegExp(`^Enclave hash: ${expected}$`, 'm'));
+});

@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { test } from 'node:test';
+import { documentErrors, errorsDocument } from '../scripts/document-errors.ts';
+import { errors, failure } from '../src/errors.ts';
+import { version } from '../src/version.ts';
+
+const root = resolve(import.meta.dirname, '..');
+const read = (path: string) => readFileSync(join(root, path), 'utf8');
+
+test('docs/errors.md lists the declared errors (node scripts/document-errors.ts writes it)', () => {
+  assert.equal(readFileSync(errorsDocument, 'utf8'), documentErrors());
+});
+
+test('every declared error has a message, a hint and a status, and fills in its values', () => {
+  for (const [code, { message, hint, exit }] of Object.entries(errors)) {
+    assert.match(code, /^[A-Z][A-Z0-9_]+$/);
+    assert.ok(message && hint, code);
+    assert.ok(exit >= 64 && exit <= 127, code);
+  }
+  const made = failure('HOST_ARGUMENT_MISSING', { number: 3, count: 1 });
+  assert.equal(made.message, 'the policy asks for host argument @@3, but only 1 were given');
+});
+
+test('every dependency has its line in docs/dependencies.md, and no other has', () => {
+  const { dependencies, optionalDependencies, devDependencies } = JSON.parse(read('package.json'));
+  const listed = [...read('docs/dependencies.md').matchAll(/^\| `([^`]+)`/gm)].map(([, name]) => name);
+  assert.deepEqual(
+    listed.sort(),
+    Object.keys({ ...dependencies, ...optionalDependencies, ...devDependencies }).sort(),
+  );
+});
+
+test('the version of the programs is that of the package', () => {
+  assert.equal(version, JSON.parse(read('package.json')).version);
+});

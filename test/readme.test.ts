@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { test } from 'node:test';
+import { executables } from './support/stack.ts';
+
+const root = resolve(import.meta.dirname, '..');
+const readme = readFileSync(join(root, 'README.md'), 'utf8');
+
+const has = (program: string) => spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
+
+test('the commands of the README that are typed by hand do what it says', {
+  skip: has('oathtool') ? false : 'oathtool is not installed',
+}, () => {
+  executables();
+  const [, byHand] = /```sh\n([\s\S]*?)```/.exec(readme) ?? [];
+  assert.ok(byHand);
+  const home = mkdtempSync(join(tmpdir(), 'envcas-readme-'));
+  try {
+    // Ports of its own, so that the test runs beside others; a fresh code, so that both uses are in one step.
+    const script = byHand
+      .replace('scone up', 'scone up --free-ports')
+      .replace('OTP=', 'sleep $((($(date +%s) % 30 > 24) * 6)); OTP=');
+    const { stdout, stderr } = spawnSync('bash', ['-c', `${script}\nstatus=$?; kill %1; wait; exit $status`], {
+      cwd: root,
+      env: { HOME: home, PATH: process.env.PATH },
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: 60_000,
+    });
+    assert.match(stdout, /^CAS localhost at https:\/\/localhost:\d+\/ is trustworthy$/m);
+    assert.match(stdout, /^[0-9a-f]{64}$/m);
+    const secrets = stdout.match(/^Secret=".{32}"$/gm) ?? [];
+    assert.equal(secrets.length, 2, stdout + stderr);
+    assert.equal(secrets[0], secrets[1]);
+    assert.match(stderr, /already used within this time-step[\s\S]*Code: OTP_USED, exit status 77/);
+  } finally {
+    rmSync(home, { recursive: true, force: true });
+  }
+});
+
+test('every exit status of envcas that the README names is one that an error has', async () => {
+  const { errors } = await import('../src/errors.ts');
+  const declared = new Set(Object.values(errors).map(({ exit }) => exit as number));
+  const [, section = ''] = /## Exit status of envcas([\s\S]*?)\n## /.exec(readme) ?? [];
+  const named = [...section.matchAll(/^\| (\d+) \|/gm)].map(([, status]) => Number(status));
+  assert.ok(named.length > 8);
+  for (const status of named) assert.ok(declared.has(status), `${status}`);
+});
