@@ -43,7 +43,8 @@ try {
         disableExperimentalSEAWarning: true,
         useCodeCache: false,
         useSnapshot: false,
-        execArgv: ['--disable-warning=ExperimentalWarning'],
+        // SIGUSR1 would open a debugger to every process of the host.
+        execArgv: ['--disable-warning=ExperimentalWarning', '--disable-sigusr1'],
         // The environment (NODE_OPTIONS) and the command line give Node no options.
         execArgvExtension: 'none',
       }),

@@ -8,7 +8,7 @@ export const errorsDocument = join(import.meta.dirname, '../docs/errors.md');
 export function documentErrors(): string {
   const rows = Object.entries(errors).map(([code, row]) => {
     const http = 'http' in row ? row.http : '';
-    return `| \`${code}\` | ${row.exit} | ${http} | ${escape(row.message)} | ${escape(row.hint)} |`;
+    return `| \`${code}\` | ${row.exit} | ${http} | ${tableCell(row.message)} | ${tableCell(row.hint)} |`;
   });
   return [
     '# Errors',
@@ -25,7 +25,7 @@ export function documentErrors(): string {
 }
 
 /** Template references, pipes and angle brackets as they are, in a table of Markdown. */
-function escape(text: string): string {
+function tableCell(text: string): string {
   return text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
 }
 

@@ -94,6 +94,17 @@ export const errors = {
     message: 'process {pid} is not the one that was measured any more: {detail}',
     hint: 'Ask again; if it happens again, something on this host interferes.',
   },
+  PROCESS_ELSEWHERE: {
+    exit: 77,
+    message:
+      'process {pid} sees other files than the LAS: another mount or user namespace, or another root folder',
+    hint: 'Run a LAS where the launcher runs, inside its container or service.',
+  },
+  EXECUTABLE_TOO_LARGE: {
+    exit: 77,
+    message: 'the executable has {size} bytes, more than the {limit} that are measured',
+    hint: 'A launcher is much smaller.',
+  },
   CHALLENGE_FAILED: {
     exit: 77,
     message: 'process {pid} did not prove that it asked for this Evidence itself',
@@ -177,7 +188,7 @@ export const errors = {
     exit: 77,
     http: 404,
     message: 'the session {session} has no service {service}',
-    hint: 'Its services are: {services}.',
+    hint: 'Check the name; `scone session read` shows the session to those who may read it.',
   },
   SESSION_EXISTS: {
     exit: 73,
@@ -260,6 +271,17 @@ export const errors = {
     exit: 78,
     message: '{place} holds a NUL byte, which no argument or variable can',
     hint: 'Use a format such as :hex or :base64, or hand the value over in a file.',
+  },
+  ARGUMENTS_TOO_LARGE: {
+    exit: 126,
+    message: 'the kernel does not start {program} with so many bytes of arguments and environment (E2BIG)',
+    hint: 'One argument or variable has at most 128 KiB; hand larger secrets over in a file.',
+  },
+  CONFIGURATION_TOO_LARGE: {
+    exit: 77,
+    http: 400,
+    message: 'the configuration of the service has more than {limit} bytes, secrets included',
+    hint: 'Use large secrets in fewer places.',
   },
   PROGRAM_MISSING: {
     exit: 127,
@@ -357,11 +379,11 @@ export function causes(error: unknown): string[] {
   return messages;
 }
 
-/** One line about anything thrown, fit for a `{detail}`. */
+/** About anything thrown, without what caused it; fit for a `{detail}`. */
 export function reason(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined;
-  return (code && systemErrors[code]) || error.message || code || error.name;
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
+  return systemErrors[code] ?? (error.message || code || error.name);
 }
 
 /** errno(3) names in words; anything else keeps its own message. */
@@ -377,7 +399,6 @@ const systemErrors: Record<string, string> = {
   ELOOP: 'too many symbolic links',
   ENAMETOOLONG: 'the name is too long',
   ENOEXEC: 'not an executable format (a script needs a #! line)',
-  E2BIG: 'arguments and environment are larger than the kernel takes (E2BIG)',
   ETXTBSY: 'the file is open for writing',
   ECONNREFUSED: 'connection refused',
   ECONNRESET: 'connection closed by the other side',

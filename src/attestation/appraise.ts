@@ -22,6 +22,9 @@ export function appraise(expected: Expectation, claims: Claims | undefined): Fai
   if (expected.mode === 'none') return [];
   if (!claims) return [failure('EVIDENCE_MISSING')];
   const { measurement, platform, debug } = claims;
+  // Who is vouched for by nobody that counts learns nothing of what would be expected.
+  if (!expected.trustedPlatforms.includes(platform) && !expected.platforms.includes(platform))
+    return [failure('PLATFORM_UNTRUSTED', { platform })];
   const refusals: Failure[] = [];
   if (!expected.measurements.includes(measurement))
     refusals.push(
@@ -31,8 +34,6 @@ export function appraise(expected: Expectation, claims: Claims | undefined): Fai
       }),
     );
   if (debug && !expected.tolerate.includes('debug-mode')) refusals.push(failure('DEBUG_NOT_TOLERATED'));
-  if (!expected.trustedPlatforms.includes(platform) && !expected.platforms.includes(platform))
-    refusals.push(failure('PLATFORM_UNTRUSTED', { platform }));
   if (expected.platforms.length > 0 && !expected.platforms.includes(platform))
     refusals.push(failure('PLATFORM_NOT_ALLOWED', { platform }));
   return refusals;

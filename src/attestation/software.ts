@@ -89,6 +89,8 @@ export async function verifySoftwareEvidence(evidence: string): Promise<Claims> 
       reportData: Buffer.from(claims.eat_nonce, 'base64url'),
     };
   } catch (error) {
-    throw failure('EVIDENCE_INVALID', { detail: reason(error) }, error);
+    const detail =
+      error instanceof v.ValiError ? `unexpected value at ${v.getDotPath(error.issues[0])}` : reason(error);
+    throw failure('EVIDENCE_INVALID', { detail });
   }
 }

@@ -1,7 +1,7 @@
 import type { TLSSocket } from 'node:tls';
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
 import { reportData } from '../attestation/report-data.ts';
-import { causes, Failure, failure, reason } from '../errors.ts';
+import { causes, errors, Failure, failure, reason } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { publicKeyDigest } from '../protocol/key-hash.ts';
@@ -11,7 +11,8 @@ import type { Cas } from './cas.ts';
 import { createSession, readSession } from './sessions.ts';
 
 /** Largest session text, in bytes. */
-const BODY_LIMIT = 4 * 1024 * 1024;
+const BODY_LIMIT = 2 * 1024 * 1024;
+const CONNECTIONS = 1024;
 const HANDSHAKE = 10_000;
 const REQUEST_TIMEOUT = 30_000;
 const LAS_PATIENCE = 10_000;
@@ -21,7 +22,7 @@ const LAS_PATIENCE = 10_000;
  * only the key counts.
  * @param lasSocket the LAS that vouches for this CAS
  */
-export function createApi(cas: Cas, identity: Identity, lasSocket: string | undefined): FastifyInstance {
+export function createApi(cas: Cas, identity: Identity, lasSocket: string): FastifyInstance {
   const app = fastify({
     https: {
       key: identity.key,
@@ -36,6 +37,11 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string | unde
     connectionTimeout: REQUEST_TIMEOUT,
     forceCloseConnections: true,
     logger: false,
+  });
+  app.server.maxConnections = CONNECTIONS;
+  // Before anything of the body is read.
+  app.addHook('onRequest', async (request) => {
+    if (request.url.startsWith('/session')) clientOf(request);
   });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
@@ -65,25 +71,30 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string | unde
     }
   });
 
+  // One after the other, since the process takes another name for each.
+  let ownEvidence: Promise<unknown> = Promise.resolve();
   app.get<{ Querystring: { nonce?: string } }>('/v1/attest', async (request) => {
     const { nonce } = request.query;
     if (!nonce || !/^([0-9a-f]{2}){16,64}$/.test(nonce))
       throw failure('REQUEST_INVALID', { detail: 'nonce must be 32 to 128 hexadecimal digits' });
-    if (lasSocket === undefined) throw failure('EVIDENCE_MISSING');
-    const las = await connectLas(lasSocket, undefined, Date.now() + LAS_PATIENCE);
-    try {
-      const channel = Buffer.from(nonce, 'hex');
-      const evidence = await las.evidence(
-        reportData({ role: 'cas', channel, casKey: cas.key, configId: '' }),
-      );
-      return { evidence, version };
-    } finally {
-      las.close();
-    }
+    const channel = Buffer.from(nonce, 'hex');
+    const data = reportData({ role: 'cas', channel, casKey: cas.key, configId: '' });
+    const evidence = ownEvidence.then(() => evidenceOf(lasSocket, data));
+    ownEvidence = evidence.catch(() => {});
+    return { evidence: await evidence, version };
   });
 
   app.get('/v1/version', async () => ({ version }));
   return app;
+}
+
+async function evidenceOf(lasSocket: string, data: Buffer): Promise<string> {
+  const las = await connectLas(lasSocket, undefined, Date.now() + LAS_PATIENCE);
+  try {
+    return await las.evidence(data);
+  } finally {
+    las.close();
+  }
 }
 
 /** Digest of the key that the client proved to hold. */
@@ -115,8 +126,9 @@ function errorAnswer(error: unknown): { status: number; body: object } {
     return {
       status: 400,
       body: {
-        msg: ['the session is not valid', inner.message],
+        msg: [errors.POLICY_INVALID.message, inner.message],
         code: 'POLICY_INVALID',
+        hint: errors.POLICY_INVALID.hint,
         problems: inner.problems,
       },
     };

@@ -1,4 +1,4 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
 import { hostname } from 'node:os';
 import * as v from 'valibot';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
@@ -48,8 +48,4 @@ export async function openIdentity(
   const renewed = await issue(identity.key);
   await store.replaceState('identity', seal(renewed));
   return renewed;
-}
-
-export function publicKeyOf(identity: Identity) {
-  return createPublicKey(identity.certificate);
 }

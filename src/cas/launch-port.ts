@@ -1,4 +1,5 @@
 import { constants } from 'node:crypto';
+import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import * as v from 'valibot';
 import { Failure, failure, reason } from '../errors.ts';
@@ -11,10 +12,19 @@ import { release } from './release.ts';
 
 const HANDSHAKE = 10_000;
 const REQUEST = 15_000;
+const ANSWER = 60_000;
+const GRACE = 1000;
 const CONNECTIONS = 4096;
 
+export interface LaunchPort {
+  server: Server;
+  /** Ends when the requests in hand are answered, or a second has passed. */
+  close(): Promise<void>;
+}
+
 /** The port that launchers come to: one request and one answer on each TLS 1.3 connection. */
-export function createLaunchPort(cas: Cas, identity: Identity): Server {
+export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
+  const open = new Set<Socket>();
   const server = createServer({
     key: identity.key,
     cert: identity.certificate,
@@ -25,13 +35,26 @@ export function createLaunchPort(cas: Cas, identity: Identity): Server {
     secureOptions: constants.SSL_OP_NO_TICKET,
   });
   server.maxConnections = CONNECTIONS;
+  server.on('connection', (socket: Socket) => {
+    open.add(socket);
+    socket.on('close', () => open.delete(socket));
+  });
   server.on('secureConnection', (socket) => void serve(cas, socket));
   server.on('tlsClientError', (error, socket) => {
     cas.log.info({ source: sourceOf(socket), error: reason(error) }, 'no TLS connection');
     // Node tells of a handshake that takes too long, and leaves it to us to end it.
     socket.destroy();
   });
-  return server;
+  return {
+    server,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        setTimeout(() => {
+          for (const socket of open) socket.destroy();
+        }, GRACE);
+      }),
+  };
 }
 
 async function serve(cas: Cas, socket: TLSSocket): Promise<void> {
@@ -40,7 +63,8 @@ async function serve(cas: Cas, socket: TLSSocket): Promise<void> {
   try {
     if (socket.isSessionReused()) throw failure('REQUEST_INVALID', { detail: 'a resumed TLS session' });
     const request = v.safeParse(launchRequest, await channel.read(Date.now() + REQUEST));
-    if (!request.success) throw failure('REQUEST_INVALID', { detail: request.issues[0].message });
+    if (!request.success)
+      throw failure('REQUEST_INVALID', { detail: `unexpected value at ${v.getDotPath(request.issues[0])}` });
     try {
       const configuration = await release(cas, request.output, { channel: channelBinding(socket), source });
       channel.write({ configuration });
@@ -56,7 +80,8 @@ async function serve(cas: Cas, socket: TLSSocket): Promise<void> {
     channel.write(toRefusal(error));
   } finally {
     socket.end();
-    socket.setTimeout(REQUEST, () => socket.destroy());
+    const slow = setTimeout(() => socket.destroy(), ANSWER).unref();
+    socket.once('close', () => clearTimeout(slow));
   }
 }
 

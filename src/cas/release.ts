@@ -15,7 +15,7 @@ import type { ConfigurationMessage, LaunchRequest } from '../protocol/launch.ts'
 import type { TypedSecret } from '../secrets/kinds.ts';
 import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-password.ts';
 import { Secret } from '../secrets/secret.ts';
-import { parseTemplate, substitute } from '../secrets/substitute.ts';
+import { parseTemplate, substitute, TooLarge } from '../secrets/substitute.ts';
 import type { Cas } from './cas.ts';
 import { activeSession, type SessionVersion } from './sessions.ts';
 
@@ -44,12 +44,7 @@ export async function release(
   if (!version) throw failure('SESSION_NOT_FOUND', { session: sessionName });
   const { session } = version;
   const service = session.services.find(({ name }) => name === serviceName);
-  if (!service)
-    throw failure('SERVICE_NOT_FOUND', {
-      session: sessionName,
-      service: serviceName,
-      services: session.services.map(({ name }) => name).join(', ') || 'none',
-    });
+  if (!service) throw failure('SERVICE_NOT_FOUND', { session: sessionName, service: serviceName });
 
   const claims = await verifyEvidence(cas, request, connection);
   admit(cas, session, service, claims);
@@ -60,7 +55,7 @@ export async function release(
     {
       session: sessionName,
       service: serviceName,
-      hash: version.hash,
+      version: version.number,
       measurement: claims?.measurement,
       platform: claims?.platform,
       source: connection.source,
@@ -144,45 +139,60 @@ function sharedSecret(reference: string, secrets: SessionVersion['secrets']): Se
   throw failure('INTERNAL', { detail: parsed });
 }
 
-/** The service's configuration with secrets in their places. */
+/** Bytes of one configuration, secrets included. */
+const LARGEST_CONFIGURATION = 8 * 1024 * 1024;
+
+/**
+ * The service's configuration with secrets in their places.
+ * @throws Failure CONFIGURATION_TOO_LARGE
+ */
 function configurationOf({ session, secrets }: SessionVersion, service: Service): ConfigurationMessage {
-  const fill = (text: string) => substitute(Buffer.from(text), secrets);
+  let room = LARGEST_CONFIGURATION;
+  const fill = (template: string) => {
+    const filled = substitute(Buffer.from(template), secrets, room);
+    room -= filled.length;
+    return filled;
+  };
   const environment: Record<string, string> = {};
   const hostEnvironment: string[] = [];
-  for (const [key, value] of Object.entries(service.environment ?? {})) {
-    const host = hostVariable(key);
-    if (host !== undefined) hostEnvironment.push(host);
-    else environment[key] = fill(value ?? '').toString();
+  try {
+    for (const [key, value] of Object.entries(service.environment ?? {})) {
+      const host = hostVariable(key);
+      if (host !== undefined) hostEnvironment.push(host);
+      else environment[key] = fill(value ?? '').toString();
+    }
+    const image = session.images.find(({ name }) => name === service.image_name);
+    const injected = image?.injection_files ?? [];
+    const own = injected.find(({ path }) => path === LAUNCHER_CONFIGURATION_PATH)?.content;
+    const launcher = own === undefined ? undefined : parseLauncherConfiguration(own);
+    // A file that the launcher will not write is not sent, and so neither are the secrets in it.
+    const written = new Set(launcher?.files.map(({ from }) => from));
+    const files = launcher ? injected.filter(({ path }) => written.has(path)) : injected;
+    return {
+      // Host arguments are found in the policy's text, before any secret stands in it.
+      command: service.command.map((word) =>
+        parseHostArguments(word).map((part) => (typeof part === 'string' ? fill(part).toString() : part)),
+      ),
+      environment,
+      hostEnvironment,
+      ...(service.pwd === undefined ? {} : { pwd: service.pwd }),
+      ...(launcher && {
+        launcher: {
+          program: fill(launcher.program).toString(),
+          files: launcher.files.map(({ from, to }) => ({ from, to: fill(to).toString() })),
+        },
+      }),
+      files: files.map(({ path, content }) =>
+        content === undefined ? { path } : { path, content: fill(content).toString('base64') },
+      ),
+      secrets: files.some(({ content }) => content === undefined)
+        ? provided(session, secrets, image?.provide_secrets)
+        : [],
+    };
+  } catch (error) {
+    if (!(error instanceof TooLarge)) throw error;
+    throw failure('CONFIGURATION_TOO_LARGE', { limit: LARGEST_CONFIGURATION });
   }
-  const image = session.images.find(({ name }) => name === service.image_name);
-  const injected = image?.injection_files ?? [];
-  const own = injected.find(({ path }) => path === LAUNCHER_CONFIGURATION_PATH)?.content;
-  const launcher = own === undefined ? undefined : parseLauncherConfiguration(own);
-  // A file that the launcher will not write is not sent, and so neither are the secrets in it.
-  const files = launcher
-    ? injected.filter(({ path }) => launcher.files.some(({ from }) => from === path))
-    : injected;
-  return {
-    // Host arguments are found in the policy's text, before any secret stands in it.
-    command: service.command.map((word) =>
-      parseHostArguments(word).map((part) => (typeof part === 'string' ? fill(part).toString() : part)),
-    ),
-    environment,
-    hostEnvironment,
-    ...(service.pwd === undefined ? {} : { pwd: service.pwd }),
-    ...(launcher && {
-      launcher: {
-        program: fill(launcher.program).toString(),
-        files: launcher.files.map(({ from, to }) => ({ from, to: fill(to).toString() })),
-      },
-    }),
-    files: files.map(({ path, content }) =>
-      content === undefined ? { path } : { path, content: fill(content).toString('base64') },
-    ),
-    secrets: files.some(({ content }) => content === undefined)
-      ? provided(session, secrets, image?.provide_secrets)
-      : [],
-  };
 }
 
 /**

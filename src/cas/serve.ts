@@ -25,7 +25,7 @@ export interface CasOptions {
   /** LAS keys that the operator trusts, hexadecimal. */
   trustedPlatforms: readonly string[];
   /** The LAS that vouches for this CAS. */
-  lasSocket: string | undefined;
+  lasSocket: string;
   log: Log;
 }
 
@@ -74,9 +74,9 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       options.enclavePort,
       () =>
         new Promise((resolve, reject) => {
-          launchPort.once('error', reject);
-          launchPort.listen(options.enclavePort, options.host, () =>
-            resolve((launchPort.address() as AddressInfo).port),
+          launchPort.server.once('error', reject);
+          launchPort.server.listen(options.enclavePort, options.host, () =>
+            resolve((launchPort.server.address() as AddressInfo).port),
           );
         }),
     ).catch(async (error) => {
@@ -88,7 +88,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       enclavePort,
       key,
       async close() {
-        await Promise.all([api.close(), new Promise((resolve) => launchPort.close(resolve))]);
+        await Promise.all([api.close(), launchPort.close()]);
         await store.close();
       },
     };

@@ -2,9 +2,10 @@ import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import type { Problem } from '../policy/problem.ts';
 import { parseSession, type SecretDefinition, type Session, sessionHash } from '../policy/session.ts';
-import { makeSecret, type TypedSecret } from '../secrets/kinds.ts';
+import { DEFAULT_SIZE, makeSecret, type TypedSecret } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
 import type { Cas } from './cas.ts';
+import type { StoredVersion } from './store/store.ts';
 
 /** A version of a session as the CAS works with it. */
 export interface SessionVersion {
@@ -20,6 +21,7 @@ export interface SessionVersion {
 
 /** Form of a version before it is sealed. The session is in the normal form that {@link parseSession} gave. */
 const sealedForm = v.object({
+  hash: v.string(),
   text: v.string(),
   creator: v.string(),
   session: v.custom<Session>((value) => typeof value === 'object'),
@@ -50,6 +52,7 @@ export async function createSession(
   const number = (active?.number ?? 0) + 1;
   const hash = sessionHash(session, identity);
   const form: v.InferInput<typeof sealedForm> = {
+    hash,
     text,
     creator: identity,
     session,
@@ -58,13 +61,11 @@ export async function createSession(
       return { name: definition.name, kind, value: secret.reveal().toString('base64') };
     }),
   };
-  const sealed = cas.keyring.seal(
-    Buffer.from(JSON.stringify(form)),
-    placeOf({ session: session.name, number, hash }),
-  );
-  if (!(await cas.store.addVersion({ session: session.name, number, hash, sealed })))
+  const place = { session: session.name, number, hash: cas.keyring.pseudonym(Buffer.from(hash)) };
+  const sealed = cas.keyring.seal(Buffer.from(JSON.stringify(form)), placeOf(place));
+  if (!(await cas.store.addVersion({ ...place, sealed })))
     throw failure(active ? 'PREDECESSOR_STALE' : 'SESSION_EXISTS', { session: session.name });
-  cas.log.info({ session: session.name, number, hash, identity }, 'session stored');
+  cas.log.info({ session: session.name, version: number, identity }, 'session stored');
   return { hash, warnings };
 }
 
@@ -88,7 +89,6 @@ export async function activeSession(cas: Cas, name: string): Promise<SessionVers
   return {
     ...form,
     number: stored.number,
-    hash: stored.hash,
     secrets: new Map(
       form.secrets.map(({ name, kind, value }) => [
         name,
@@ -99,8 +99,8 @@ export async function activeSession(cas: Cas, name: string): Promise<SessionVers
 }
 
 /** Where a version is kept; its ciphertext decrypts only there. */
-function placeOf({ session, number, hash }: { session: string; number: number; hash: string }): string {
-  return `version/${session}/${number}/${hash}`;
+function placeOf({ session, number, hash }: Omit<StoredVersion, 'sealed'>): string {
+  return `version/${session}/${number}/${hash.toString('hex')}`;
 }
 
 /** The secret of the version before, where the definition leaves it as it is: same name, kind and size. */
@@ -111,7 +111,8 @@ function keptSecret(
   const kept = before?.secrets.get(definition.name);
   if (!kept || kept.kind !== definition.kind || definition.value !== undefined) return undefined;
   const old = before?.session.secrets.find(({ name }) => name === definition.name);
-  return old?.value === undefined && old?.size === definition.size ? kept : undefined;
+  const sizeOf = ({ size = DEFAULT_SIZE }: SecretDefinition) => size;
+  return old && old.value === undefined && sizeOf(old) === sizeOf(definition) ? kept : undefined;
 }
 
 type Operation = 'read' | 'update' | 'create_sessions';

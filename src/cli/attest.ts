@@ -6,7 +6,9 @@ import { verifySoftwareEvidence } from '../attestation/software.ts';
 import { failure } from '../errors.ts';
 import { type Address, defaultPorts, formatAddress, parseAddress, portSetting } from '../protocol/address.ts';
 import { updateClientState } from '../protocol/client-state.ts';
-import { formatKeyHash, parseKeyHash, publicKeyDigest } from '../protocol/key-hash.ts';
+import { checkKey } from '../protocol/connect.ts';
+import { formatKeyHash, parseKeyHash } from '../protocol/key-hash.ts';
+import { printable } from '../protocol/refusal.ts';
 import { callApi, connectApi } from './client.ts';
 
 /** What is expected of a CAS, and what is tolerated. */
@@ -40,8 +42,9 @@ export async function attestCas(
 
   const pinned =
     options.casKeyHash === undefined ? undefined : parseKeyHash(options.casKeyHash, '--cas-key-hash');
-  const connection = await connectApi(address, undefined, pinned);
-  const casKey = publicKeyDigest(connection.key);
+  const connection = await connectApi(address);
+  if (pinned) checkKey(connection, pinned, 'by --cas-key-hash');
+  const casKey = connection.key;
   const nonce = randomBytes(32);
   const { evidence, version } = await callApi(
     connection,
@@ -57,7 +60,7 @@ export async function attestCas(
   process.stdout.write(
     `CAS ${addressText} at https://${formatAddress(address)}/ is trustworthy\n` +
       `CAS key hash: ${formatKeyHash(casKey)}\n` +
-      `Version of attested CAS: ${version}\n`,
+      `Version of attested CAS: ${printable(version)}\n`,
   );
   if (claims.debug)
     process.stderr.write(
@@ -99,9 +102,11 @@ function remember(env: NodeJS.ProcessEnv, name: string, address: Address, chain:
   const port = portSetting(env, 'SCONE_CAS_ENCLAVE_PORT', defaultPorts.enclave);
   const enclave = formatAddress({ host: address.host, port });
   const entry = { url: `https://${formatAddress(address)}/`, chain, enclave };
-  updateClientState(env, (state) => ({
-    ...state,
-    default_cas: state.default_cas ?? name,
-    cas_db: { ...state.cas_db, [name]: entry },
-  }));
+  updateClientState(env, (state) => {
+    // Another name for the same launch port would go on pinning the key it had.
+    const others = Object.entries(state.cas_db).filter(([, other]) => other.enclave !== enclave);
+    const cas_db = { ...Object.fromEntries(others), [name]: entry };
+    const keepsDefault = state.default_cas !== undefined && state.default_cas in cas_db;
+    return { ...state, cas_db, default_cas: keepsDefault ? state.default_cas : name };
+  });
 }

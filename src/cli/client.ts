@@ -1,70 +1,22 @@
-import { type KeyObject, X509Certificate } from 'node:crypto';
 import { request } from 'node:https';
-import { connect, type TLSSocket } from 'node:tls';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
-import { type Address, connectOptions, formatAddress } from '../protocol/address.ts';
+import { type Address, formatAddress } from '../protocol/address.ts';
 import type { Identity } from '../protocol/certificate.ts';
-import { formatKeyHash, publicKeyDigest } from '../protocol/key-hash.ts';
+import { type CasConnection, connectCas } from '../protocol/connect.ts';
 import { Refused } from '../protocol/refusal.ts';
 
 const PATIENCE = 30_000;
 const ANSWER_LIMIT = 16 * 1024 * 1024;
 
-/** A TLS connection to the REST interface of a CAS, good for one request. */
-export interface ApiConnection {
-  socket: TLSSocket;
-  address: Address;
-  /** The certificate the CAS showed, and its key. */
-  certificate: X509Certificate;
-  key: KeyObject;
-}
-
 /**
- * Connects to the REST interface of a CAS.
+ * Connects to the REST interface of a CAS; the connection is good for one request.
  * @param identity the client's own, where one is to be shown
- * @param pinned digest of the key that the CAS must have; without it the caller has to check the key
- * @throws Failure CAS_UNREACHABLE, CAS_PROTOCOL or CAS_KEY_MISMATCH
+ * @throws Failure CAS_UNREACHABLE or CAS_PROTOCOL
  */
-export function connectApi(
-  address: Address,
-  identity: Identity | undefined,
-  pinned: Buffer | undefined,
-): Promise<ApiConnection> {
-  const shown = formatAddress(address);
-  return new Promise((resolve, reject) => {
-    const socket = connect({
-      ...connectOptions(address),
-      ca: [],
-      minVersion: 'TLSv1.2',
-      rejectUnauthorized: false,
-      ...(identity ? { key: identity.key, cert: identity.certificate } : {}),
-    });
-    socket.setTimeout(PATIENCE, () => socket.destroy(Object.assign(new Error(), { code: 'ETIMEDOUT' })));
-    socket.once('error', (error) =>
-      reject(failure('CAS_UNREACHABLE', { address: shown, detail: reason(error) })),
-    );
-    socket.once('secureConnect', () => {
-      const certificate = socket.getPeerX509Certificate();
-      if (!certificate) {
-        reject(failure('CAS_PROTOCOL', { address: shown, detail: 'it shows no certificate' }));
-        return void socket.destroy();
-      }
-      const key = certificate.publicKey;
-      const actual = publicKeyDigest(key);
-      if (pinned && !pinned.equals(actual)) {
-        socket.destroy();
-        reject(
-          failure('CAS_KEY_MISMATCH', {
-            address: shown,
-            actual: formatKeyHash(actual),
-            expected: formatKeyHash(pinned),
-            source: 'by `scone cas attest`',
-          }),
-        );
-      } else resolve({ socket, address, certificate: new X509Certificate(certificate.raw), key });
-    });
-  });
+export function connectApi(address: Address, identity?: Identity): Promise<CasConnection> {
+  const own = identity && { key: identity.key, cert: identity.certificate };
+  return connectCas(address, { minVersion: 'TLSv1.2', ...own }, Date.now() + PATIENCE);
 }
 
 const errorBody = v.object({
@@ -78,7 +30,7 @@ const errorBody = v.object({
  * @throws Failure CAS_UNREACHABLE or CAS_PROTOCOL, or Refused with what the CAS said
  */
 export async function callApi<Schema extends v.GenericSchema>(
-  connection: ApiConnection,
+  connection: CasConnection,
   call: { method: 'GET' | 'POST'; path: string; body?: string },
   answer: Schema,
 ): Promise<v.InferOutput<Schema>> {
@@ -104,7 +56,7 @@ export async function callApi<Schema extends v.GenericSchema>(
 }
 
 function send(
-  { socket, address }: ApiConnection,
+  { socket, address }: CasConnection,
   { method, path, body }: { method: string; path: string; body?: string },
 ): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
@@ -121,6 +73,7 @@ function send(
           : { 'content-type': 'application/yaml', 'content-length': Buffer.byteLength(body) }),
       },
     });
+    outgoing.setTimeout(PATIENCE, () => outgoing.destroy(Object.assign(new Error(), { code: 'ETIMEDOUT' })));
     outgoing.on('error', reject);
     outgoing.on('response', (response) => {
       const chunks: Buffer[] = [];

@@ -1,6 +1,6 @@
 import { causes, errors, Failure } from '../errors.ts';
 import { formatProblem, InvalidText } from '../policy/problem.ts';
-import { Refused } from '../protocol/refusal.ts';
+import { printable, Refused } from '../protocol/refusal.ts';
 
 /** A text of the user's that is wrong, and the file it came from. */
 export class InvalidFile extends Error {
@@ -18,13 +18,15 @@ export class InvalidFile extends Error {
 /** What `scone` prints of an error on standard error. */
 export function formatError(error: unknown): string {
   if (error instanceof InvalidFile)
-    return error.cause.problems.map((problem) => `${formatProblem(problem, error.file)}\n`).join('');
+    return error.cause.problems
+      .map((problem) => `${printable(formatProblem(problem, error.file))}\n`)
+      .join('');
   const [first, ...rest] = causes(error);
   const lines = [`Error: ${first}`, ...rest.map((message) => `  Caused by: ${message}`)];
   const { code, hint } = codeOf(error);
   if (hint) lines.push(`Hint: ${hint}`);
   lines.push(`Code: ${code}, exit status ${exitStatus(error)}`);
-  return `${lines.join('\n')}\n`;
+  return lines.map((line) => `${printable(line)}\n`).join('');
 }
 
 export function exitStatus(error: unknown): number {

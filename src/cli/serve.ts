@@ -5,7 +5,7 @@ import { serveCas } from '../cas/serve.ts';
 import { failure } from '../errors.ts';
 import { openLasKey } from '../las/key.ts';
 import { serveLas } from '../las/serve.ts';
-import { forbidCoreFiles, makeNonDumpable } from '../platform/libc.ts';
+import { forbidCoreDumps, makeNonDumpable } from '../platform/libc.ts';
 import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts';
 import { defaultPorts, formatAddress, parseAddress } from '../protocol/address.ts';
 import { pinnedKey } from '../protocol/client-state.ts';
@@ -27,6 +27,7 @@ export interface CasServeOptions {
 /** `scone cas serve`: a CAS in the foreground. */
 export async function runCas(options: CasServeOptions): Promise<void> {
   protectMemory();
+  process.umask(0o077);
   const cas = await serveCas({
     directory: resolve(options.dir),
     host: options.host,
@@ -76,8 +77,8 @@ export interface UpOptions {
 
 /** `scone up`: a CAS and a LAS for one machine, everything they keep in one folder. */
 export async function up(options: UpOptions): Promise<void> {
-  // Both run as the user, whose LAS could not look at a CAS that makes itself unreadable.
-  forbidCoreFiles();
+  protectMemory();
+  process.umask(0o077);
   const host = 'localhost';
   const directory = resolve(options.dir ?? defaultDirectory(process.env));
   makePrivateDirectory(directory);
@@ -129,11 +130,13 @@ function defaultDirectory(env: NodeJS.ProcessEnv): string {
   return join(env.XDG_STATE_HOME || join(env.HOME || homedir(), '.local', 'state'), 'scone');
 }
 
-/** Keys and secrets are in memory: no other process of the user reads it, no core dump holds it. */
+/**
+ * No core dump holds what is in memory, and as root no other process reads it. As an ordinary user, that user's
+ * processes can read the key files as well, and a LAS of that user has to look at the CAS.
+ */
 function protectMemory(): void {
-  process.umask(0o077);
-  forbidCoreFiles();
-  makeNonDumpable();
+  forbidCoreDumps();
+  if (process.getuid?.() === 0) makeNonDumpable();
 }
 
 function untilSignal(): Promise<void> {

@@ -3,9 +3,10 @@ import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { formatProblem, InvalidText } from '../policy/problem.ts';
 import { parseSession } from '../policy/session.ts';
-import { callApi, connectApi } from './client.ts';
+import { printable } from '../protocol/refusal.ts';
+import { callApi } from './client.ts';
 import { InvalidFile } from './report.ts';
-import { knownCas, openClientIdentity } from './state.ts';
+import { connectAsUser } from './state.ts';
 
 export interface TemplateOptions {
   /** NAME=VALUE each. */
@@ -24,8 +25,7 @@ export async function createSession(
   options: TemplateOptions & { cas?: string },
 ): Promise<void> {
   const text = loadSession(file, options);
-  const cas = knownCas(process.env, options.cas);
-  const connection = await connectApi(cas.address, await openClientIdentity(process.env), cas.key);
+  const connection = await connectAsUser(process.env, options.cas);
   const { hash } = await callApi(
     connection,
     { method: 'POST', path: '/session', body: text },
@@ -36,8 +36,7 @@ export async function createSession(
 
 /** `scone session read NAME`: prints the text of the newest version. */
 export async function readSession(name: string, options: { cas?: string }): Promise<void> {
-  const cas = knownCas(process.env, options.cas);
-  const connection = await connectApi(cas.address, await openClientIdentity(process.env), cas.key);
+  const connection = await connectAsUser(process.env, options.cas);
   const path = `/session/${name.split('/').map(encodeURIComponent).join('/')}`;
   const { session } = await callApi(connection, { method: 'GET', path }, v.object({ session: v.string() }));
   process.stdout.write(session.endsWith('\n') ? session : `${session}\n`);
@@ -55,7 +54,7 @@ function loadSession(file: string, options: TemplateOptions): string {
   const variables = (name: string) => given.get(name) ?? (options.useEnv ? process.env[name] : undefined);
   try {
     const { text, warnings } = parseSession(template, variables);
-    for (const warning of warnings) process.stderr.write(`${formatProblem(warning, file)}\n`);
+    for (const warning of warnings) process.stderr.write(`${printable(formatProblem(warning, file))}\n`);
     return text;
   } catch (error) {
     if (error instanceof InvalidText) throw new InvalidFile(file, error);

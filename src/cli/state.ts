@@ -3,7 +3,12 @@ import { failure } from '../errors.ts';
 import { type Address, defaultPorts, parseAddress } from '../protocol/address.ts';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
 import { type ClientState, readClientState, updateClientState } from '../protocol/client-state.ts';
+import { type CasConnection, checkKey } from '../protocol/connect.ts';
 import { publicKeyDigest } from '../protocol/key-hash.ts';
+import { connectApi } from './client.ts';
+
+/** Who says which key a CAS must have. */
+const PINNED = 'by `scone cas attest`';
 
 /** Nobody checks the validity of a client certificate, only its key; RFC 5280 §4.1.2.5 calls this no expiry. */
 const NEVER = new Date('9999-12-31T23:59:59Z');
@@ -49,12 +54,21 @@ export function knownCas(env: NodeJS.ProcessEnv, name: string | undefined): Know
   const entry = wanted === undefined ? undefined : state.cas_db[wanted];
   if (wanted === undefined || !entry)
     throw failure('CAS_UNKNOWN', { name: wanted ?? '(there is no default)' });
-  const { hostname, port } = new URL(entry.url);
-  const host = hostname.replace(/^\[|\]$/g, '');
   return {
     name: wanted,
-    address: parseAddress(host, port ? Number(port) : defaultPorts.api, 'url'),
+    address: parseAddress(entry.url.replace(/^https:\/\/|\/$/g, ''), defaultPorts.api, 'url'),
     chain: entry.chain,
     key: publicKeyDigest(new X509Certificate(entry.chain).publicKey),
   };
+}
+
+/** Connects to an attested CAS as this user, and makes sure that it has the key it was attested with. */
+export async function connectAsUser(
+  env: NodeJS.ProcessEnv,
+  name: string | undefined,
+): Promise<CasConnection> {
+  const cas = knownCas(env, name);
+  const connection = await connectApi(cas.address, await openClientIdentity(env));
+  checkKey(connection, cas.key, PINNED);
+  return connection;
 }

@@ -5,6 +5,7 @@ import { failure, reason } from '../errors.ts';
 import type { PeerCredentials } from '../platform/libc.ts';
 import {
   fileIdentity,
+  fileSystemView,
   holdMemoryImage,
   identityKey,
   initialEnvironmentNames,
@@ -45,12 +46,18 @@ const SETTLED = 2_000_000_000n;
 const CACHED_FILES = 256;
 const measurements = new Map<string, Promise<string>>();
 
+/** Larger than any launcher; hashing it takes a second. */
+const LARGEST_EXECUTABLE = 1n << 30n;
+const HASHING = 20_000;
+
 /** SHA-256 of an open file, remembered by what identifies an unchanged file. */
 function measureFile(fd: number): Promise<string> {
   const identity = fileIdentity(fd);
   const key = identityKey(identity);
   const known = measurements.get(key);
   if (known) return known;
+  if (identity.size > LARGEST_EXECUTABLE)
+    throw failure('EXECUTABLE_TOO_LARGE', { size: Number(identity.size), limit: Number(LARGEST_EXECUTABLE) });
   const hashing = hashFile(fd);
   if (BigInt(Date.now()) * 1_000_000n - identity.changed > SETTLED) {
     if (measurements.size >= CACHED_FILES) measurements.delete(measurements.keys().next().value ?? '');
@@ -62,7 +69,8 @@ function measureFile(fd: number): Promise<string> {
 
 async function hashFile(fd: number): Promise<string> {
   const hash = createHash('sha256');
-  const stream = createReadStream('', { fd, start: 0, autoClose: false, highWaterMark: 1 << 20 });
+  const signal = AbortSignal.timeout(HASHING);
+  const stream = createReadStream('', { fd, start: 0, autoClose: false, highWaterMark: 1 << 20, signal });
   for await (const chunk of stream) hash.update(chunk as Buffer);
   return hash.digest('hex');
 }
@@ -73,76 +81,71 @@ async function hashFile(fd: number): Promise<string> {
  * The memory image is held before the executable is looked at, and must be the present one when everything
  * has been seen: so a process that was something else before, or turns into something else, is noticed.
  *
- * @throws Failure PROCESS_UNREADABLE, PROCESS_TRACED, PROCESS_PRELOADED or PROCESS_CHANGED
+ * @throws Failure PROCESS_*, EXECUTABLE_TOO_LARGE
  */
 export async function observe(peer: PeerCredentials): Promise<Observation> {
   const { pid, uid, gid } = peer;
+  const image = looking(pid, () => holdMemoryImage(pid));
+  let executable: number | undefined;
   try {
-    const image = holdMemoryImage(pid);
-    let executable: number | undefined;
-    try {
-      const started = startTime(pid);
+    const [started, identity] = looking(pid, () => {
       executable = openExecutable(pid);
-      const identity = identityKey(fileIdentity(executable));
-      const check = () => {
-        const by = tracer(pid);
-        if (by !== 0) throw failure('PROCESS_TRACED', { pid, tracer: by });
-        const now = openExecutable(pid);
-        try {
-          if (identityKey(fileIdentity(now)) !== identity)
-            throw failure('PROCESS_CHANGED', {
-              pid,
-              detail: 'it runs another executable, or the file was changed',
-            });
-        } finally {
-          closeSync(now);
-        }
-        if (startTime(pid) !== started)
-          throw failure('PROCESS_CHANGED', { pid, detail: 'the pid belongs to another process' });
-        if (!image.isCurrent())
-          throw failure('PROCESS_CHANGED', { pid, detail: 'it has executed something else' });
-      };
+      return [startTime(pid), identityKey(fileIdentity(executable))];
+    });
+    const check = () => {
+      const by = tracer(pid);
+      if (by !== 0) throw failure('PROCESS_TRACED', { pid, tracer: by });
+      const now = openExecutable(pid);
+      try {
+        if (identityKey(fileIdentity(now)) !== identity)
+          throw failure('PROCESS_CHANGED', {
+            pid,
+            detail: 'it runs another executable, or the file was changed',
+          });
+      } finally {
+        closeSync(now);
+      }
+      if (startTime(pid) !== started)
+        throw failure('PROCESS_CHANGED', { pid, detail: 'the pid belongs to another process' });
+      if (!image.isCurrent())
+        throw failure('PROCESS_CHANGED', { pid, detail: 'it has executed something else' });
+    };
+    const bears = (name: string) => {
+      if (processName(pid) !== name) throw failure('CHALLENGE_FAILED', { pid });
+    };
+    looking(pid, () => {
+      if (fileSystemView(pid) !== fileSystemView('self')) throw failure('PROCESS_ELSEWHERE', { pid });
       const variable = initialEnvironmentNames(pid).find(
         (name) => loadsCode.test(name) && !harmless.has(name),
       );
       if (variable) throw failure('PROCESS_PRELOADED', { pid, variable });
       check();
-      const measurement = await measureFile(executable);
-      return {
-        process: { measurement, pid, uid, gid },
-        confirm: (name) => {
-          guarded(pid, () => {
-            const bears = () => {
-              if (processName(pid) !== name) throw failure('CHALLENGE_FAILED', { pid });
-            };
-            bears();
-            check();
-            bears();
-          });
-        },
-        close: () => image.close(),
-      };
-    } catch (error) {
-      image.close();
-      throw error;
-    } finally {
-      if (executable !== undefined) closeSync(executable);
-    }
+    });
+    const measurement = await measureFile(executable as unknown as number);
+    return {
+      process: { measurement, pid, uid, gid },
+      confirm: (name) =>
+        looking(pid, () => {
+          bears(name);
+          check();
+          bears(name);
+        }),
+      close: image.close,
+    };
   } catch (error) {
-    throw unreadable(pid, error);
+    image.close();
+    throw error;
+  } finally {
+    if (executable !== undefined) closeSync(executable);
   }
 }
 
-function guarded(pid: number, look: () => void): void {
+/** Looks at a process, which may end meanwhile, or belong to somebody else: what the kernel then says, in words. */
+function looking<Result>(pid: number, look: () => Result): Result {
   try {
-    look();
+    return look();
   } catch (error) {
-    throw unreadable(pid, error);
+    if (!(error instanceof Error && 'errno' in error)) throw error;
+    throw failure('PROCESS_UNREADABLE', { pid, detail: reason(error) });
   }
-}
-
-/** A declared failure as it is; one of the kernel (the process has ended, or belongs to somebody else) in words. */
-function unreadable(pid: number, error: unknown): unknown {
-  if (!(error instanceof Error && 'errno' in error)) return error;
-  return failure('PROCESS_UNREADABLE', { pid, detail: reason(error) });
 }

@@ -3,7 +3,7 @@ import { createServer, type Socket } from 'node:net';
 import * as v from 'valibot';
 import { signSoftwareEvidence } from '../attestation/software.ts';
 import { failure, reason } from '../errors.ts';
-import { peerCredentials } from '../platform/libc.ts';
+import { type PeerCredentials, peerCredentials } from '../platform/libc.ts';
 import { FrameError, type Frames, frames } from '../protocol/frame.ts';
 import { ask, challengeName, hello, LAS_MESSAGE_LIMIT } from '../protocol/las.ts';
 import { toRefusal } from '../protocol/refusal.ts';
@@ -21,7 +21,8 @@ export interface LasOptions {
 
 /** A conversation takes milliseconds; hashing a launcher for the first time up to seconds. */
 const CONVERSATION = 30_000;
-const CONNECTIONS = 512;
+const CONNECTIONS = 4096;
+const CONNECTIONS_OF_USER = 512;
 
 /**
  * Serves the LAS on a Unix socket that every user of the host may connect to.
@@ -29,11 +30,21 @@ const CONNECTIONS = 512;
  */
 export async function serveLas(options: LasOptions): Promise<{ close(): Promise<void> }> {
   await claimSocket(options.socket);
-  const open = new Set<Socket>();
+  const open = new Map<Socket, number>();
   const server = createServer((socket) => {
-    open.add(socket);
+    // The peer is known by what the kernel says of the socket, taken before a word is read.
+    let peer: PeerCredentials;
+    try {
+      peer = peerCredentials(socket);
+    } catch (error) {
+      options.log.warn({ error: reason(error) }, 'a peer that cannot be known');
+      return void socket.destroy();
+    }
+    const ofUser = [...open.values()].filter((uid) => uid === peer.uid).length;
+    if (ofUser >= CONNECTIONS_OF_USER) return void socket.destroy();
+    open.set(socket, peer.uid);
     socket.on('close', () => open.delete(socket));
-    void serveConnection(socket, options);
+    void serveConnection(socket, peer, options);
   });
   server.maxConnections = CONNECTIONS;
   await new Promise<void>((resolve, reject) => {
@@ -46,16 +57,14 @@ export async function serveLas(options: LasOptions): Promise<{ close(): Promise<
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
-        for (const socket of open) socket.destroy();
+        for (const socket of open.keys()) socket.destroy();
       }),
   };
 }
 
-async function serveConnection(socket: Socket, options: LasOptions): Promise<void> {
+async function serveConnection(socket: Socket, peer: PeerCredentials, options: LasOptions): Promise<void> {
   const channel = frames(socket, LAS_MESSAGE_LIMIT);
   try {
-    // The peer is known by what the kernel says of the socket, taken before a word is read.
-    const peer = peerCredentials(socket);
     await converse(channel, peer, options);
   } catch (error) {
     if (!(error instanceof FrameError)) {
@@ -70,13 +79,14 @@ async function serveConnection(socket: Socket, options: LasOptions): Promise<voi
 
 async function converse(
   channel: Frames,
-  peer: ReturnType<typeof peerCredentials>,
+  peer: PeerCredentials,
   { key, casKeys, log }: LasOptions,
 ): Promise<void> {
   const deadline = Date.now() + CONVERSATION;
   const receive = async <Schema extends v.GenericSchema>(schema: Schema) => {
     const parsed = v.safeParse(schema, await channel.read(deadline));
-    if (!parsed.success) throw failure('REQUEST_INVALID', { detail: parsed.issues[0].message });
+    if (!parsed.success)
+      throw failure('REQUEST_INVALID', { detail: `unexpected value at ${v.getDotPath(parsed.issues[0])}` });
     return parsed.output;
   };
   const { cas } = await receive(hello);

@@ -3,8 +3,11 @@ import { failure, reason } from '../errors.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import type { TypedSecret } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
-import { substitute, TemplateError } from '../secrets/substitute.ts';
+import { substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import type { Settings } from './settings.ts';
+
+/** Bytes of a file whose template is on this host, secrets included. */
+const LARGEST_FILE = 16 * 1024 * 1024;
 
 /** Everything that a launch will do, decided before any of it is done. */
 export interface Launch {
@@ -91,8 +94,10 @@ function readTemplate(path: string): Buffer {
 
 function fillIn(template: Buffer, secrets: ReadonlyMap<string, TypedSecret>, place: string): Buffer {
   try {
-    return substitute(template, secrets);
+    return substitute(template, secrets, LARGEST_FILE);
   } catch (error) {
+    if (error instanceof TooLarge)
+      throw failure('TEMPLATE_INVALID', { place, detail: `it has more than ${LARGEST_FILE} bytes` });
     if (!(error instanceof TemplateError)) throw error;
     throw failure('TEMPLATE_INVALID', { place, detail: error.message });
   }

@@ -1,6 +1,18 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, fchmodSync, lstatSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import {
+  chownSync,
+  closeSync,
+  fchmodSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 import { failure, reason } from '../errors.ts';
 import type { Launch } from './assemble.ts';
 
@@ -9,40 +21,67 @@ import type { Launch } from './assemble.ts';
  * folder, with mode 0600, and takes its place by rename, so nobody ever sees a part of one. A symbolic link in
  * its place is replaced, not followed.
  *
- * @returns removes the files again, for a launch that fails later
+ * @returns puts everything back as it was, for a launch that fails later
  * @throws Failure TARGET_UNWRITABLE
  */
 export function materialise(files: Launch['files']): () => void {
-  const made: string[] = [];
-  const undo = () => {
-    for (const path of made) rmSync(path, { force: true });
+  const undo: (() => void)[] = [];
+  const putBack = () => {
+    for (const step of undo.splice(0).reverse()) step();
   };
   let at = '';
   try {
-    const renames: [string, string][] = [];
-    for (const { to, content } of files) {
+    const renames = files.map(({ to, content }) => {
       at = to;
-      if (lstatSync(to, { throwIfNoEntry: false })?.isDirectory())
-        throw Object.assign(new Error(), { code: 'EISDIR' });
-      const temporary = join(dirname(to), `.${basename(to).slice(0, 200)}.${randomBytes(6).toString('hex')}`);
-      const fd = openSync(temporary, 'wx', 0o600);
-      made.push(temporary);
-      try {
-        fchmodSync(fd, 0o600);
-        writeFileSync(fd, content);
-      } finally {
-        closeSync(fd);
-      }
-      renames.push([temporary, to]);
-    }
-    for (const [temporary, to] of renames) {
+      const restore = remember(to);
+      const temporary = writeBeside(to, content, 0o600);
+      undo.push(() => rmSync(temporary, { force: true }));
+      return { temporary, to, restore };
+    });
+    for (const { temporary, to, restore } of renames) {
       at = to;
       renameSync(temporary, to);
-      made.splice(made.indexOf(temporary), 1, to);
+      undo.push(restore);
     }
   } catch (error) {
-    undo();
+    putBack();
     throw failure('TARGET_UNWRITABLE', { path: at, detail: reason(error) });
   }
-  return undo;
+  return putBack;
+}
+
+/** Writes a file in the folder of another, under a name of its own. */
+function writeBeside(path: string, content: Buffer, mode: number): string {
+  const temporary = join(dirname(path), `.envcas-${randomBytes(8).toString('hex')}`);
+  const fd = openSync(temporary, 'wx', 0o600);
+  try {
+    writeFileSync(fd, content);
+    fchmodSync(fd, mode);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  } finally {
+    closeSync(fd);
+  }
+  return temporary;
+}
+
+/** Looks at what is at a path, and gives what puts it back. The program may still fail to start after a rename. */
+function remember(path: string): () => void {
+  const before = lstatSync(path, { throwIfNoEntry: false });
+  if (!before) return () => rmSync(path, { force: true });
+  if (before.isSymbolicLink()) {
+    const target = readlinkSync(path);
+    return () => {
+      rmSync(path, { force: true });
+      symlinkSync(target, path);
+    };
+  }
+  if (!before.isFile()) throw new Error('there is something that is neither a file nor a symbolic link');
+  const content = readFileSync(path);
+  return () => {
+    const temporary = writeBeside(path, content, before.mode & 0o7777);
+    chownSync(temporary, before.uid, before.gid);
+    renameSync(temporary, path);
+  };
 }

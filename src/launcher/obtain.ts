@@ -6,7 +6,7 @@ import { formatConfigId } from '../policy/names.ts';
 import { formatAddress } from '../protocol/address.ts';
 import { pinnedKey } from '../protocol/client-state.ts';
 import { checkKey, connectCas } from '../protocol/connect.ts';
-import { frames } from '../protocol/frame.ts';
+import { frames, MalformedFrame } from '../protocol/frame.ts';
 import { parseKeyHash } from '../protocol/key-hash.ts';
 import { connectLas, type LasConnection } from '../protocol/las.ts';
 import {
@@ -14,6 +14,7 @@ import {
   type Configuration,
   channelBinding,
   granted,
+  LAUNCH_PROTOCOL,
   type LaunchRequest,
 } from '../protocol/launch.ts';
 import { Refused, refusal } from '../protocol/refusal.ts';
@@ -21,6 +22,8 @@ import type { Settings } from './settings.ts';
 
 /** How long CAS and LAS together may take. */
 const PATIENCE = 10_000;
+/** How long the LAS may take of it, so that a launch that needs no Evidence can go on without. */
+const LAS_PATIENCE = 6_000;
 
 /**
  * Gets the configuration of a service from the CAS: connects to CAS and LAS, checks the CAS's key, has the
@@ -36,11 +39,13 @@ export async function obtain(settings: Settings): Promise<Configuration> {
   const deadline = Date.now() + PATIENCE;
   const address = formatAddress(settings.cas);
   const [cas, las] = await Promise.all([
-    connectCas(settings.cas, deadline),
-    connectLas(settings.las, address, deadline).catch((error: unknown) => ({ error })),
+    connectCas(settings.cas, { minVersion: 'TLSv1.3', ALPNProtocols: [LAUNCH_PROTOCOL] }, deadline),
+    connectLas(settings.las, address, deadline - PATIENCE + LAS_PATIENCE).catch((error: unknown) => ({
+      error,
+    })),
   ]);
   const { key, source } = expectedKey(settings, 'error' in las ? undefined : las);
-  checkKey(cas, key, source, settings.cas);
+  checkKey(cas, key, source);
 
   let evidence: string | undefined;
   // Whether Evidence is needed is for the CAS to say; if it is, this says why there is none.
@@ -64,6 +69,7 @@ export async function obtain(settings: Settings): Promise<Configuration> {
     channel.write(request);
     answer = await channel.read(deadline);
   } catch (error) {
+    if (error instanceof MalformedFrame) throw failure('CAS_PROTOCOL', { address, detail: error.message });
     throw failure('CAS_UNREACHABLE', { address, detail: reason(error) });
   }
   cas.socket.destroy();

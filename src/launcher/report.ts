@@ -2,14 +2,14 @@ import { writeSync } from 'node:fs';
 import { causes, Failure } from '../errors.ts';
 import { type ConfigId, formatConfigId } from '../policy/names.ts';
 import type { Address } from '../protocol/address.ts';
-import { Refused } from '../protocol/refusal.ts';
+import { printable, Refused } from '../protocol/refusal.ts';
 
 /** What the user sees of a launch that failed: what, why, where, and what to do. Never a one-time password. */
 export function formatFailure(error: unknown, where?: { cas: Address; configId: ConfigId }): string {
   const [first, ...rest] = causes(error);
   const lines = [
     `[SCONE|FATAL] envcas: Could not start the program: ${first}`,
-    ...rest.map((message) => `  Caused by: ${message.replaceAll('\n', '\n    ')}`),
+    ...rest.map((message) => `  Caused by: ${message}`),
   ];
   if (where)
     lines.push(
@@ -18,7 +18,7 @@ export function formatFailure(error: unknown, where?: { cas: Address; configId: 
   const { code, hint } = decisive(error);
   if (hint) lines.push(`Hint: ${hint}`);
   lines.push(`Code: ${code}, exit status ${exitStatus(error)}`);
-  return `${lines.join('\n')}\n`;
+  return lines.map((line) => `${printable(line)}\n`).join('');
 }
 
 /** The declared exit status of an error. */

@@ -3,6 +3,8 @@ import { failure, reason } from '../errors.ts';
 import { restoreIgnoredSignals } from '../platform/libc.ts';
 import type { Launch } from './assemble.ts';
 
+const E2BIG = 7;
+
 /** @throws Failure PROGRAM_MISSING, PROGRAM_NOT_EXECUTABLE or WORKING_DIRECTORY, before anything was written */
 export function checkStart({ program, pwd }: Launch): void {
   try {
@@ -22,7 +24,7 @@ export function checkStart({ program, pwd }: Launch): void {
 
 /**
  * Replaces this process with the program: same pid, nothing of the launcher left.
- * @throws Failure PROGRAM_MISSING or PROGRAM_NOT_EXECUTABLE
+ * @throws Failure PROGRAM_MISSING, PROGRAM_NOT_EXECUTABLE or ARGUMENTS_TOO_LARGE
  */
 export function start({ program, arguments: args, environment }: Launch): never {
   restoreIgnoredSignals();
@@ -36,6 +38,8 @@ export function start({ program, arguments: args, environment }: Launch): never 
 
 function programFailure(program: string, error: unknown): unknown {
   if (!(error instanceof Error && 'code' in error) || error.name === 'Failure') return error;
+  // Node has no name for this number, so the code is empty.
+  if ('errno' in error && error.errno === E2BIG) return failure('ARGUMENTS_TOO_LARGE', { program });
   if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR')
     return failure('PROGRAM_NOT_EXECUTABLE', { program, detail: reason(error) });
   return statSync(program, { throwIfNoEntry: false })

@@ -57,9 +57,13 @@ export function makeNonDumpable(): void {
   if (libc().prctl(PR_SET_DUMPABLE, 0n, 0n, 0n, 0n) !== 0) throw new Error('prctl(PR_SET_DUMPABLE) failed');
 }
 
-/** Keeps the kernel from writing core files of this process and its children (setrlimit(2), RLIMIT_CORE). */
-export function forbidCoreFiles(): void {
-  if (libc().setrlimit(RLIMIT_CORE, Buffer.alloc(16)) !== 0) throw new Error('setrlimit(RLIMIT_CORE) failed');
+/**
+ * Keeps the kernel from dumping the memory of this process, to a file or to a program (core(5)). Of all limits
+ * only that of one byte also keeps it from a program.
+ */
+export function forbidCoreDumps(): void {
+  const oneByte = Buffer.from(BigUint64Array.of(1n, 1n).buffer);
+  if (libc().setrlimit(RLIMIT_CORE, oneByte) !== 0) throw new Error('setrlimit(RLIMIT_CORE) failed');
 }
 
 /** Waits for and takes the exclusive lock on an open file; closing it gives the lock back (flock(2)). */

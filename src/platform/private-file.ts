@@ -35,7 +35,9 @@ export function readOrCreatePrivate(path: string, create: () => Buffer): Buffer 
   const present = readPrivate(path);
   if (present) return present;
   writePrivate(path, create(), 'new');
-  return readOrCreatePrivate(path, create);
+  const made = readPrivate(path);
+  if (made) return made;
+  throw failure('STATE_UNUSABLE', { path, detail: 'something that is no file is in its place' });
 }
 
 /** Content of a private file, or undefined where there is none. */

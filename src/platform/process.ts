@@ -1,4 +1,14 @@
-import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 
 /** What tells one content of a file from another without reading it (stat(2)); times in nanoseconds. */
 export interface FileIdentity {
@@ -58,7 +68,7 @@ export function initialEnvironmentNames(pid: number): string[] {
 }
 
 /** Name of a process, which only its own threads can set (proc_pid_comm(5)); at most 15 bytes. */
-export function processName(pid: number): string {
+export function processName(pid: number | 'self'): string {
   return readFileSync(`/proc/${pid}/comm`, 'latin1').replace(/\n$/, '');
 }
 
@@ -67,11 +77,31 @@ export function setOwnProcessName(name: string): void {
 }
 
 /**
- * Holds on to the memory image that a process has now. The kernel binds the open file to the image, not to the
- * pid: once the process has called execve or has ended, reading it gives nothing.
+ * Holds on to the memory image that a process has now. The kernel binds an open /proc/PID/maps to the image,
+ * not to the pid: once the process has called execve or has ended, reading it gives nothing.
  */
 export function holdMemoryImage(pid: number): { isCurrent(): boolean; close(): void } {
-  const fd = openSync(`/proc/${pid}/auxv`, 'r');
+  const fd = openSync(`/proc/${pid}/maps`, 'r');
   const byte = Buffer.alloc(1);
-  return { isCurrent: () => readSync(fd, byte, 0, 1, 0) === 1, close: () => closeSync(fd) };
+  return {
+    isCurrent() {
+      try {
+        return readSync(fd, byte, 0, 1, 0) === 1;
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
+        throw error;
+      }
+    },
+    close: () => closeSync(fd),
+  };
+}
+
+/**
+ * What a process takes the files of its system from: its namespaces of mounts and users, and its root folder.
+ * Two processes for which this is the same see the same libraries (namespaces(7)).
+ */
+export function fileSystemView(pid: number | 'self'): string {
+  const root = statSync(`/proc/${pid}/root/`, { bigint: true });
+  const namespaces = ['mnt', 'user'].map((kind) => readlinkSync(`/proc/${pid}/ns/${kind}`));
+  return [...namespaces, root.dev, root.ino].join(' ');
 }

@@ -50,7 +50,7 @@ export function parseLauncherConfiguration(content: string): LauncherConfigurati
       throw new InvalidText([
         yaml.problem([], `\`${key}\` must be the absolute path of a file, not ${JSON.stringify(path)}`),
       ]);
-  const twice = files.find(({ to }, index) => files.findIndex((other) => other.to === to) !== index);
-  if (twice) throw new InvalidText([yaml.problem([], `two files are written to ${twice.to}`)]);
+  if (new Set(files.map(({ to }) => to)).size < files.length)
+    throw new InvalidText([yaml.problem([], 'two files are written to one path')]);
   return { program, files };
 }

@@ -28,6 +28,8 @@ export function parseConfigId(text: string): ConfigId {
     throw malformed('what stands before the last / is not a session name');
   if (!namePattern.test(service)) throw malformed('what stands after the last / is not a service name');
   if (codes.length > 1) throw malformed('there is more than one @');
+  if (codes[0] !== undefined && !/^[0-9]{6}$/.test(codes[0]))
+    throw malformed('what stands after the @ is not a one-time password, which has six digits');
   return codes[0] === undefined ? { session, service } : { session, service, oneTimePassword: codes[0] };
 }
 

@@ -12,6 +12,9 @@ import { type Path, readYaml, type YamlText } from './yaml.ts';
 
 export type { Image, SecretDefinition, Service, Session } from './schema.ts';
 
+/** More are of no use to a reader, and each takes a search for its place. */
+const MOST_PROBLEMS = 100;
+
 /** A session that was understood. */
 export interface ParsedSession {
   /** In normal form. */
@@ -33,7 +36,7 @@ export function parseSession(text: string, variables?: Variables): ParsedSession
   const result = v.safeParse(schema.session, yaml.value);
   if (!result.success)
     throw new InvalidText(
-      result.issues.map((issue) => {
+      result.issues.slice(0, MOST_PROBLEMS).map((issue) => {
         const path = (issue.path ?? []).map(({ key }) => key as string | number);
         return yaml.problem(path, issue.message);
       }),
@@ -59,7 +62,7 @@ function sortKeys(_: string, value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** All one-time-password secrets that a service asks for: its own, else the session's. */
+/** The shared secret of the one-time passwords that a service asks for: its own, else the session's. */
 export function oneTimePasswordReference(
   session: schema.Session,
   service: schema.Service,
@@ -80,8 +83,11 @@ export function admittedMeasurements(service: schema.Service): string[] {
 /** What the schema of single values cannot see: references, duplicates, combinations. */
 function check(session: schema.Session, yaml: YamlText): Problem[] {
   const problems: Problem[] = [];
-  const error = (path: Path, message: string) => problems.push(yaml.problem(path, message));
-  const warn = (path: Path, message: string) => problems.push(yaml.problem(path, message, 'warning'));
+  const report = (path: Path, message: string, severity: Problem['severity']) => {
+    if (problems.length < MOST_PROBLEMS) problems.push(yaml.problem(path, message, severity));
+  };
+  const error = (path: Path, message: string) => report(path, message, 'error');
+  const warn = (path: Path, message: string) => report(path, message, 'warning');
   const { attestation } = session.security;
 
   const unique = (list: readonly { name: string }[], key: string) => {
@@ -210,8 +216,14 @@ function check(session: schema.Session, yaml: YamlText): Problem[] {
     }
 
     checkSharedSecret(service.one_time_password_shared_secret, at('one_time_password_shared_secret'));
-    for (const variant of service.attestation)
-      checkSharedSecret(variant.one_time_password_shared_secret, at('attestation'));
+    const inVariants = service.attestation.map((variant) => variant.one_time_password_shared_secret);
+    for (const value of inVariants) checkSharedSecret(value, at('attestation'));
+    const own = service.one_time_password_shared_secret;
+    if (inVariants.some((value) => value !== inVariants[0] || (own && value && value !== own)))
+      error(
+        at('attestation'),
+        'a service has one shared secret for one-time passwords, the same for every variant',
+      );
 
     if (attestation.mode === 'hardware' && admittedMeasurements(service).length === 0)
       error(at('name'), `no launcher is admitted: give the service an \`attestation\` with \`mrenclave\``);

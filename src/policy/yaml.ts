@@ -33,7 +33,12 @@ export function readYaml(text: string, variables?: Variables): YamlText {
   if (text.length > limits.characters)
     throw new InvalidText([problemOf(1, 1, [], `the text is longer than ${limits.characters} characters`)]);
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, keepSourceTokens: false, prettyErrors: false });
+  const document = parseDocument(text, {
+    lineCounter: lines,
+    prettyErrors: false,
+    // Checked below: the library compares every key with every other.
+    uniqueKeys: false,
+  });
   const problemAt = (offset: number, path: Path, message: string, severity?: Problem['severity']) => {
     const { line, col } = lines.linePos(Math.min(offset, Math.max(0, text.length - 1)));
     return problemOf(Math.max(1, line), Math.max(1, col), path, message, severity);
@@ -52,13 +57,18 @@ export function readYaml(text: string, variables?: Variables): YamlText {
   if (problems.length > 0) throw new InvalidText(problems);
 
   let values = 0;
+  const anchors = new Map<string, Node>();
   const toValue = (node: Node | null | undefined, path: Path, depth: number): Value => {
     const fail = (message: string): never => {
       throw new InvalidText([problemAt(node?.range?.[0] ?? 0, path, message)]);
     };
     if (++values > limits.values) fail(`more than ${limits.values} values, aliases included`);
     if (depth > limits.depth) fail(`nested deeper than ${limits.depth} levels`);
-    if (isAlias(node)) return toValue(node.resolve(document), path, depth + 1);
+    if (isAlias(node)) {
+      const target = anchors.get(node.source) ?? fail(`there is no anchor &${node.source} before this`);
+      return toValue(target, path, depth + 1);
+    }
+    if (node && 'anchor' in node && node.anchor) anchors.set(node.anchor, node);
     if (isScalar(node)) {
       if (node.value === null) return null;
       return typeof node.value === 'string' ? node.value : (node.source ?? String(node.value));
@@ -70,8 +80,12 @@ export function readYaml(text: string, variables?: Variables): YamlText {
       for (const { key, value } of node.items) {
         if (!isScalar(key)) return fail('a key must be a text');
         const name = typeof key.value === 'string' ? key.value : (key.source ?? '');
-        if (name in Object.prototype || name === 'prototype') return fail(`the key ${name} is not allowed`);
-        map[name] = toValue(value as Node | null, [...path, name], depth + 1);
+        const at = [...path, name];
+        if (name in Object.prototype || name === 'prototype')
+          throw new InvalidText([problemAt(key.range?.[0] ?? 0, at, `the key ${name} is not allowed`)]);
+        if (Object.hasOwn(map, name))
+          throw new InvalidText([problemAt(key.range?.[0] ?? 0, at, 'the key is there twice')]);
+        map[name] = toValue(value as Node | null, at, depth + 1);
       }
       return map;
     }

@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { createPrivateKey, createPublicKey, type KeyObject, webcrypto } from 'node:crypto';
+import { createPublicKey, type KeyObject, webcrypto } from 'node:crypto';
 import { isIP } from 'node:net';
 import * as x509 from '@peculiar/x509';
 
@@ -55,8 +55,4 @@ export async function selfSignedCertificate(request: CertificateRequest): Promis
 export interface Identity {
   key: string;
   certificate: string;
-}
-
-export function privateKeyOf(identity: Identity): KeyObject {
-  return createPrivateKey(identity.key);
 }

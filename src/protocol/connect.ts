@@ -1,33 +1,38 @@
 import type { X509Certificate } from 'node:crypto';
-import { connect, type TLSSocket } from 'node:tls';
+import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { failure, reason } from '../errors.ts';
 import { type Address, connectOptions, formatAddress } from './address.ts';
 import { formatKeyHash, publicKeyDigest } from './key-hash.ts';
-import { LAUNCH_PROTOCOL } from './launch.ts';
 
-/** A TLS connection to the enclave port of a CAS whose key is still to be checked. */
+/** A TLS connection to a CAS whose key is still to be checked. */
 export interface CasConnection {
   socket: TLSSocket;
+  address: Address;
+  certificate: X509Certificate;
   /** SHA-256 of the public key that the CAS proved to hold in the handshake. */
   key: Buffer;
 }
 
 /**
- * Opens TLS 1.3 to the enclave port. Names and validity in the certificate do not count: the caller compares
- * the key with the one it expects, before it sends anything.
+ * Opens TLS to a CAS. Names and validity in its certificate do not count: the caller compares the key with the
+ * one it expects, before it sends anything.
  *
+ * @param options what differs between the two ports of a CAS
  * @param deadline milliseconds since 1970
  * @throws Failure CAS_UNREACHABLE or CAS_PROTOCOL
  */
-export function connectCas(address: Address, deadline: number): Promise<CasConnection> {
+export function connectCas(
+  address: Address,
+  options: Pick<ConnectionOptions, 'ALPNProtocols' | 'minVersion' | 'key' | 'cert'>,
+  deadline: number,
+): Promise<CasConnection> {
   const shown = formatAddress(address);
   return new Promise((resolve, reject) => {
     const socket = connect({
       ...connectOptions(address),
+      ...options,
       // The key is pinned, so no certificate authority counts; none is loaded.
       ca: [],
-      minVersion: 'TLSv1.3',
-      ALPNProtocols: [LAUNCH_PROTOCOL],
       rejectUnauthorized: false,
     });
     const timer = setTimeout(
@@ -46,32 +51,24 @@ export function connectCas(address: Address, deadline: number): Promise<CasConne
         .removeAllListeners('error')
         .removeAllListeners('close')
         .on('error', () => {});
-      const certificate: X509Certificate | undefined = socket.getPeerX509Certificate();
-      if (socket.alpnProtocol !== LAUNCH_PROTOCOL || !certificate) {
-        socket.destroy();
-        reject(
-          failure('CAS_PROTOCOL', {
-            address: shown,
-            detail: 'this port is not the one for launchers, or not that of a CAS',
-          }),
-        );
-      } else resolve({ socket, key: publicKeyDigest(certificate.publicKey) });
+      const certificate = socket.getPeerX509Certificate();
+      const [protocol = false] = (options.ALPNProtocols as string[] | undefined) ?? [];
+      if (certificate && socket.alpnProtocol === protocol)
+        return resolve({ socket, address, certificate, key: publicKeyDigest(certificate.publicKey) });
+      socket.destroy();
+      const detail = 'this is another port than the one wanted, or not a CAS';
+      reject(failure('CAS_PROTOCOL', { address: shown, detail }));
     });
   });
 }
 
 /** @throws Failure CAS_KEY_MISMATCH unless the CAS has the expected key. `source` says where that came from. */
-export function checkKey(
-  connection: CasConnection,
-  expected: Buffer,
-  source: string,
-  address: Address,
-): void {
-  if (connection.key.equals(expected)) return;
-  connection.socket.destroy();
+export function checkKey({ socket, address, key }: CasConnection, expected: Buffer, source: string): void {
+  if (key.equals(expected)) return;
+  socket.destroy();
   throw failure('CAS_KEY_MISMATCH', {
     address: formatAddress(address),
-    actual: formatKeyHash(connection.key),
+    actual: formatKeyHash(key),
     expected: formatKeyHash(expected),
     source,
   });

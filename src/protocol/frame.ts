@@ -15,6 +15,11 @@ export class FrameError extends Error {
   override name = 'FrameError';
 }
 
+/** What came is no message, or a larger one than is allowed. */
+export class MalformedFrame extends FrameError {
+  override name = 'MalformedFrame';
+}
+
 /**
  * @param limit largest message accepted, in bytes: announced length is checked before anything is kept.
  */
@@ -46,7 +51,7 @@ export function frames(stream: Duplex, limit: number): Frames {
     if (needed === 4) {
       const length = bytes.readUInt32BE(0);
       if (length === 0 || length > limit)
-        throw new FrameError(`a message of ${length} bytes is announced, 1 to ${limit} are allowed`);
+        throw new MalformedFrame(`a message of ${length} bytes is announced, 1 to ${limit} are allowed`);
       needed = 4 + length;
       if (buffered < needed) return undefined;
     }
@@ -58,7 +63,7 @@ export function frames(stream: Duplex, limit: number): Frames {
     try {
       return JSON.parse(text);
     } catch {
-      throw new FrameError('a message is not JSON');
+      throw new MalformedFrame('a message is not JSON');
     }
   };
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
-import { setOwnProcessName } from '../platform/process.ts';
+import { processName, setOwnProcessName } from '../platform/process.ts';
 import { type Frames, frames } from './frame.ts';
 import { Refused, refusal } from './refusal.ts';
 
@@ -40,10 +40,11 @@ export const LAS_MESSAGE_LIMIT = 128 * 1024;
 
 /**
  * The process name that answers a challenge. Only a process's own threads can set its name, so whoever holds
- * the socket shows by it that the measured process asks, and asks for just these report data.
+ * the socket shows by it that the measured process asks, and asks for just these report data. The name begins
+ * with `/`, since execve names a process too, by the last part of a path, which has none.
  */
 export function challengeName(nonce: Buffer, reportData: Buffer): string {
-  return createHash('sha256').update(nonce).update(reportData).digest('base64url').slice(0, 15);
+  return `/${createHash('sha256').update(nonce).update(reportData).digest('base64url').slice(0, 14)}`;
 }
 
 /** A connection on which Evidence about this process can be had. */
@@ -51,8 +52,8 @@ export interface LasConnection {
   /** Key hash of the CAS asked about, where the LAS was set up with it. */
   casKey: string | undefined;
   /**
-   * Evidence about this process over 64 bytes of its choice; once for each connection. Changes the process's
-   * name.
+   * Evidence about this process over 64 bytes of its choice; once for each connection, and one at a time in a
+   * process, since it takes another name meanwhile.
    * @throws Failure LAS_UNREACHABLE, LAS_PROTOCOL or LAS_REFUSED
    */
   evidence(reportData: Buffer): Promise<string>;
@@ -83,7 +84,10 @@ export async function connectLas(
     if (refused.success) throw failure('LAS_REFUSED', { detail: 'it refused' }, new Refused(refused.output));
     const parsed = v.safeParse(schema, answer);
     if (parsed.success) return parsed.output;
-    throw failure('LAS_PROTOCOL', { socket: path, detail: parsed.issues[0].message });
+    throw failure('LAS_PROTOCOL', {
+      socket: path,
+      detail: `at ${v.getDotPath(parsed.issues[0]) ?? 'the top'}`,
+    });
   };
   try {
     const { casKey, nonce } = await exchange({ version: 1, cas }, welcome);
@@ -91,8 +95,13 @@ export async function connectLas(
       casKey: casKey ?? undefined,
       close: () => socket.destroy(),
       async evidence(reportData) {
+        const name = processName('self');
         setOwnProcessName(challengeName(nonce, reportData));
-        return (await exchange({ reportData: reportData.toString('base64') }, evidence)).evidence;
+        try {
+          return (await exchange({ reportData: reportData.toString('base64') }, evidence)).evidence;
+        } finally {
+          setOwnProcessName(name);
+        }
       },
     };
   } catch (error) {

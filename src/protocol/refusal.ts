@@ -27,18 +27,18 @@ export class Refused extends Error {
   readonly hint: string | undefined;
 
   constructor({ refusal: { code, messages, hint } }: Refusal) {
-    const [first, ...rest] = messages.map(printable);
+    const [first, ...rest] = messages;
     const cause = rest.reduceRight<Error | undefined>(
       (inner, message) => new Error(message, inner && { cause: inner }),
       undefined,
     );
     super(first, cause && { cause });
     this.code = Object.hasOwn(errors, code) ? code : 'INTERNAL';
-    this.hint = hint && printable(hint);
+    this.hint = hint;
   }
 }
 
-/** Text from outside may be shown on a terminal only without control characters. */
+/** A line for a terminal, without the control characters that text from outside may hold. */
 export function printable(text: string): string {
-  return text.replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]/g, '\ufffd');
+  return text.replaceAll('\n', '; ').replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]/g, '\ufffd');
 }

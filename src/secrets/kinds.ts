@@ -15,7 +15,8 @@ export interface TypedSecret {
   secret: Secret;
 }
 
-const defaultSize = 20;
+/** Size of a secret whose definition names none. */
+export const DEFAULT_SIZE = 20;
 const FIRST_PRINTABLE = 0x21;
 const LAST_PRINTABLE = 0x7e;
 
@@ -74,7 +75,7 @@ function definitionBytes(definition: Definition): Buffer | undefined {
 export function makeSecret(definition: Definition): TypedSecret {
   const bytes =
     definition.value === undefined
-      ? kinds[definition.kind].generate(definition.size ?? defaultSize)
+      ? kinds[definition.kind].generate(definition.size ?? DEFAULT_SIZE)
       : definitionBytes(definition);
   if (!bytes) throw new Error('checkDefinition was not called');
   return { kind: definition.kind, secret: new Secret(bytes) };

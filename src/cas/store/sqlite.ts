@@ -11,7 +11,7 @@ const migrations = [
    CREATE TABLE version (
      session TEXT NOT NULL,
      number INTEGER NOT NULL,
-     hash TEXT NOT NULL,
+     hash BLOB NOT NULL,
      sealed BLOB NOT NULL,
      PRIMARY KEY (session, number),
      UNIQUE (session, hash)
@@ -65,6 +65,7 @@ export function openSqlite(path: string): Store {
     `INSERT INTO wrong_code (account, source, count, last) VALUES (?, ?, 1, ?)
      ON CONFLICT DO UPDATE SET count = count + 1, last = excluded.last`,
   );
+  const moveWrongCodes = db.prepare('UPDATE wrong_code SET last = ? WHERE account = ? AND source = ?');
   const forgetWrongCodes = db.prepare(
     'DELETE FROM wrong_code WHERE (account = ? AND source = ?) OR last < ?',
   );
@@ -101,7 +102,7 @@ export function openSqlite(path: string): Store {
         row && {
           session: String(row.session),
           number: Number(row.number),
-          hash: String(row.hash),
+          hash: blob(row.hash) as Buffer,
           sealed: blob(row.sealed) as Buffer,
         }
       );
@@ -112,10 +113,11 @@ export function openSqlite(path: string): Store {
       transaction(() => {
         const wrong = wrongCodes.get(account, source);
         const pause = pauseAfter(Number(wrong?.count ?? 0)) * 1000;
-        const waited = now - Number(wrong?.last ?? 0);
-        // A clock that was set back must not lengthen the pause.
-        if (waited >= 0 && waited < pause)
-          return { outcome: 'throttled', seconds: Math.ceil((pause - waited) / 1000) };
+        const last = Number(wrong?.last ?? 0);
+        // Where the clock was set back, the pause begins anew: it is neither lost nor longer.
+        if (last > now) moveWrongCodes.run(now, account, source);
+        const waited = Math.max(0, now - last);
+        if (waited < pause) return { outcome: 'throttled', seconds: Math.ceil((pause - waited) / 1000) };
         if (step === undefined) {
           countWrongCode.run(account, source, now);
           return { outcome: 'invalid' };

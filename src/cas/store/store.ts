@@ -22,8 +22,8 @@ export interface Store {
 export interface StoredVersion {
   session: string;
   number: number;
-  /** Session hash, 64 hexadecimal digits. */
-  hash: string;
+  /** Pseudonym of the session hash: the hash itself would let a guess at a written secret be checked. */
+  hash: Buffer;
   sealed: Buffer;
 }
 
