@@ -13,6 +13,12 @@ export interface Expectation {
   trustedPlatforms: readonly string[];
 }
 
+/** The first few, so that a message stays one that can be read. */
+function shorten(measurements: readonly string[]): string {
+  const others = measurements.length - 4;
+  return [...measurements.slice(0, 4), ...(others > 0 ? [`one of ${others} others`] : [])].join(' or ');
+}
+
 /**
  * Decides whether a launcher is admitted.
  * @param claims of verified Evidence, or undefined where none was sent
@@ -30,7 +36,7 @@ export function appraise(expected: Expectation, claims: Claims | undefined): Fai
     refusals.push(
       failure('MEASUREMENT_UNEXPECTED', {
         actual: measurement,
-        expected: expected.measurements.join(' or ') || 'none',
+        expected: shorten(expected.measurements) || 'none',
       }),
     );
   if (debug && !expected.tolerate.includes('debug-mode')) refusals.push(failure('DEBUG_NOT_TOLERATED'));

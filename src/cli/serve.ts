@@ -115,6 +115,7 @@ export async function up(options: UpOptions): Promise<void> {
       `CAS ready at https://${formatAddress({ host, port: cas.apiPort })}/, launchers at port ${cas.enclavePort}`,
       `CAS key hash: ${formatKeyHash(cas.key)}`,
       `LAS ready at ${socket}`,
+      `LAS key (platform): ${key.platform}`,
       'The LAS is a software root of trust: it proves nothing against the administrator of this machine.',
       `To use them: . ${shellQuote(environment)}`,
     );

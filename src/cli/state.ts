@@ -1,10 +1,9 @@
-import { generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { generateKeyPairSync } from 'node:crypto';
 import { failure } from '../errors.ts';
 import { type Address, defaultPorts, parseAddress } from '../protocol/address.ts';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
-import { type ClientState, readClientState, updateClientState } from '../protocol/client-state.ts';
+import { type ClientState, chainKey, readClientState, updateClientState } from '../protocol/client-state.ts';
 import { type CasConnection, checkKey } from '../protocol/connect.ts';
-import { publicKeyDigest } from '../protocol/key-hash.ts';
 import { connectApi } from './client.ts';
 
 /** Who says which key a CAS must have. */
@@ -58,7 +57,7 @@ export function knownCas(env: NodeJS.ProcessEnv, name: string | undefined): Know
     name: wanted,
     address: parseAddress(entry.url.replace(/^https:\/\/|\/$/g, ''), defaultPorts.api, 'url'),
     chain: entry.chain,
-    key: publicKeyDigest(new X509Certificate(entry.chain).publicKey),
+    key: chainKey(env, entry.chain),
   };
 }
 

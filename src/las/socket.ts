@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync } from 'node:fs';
+import { lstatSync, mkdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { failure, reason } from '../errors.ts';
@@ -18,6 +18,10 @@ export async function claimSocket(path: string): Promise<void> {
   } catch (error) {
     throw failure('STATE_UNUSABLE', { path: dirname(path), detail: reason(error) });
   }
+  const present = lstatSync(path, { throwIfNoEntry: false });
+  if (!present) return;
+  if (!present.isSocket())
+    throw failure('STATE_UNUSABLE', { path, detail: 'something that is no socket is there' });
   const answer = await new Promise<string>((resolve) => {
     const socket = connect({ path }, () => {
       socket.destroy();

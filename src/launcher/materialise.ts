@@ -78,10 +78,12 @@ function remember(path: string): () => void {
     };
   }
   if (!before.isFile()) throw new Error('there is something that is neither a file nor a symbolic link');
+  const user = process.geteuid?.();
+  if (user !== 0 && user !== before.uid) throw new Error('a file of another user is there');
   const content = readFileSync(path);
   return () => {
     const temporary = writeBeside(path, content, before.mode & 0o7777);
-    chownSync(temporary, before.uid, before.gid);
+    if (user === 0) chownSync(temporary, before.uid, before.gid);
     renameSync(temporary, path);
   };
 }

@@ -1,6 +1,6 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
-import { restoreIgnoredSignals } from '../platform/libc.ts';
+import { restoreSignals } from '../platform/libc.ts';
 import type { Launch } from './assemble.ts';
 
 const E2BIG = 7;
@@ -27,7 +27,7 @@ export function checkStart({ program, pwd }: Launch): void {
  * @throws Failure PROGRAM_MISSING, PROGRAM_NOT_EXECUTABLE or ARGUMENTS_TOO_LARGE
  */
 export function start({ program, arguments: args, environment }: Launch): never {
-  restoreIgnoredSignals();
+  restoreSignals();
   try {
     if (!process.execve) throw new Error('this system cannot replace a process');
     return process.execve(program, [program, ...args], environment);

@@ -12,6 +12,7 @@ function load() {
     getsockopt: { arguments: ['i32', 'i32', 'i32', 'buffer', 'buffer'], return: 'i32' },
     prctl: { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' },
     setrlimit: { arguments: ['i32', 'buffer'], return: 'i32' },
+    sigprocmask: { arguments: ['i32', 'buffer', 'buffer'], return: 'i32' },
     signal: { arguments: ['i32', 'u64'], return: 'u64' },
   }).functions;
 }
@@ -27,6 +28,11 @@ const SO_PEERCRED = 17;
 const PR_SET_DUMPABLE = 4;
 const RLIMIT_CORE = 4;
 const SIG_DFL = 0n;
+const SIG_UNBLOCK = 1;
+const SIGSET_BYTES = 128;
+const SIGUSR1 = 10;
+const SIGPIPE = 13;
+const SIGXFSZ = 25;
 
 /** Process, user and group of the other end of a Unix socket at the time it connected (unix(7), SO_PEERCRED). */
 export interface PeerCredentials {
@@ -72,12 +78,14 @@ export function lockFile(fd: number): void {
 }
 
 /**
- * Gives back the default action to the two signals that Node ignores, since what is ignored stays ignored
- * across execve (signal(7)) and programs expect to be ended by a broken pipe.
+ * Undoes what Node does to signals, which would outlast execve (signal(7)): it ignores SIGPIPE and SIGXFSZ,
+ * and blocks SIGUSR1 where that shall not open its debugger.
  */
-export function restoreIgnoredSignals(): void {
-  const SIGPIPE = 13;
-  const SIGXFSZ = 25;
-  libc().signal(SIGPIPE, SIG_DFL);
-  libc().signal(SIGXFSZ, SIG_DFL);
+export function restoreSignals(): void {
+  const { signal, sigprocmask } = libc();
+  signal(SIGPIPE, SIG_DFL);
+  signal(SIGXFSZ, SIG_DFL);
+  const set = Buffer.alloc(SIGSET_BYTES);
+  set.writeUInt32LE(1 << (SIGUSR1 - 1));
+  sigprocmask(SIG_UNBLOCK, set, Buffer.alloc(SIGSET_BYTES));
 }

@@ -6,11 +6,17 @@ import { readYaml } from './yaml.ts';
 /** Where a policy injects the launcher's own configuration. */
 export const LAUNCHER_CONFIGURATION_PATH = '/etc/envcas/config.yaml';
 
-const written = object({ from: text, to: text });
+/** A path that may begin with a reference, whose value is known only at a launch. */
+const filePath = v.pipe(
+  text,
+  v.regex(/^(\/|\$\$SCONE::)[^\0]*[^/\0]$/, 'expected the absolute path of a file'),
+);
+
+const written = object({ from: text, to: filePath });
 
 /** `injected_file` is another spelling of `injection_files`. */
 const shape = object({
-  program: text,
+  program: filePath,
   injection_files: v.optional(list(written)),
   injected_file: v.optional(list(written)),
 });
@@ -41,16 +47,11 @@ export function parseLauncherConfiguration(content: string): LauncherConfigurati
     );
   const { program, injection_files = [], injected_file = [] } = result.output;
   const files = [...injection_files, ...injected_file];
-  const paths: [string, string][] = [
-    ['program', program],
-    ...files.map(({ to }): [string, string] => ['to', to]),
-  ];
-  for (const [key, path] of paths)
-    if (!/^(\/|\$\$SCONE::).*[^/]$/s.test(path) || path.includes('\0'))
-      throw new InvalidText([
-        yaml.problem([], `\`${key}\` must be the absolute path of a file, not ${JSON.stringify(path)}`),
-      ]);
-  if (new Set(files.map(({ to }) => to)).size < files.length)
-    throw new InvalidText([yaml.problem([], 'two files are written to one path')]);
+  const seen = new Set<string>();
+  for (const { to } of files) {
+    if (seen.has(to))
+      throw new InvalidText([yaml.problem(['injection_files'], `two files are written to ${to}`)]);
+    seen.add(to);
+  }
   return { program, files };
 }

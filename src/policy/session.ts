@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import * as v from 'valibot';
-import { checkDefinition, formatOf, formatsOf } from '../secrets/kinds.ts';
+import { checkDefinition, DEFAULT_SIZE, formatOf, formatsOf } from '../secrets/kinds.ts';
 import { parseSharedSecret } from '../secrets/one-time-password.ts';
 import { type Part, parseTemplate, type Reference, TemplateError } from '../secrets/substitute.ts';
 import { hostVariable, parseHostArguments } from './host.ts';
@@ -138,8 +138,8 @@ function check(session: schema.Session, yaml: YamlText): Problem[] {
       if (secret?.kind === 'binary') {
         if (only.format !== ':base32nopad')
           warn(path, `the bytes of ${only.name} are used; write :base32nopad`);
-        if ((secret.size ?? 20) < 16 && secret.value === undefined)
-          error(path, `${only.name} has fewer than 16 bytes, too few for one-time passwords`);
+        const bytes = secret.value === undefined ? (secret.size ?? DEFAULT_SIZE) : secret.value.length / 2;
+        if (bytes < 16) error(path, `${only.name} has fewer than 16 bytes, too few for one-time passwords`);
       }
       literal = secret?.kind === 'ascii' ? secret.value : undefined;
       if (secret?.kind === 'ascii' && literal === undefined)

@@ -5,44 +5,44 @@ import type { Path } from './yaml.ts';
 export type Variables = (name: string) => string | undefined;
 
 const token =
-  /\\\$|(\$\$(?:SCONE|PALAEMON)::)((?:[^$]|\$(?!\$))*)(\$\$)|\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))/g;
+  /\\\$|(\$\$SCONE::)((?:[^$]|\$(?!\$))*)(\$\$)|\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))/g;
 
 /**
  * Fills in the template variables of a document, in place: `$NAME` and `${NAME}` in values become the
- * variable's value, `\$` a dollar sign; `$$SCONE::…$$` stays as it is. A value that is all one unquoted
- * variable with the value `~` becomes null. Nodes keep their places in the text.
+ * variable's value, `\$` a dollar sign; `$$SCONE::…$$` stays as it is, but for variables in it. A value that is
+ * all one unquoted variable with the value `~` becomes null. Nodes keep their places in the text.
  *
  * @param missing is told of each variable without a value, and the offset where it stands
- * @returns whether anything was filled in
+ * @returns the text with the values filled in, each quoted, so that it never counts as YAML
  */
 export function expandTemplate(
   document: Document,
   text: string,
   variables: Variables,
   missing: (offset: number, path: Path, name: string) => void,
-): boolean {
-  let changed = false;
+): string {
+  const pieces: string[] = [];
+  let copied = 0;
 
   const expandNode = (node: Scalar<string>, path: Path) => {
-    let [from, end] = node.range ?? [0, text.length];
-    const expand = (source: string): string =>
-      source.replace(token, (match, open, inner, close, braced, bare) => {
-        if (match === '\\$') return '$';
-        if (open) return `${open}${expand(inner)}${close}`;
-        const name: string = braced ?? bare;
-        const at = text.indexOf(match, from);
-        if (at >= 0 && at < end) from = at;
-        const value = variables(name);
-        if (value === undefined) missing(from, path, name);
-        if (at >= 0 && at < end) from = at + match.length;
-        return value ?? '';
-      });
-    const expanded = expand(node.value);
-    if (expanded === node.value) return;
-    changed = true;
-    if (expanded === '~' && node.type === Scalar.PLAIN) Object.assign(node, { value: null });
-    else node.value = expanded;
-    delete node.source;
+    const [start, end] = node.range ?? [0, 0];
+    const isBlock = node.type === Scalar.BLOCK_LITERAL || node.type === Scalar.BLOCK_FOLDED;
+    const body = isBlock ? text.indexOf('\n', start) : start;
+    const used = variablesIn(node.value);
+    const placed = variablesIn(text.slice(body, end));
+    // Escapes of a double-quoted text can hide where a variable stands; its beginning is told then.
+    const known = placed.length === used.length;
+    used.forEach(({ name }, index) => {
+      const at = known ? body + (placed[index]?.at ?? 0) : start;
+      if (variables(name) === undefined) missing(at, path, name);
+    });
+
+    const value = fill(node.value, variables);
+    if (value === node.value) return;
+    const isNull = value === '~' && node.type === Scalar.PLAIN;
+    Object.assign(node, { value: isNull ? null : value, source: undefined });
+    pieces.push(text.slice(copied, start), isNull ? '~' : JSON.stringify(value), isBlock ? '\n' : '');
+    copied = end;
   };
 
   const visit = (node: unknown, path: Path): void => {
@@ -57,5 +57,22 @@ export function expandTemplate(
       expandNode(node, path);
   };
   visit(document.contents, []);
-  return changed;
+  return pieces.join('') + text.slice(copied);
+}
+
+/** Names of the variables in a text, and where each begins. */
+function variablesIn(source: string): { name: string; at: number }[] {
+  return [...source.matchAll(token)].flatMap((match) => {
+    const [, open, inner = '', , braced, bare] = match;
+    if (open) return variablesIn(inner).map(({ name, at }) => ({ name, at: match.index + open.length + at }));
+    const name = braced ?? bare;
+    return name === undefined ? [] : [{ name, at: match.index }];
+  });
+}
+
+function fill(source: string, variables: Variables): string {
+  return source.replace(token, (match, open, inner, close, braced, bare) => {
+    if (match === '\\$') return '$';
+    return open ? `${open}${fill(inner, variables)}${close}` : (variables(braced ?? bare) ?? '');
+  });
 }

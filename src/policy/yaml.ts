@@ -1,4 +1,4 @@
-import { isAlias, isMap, isPair, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
+import { isAlias, isMap, isPair, isScalar, isSeq, type Node, parseDocument } from 'yaml';
 import { InvalidText, type Problem } from './problem.ts';
 import { expandTemplate, type Variables } from './template.ts';
 
@@ -18,7 +18,7 @@ export interface YamlText {
 }
 
 /** What a text may cost: its characters, values (aliases count each time they are used) and nesting. */
-export const limits = { characters: 8 * 1024 * 1024, values: 200_000, depth: 64 } as const;
+export const limits = { characters: 8 * 1024 * 1024, values: 100_000, depth: 64 } as const;
 
 /**
  * Parses one YAML 1.2 document.
@@ -27,37 +27,38 @@ export const limits = { characters: 8 * 1024 * 1024, values: 200_000, depth: 64 
  * says later what each must look like. Only an unquoted null is null.
  *
  * @param variables fills in template variables; without it, `$NAME` is text like any other
- * @throws InvalidText with every syntax error or variable without a value, its line and column
+ * @throws InvalidText with the first syntax error, or every variable without a value, its line and column
  */
 export function readYaml(text: string, variables?: Variables): YamlText {
   if (text.length > limits.characters)
     throw new InvalidText([problemOf(1, 1, [], `the text is longer than ${limits.characters} characters`)]);
-  const lines = new LineCounter();
   const document = parseDocument(text, {
-    lineCounter: lines,
     prettyErrors: false,
     // Checked below: the library compares every key with every other.
     uniqueKeys: false,
   });
   const problemAt = (offset: number, path: Path, message: string, severity?: Problem['severity']) => {
-    const { line, col } = lines.linePos(Math.min(offset, Math.max(0, text.length - 1)));
-    return problemOf(Math.max(1, line), Math.max(1, col), path, message, severity);
+    const before = text.slice(0, offset).split('\n');
+    return problemOf(before.length, (before.at(-1)?.length ?? 0) + 1, path, message, severity);
   };
-  if (document.errors.length > 0)
-    throw new InvalidText(
-      document.errors.map((error) => problemAt(error.pos[0], [], error.message.replace(/\s+/g, ' '))),
-    );
+  // After the first one, places are guesses.
+  const [syntaxError] = document.errors;
+  if (syntaxError)
+    throw new InvalidText([problemAt(syntaxError.pos[0], [], withoutQuotes(syntaxError.message))]);
 
   const problems: Problem[] = [];
   const expanded =
-    variables !== undefined &&
-    expandTemplate(document, text, variables, (offset, path, name) =>
-      problems.push(problemAt(offset, path, `Value for variable $${name} is missing`)),
-    );
+    variables === undefined
+      ? text
+      : expandTemplate(document, text, variables, (offset, path, name) =>
+          problems.push(problemAt(offset, path, `Value for variable $${name} is missing`)),
+        );
   if (problems.length > 0) throw new InvalidText(problems);
 
   let values = 0;
   const anchors = new Map<string, Node>();
+  const targets = new Map<Node, Node>();
+  const visited = new Set<Node>();
   const toValue = (node: Node | null | undefined, path: Path, depth: number): Value => {
     const fail = (message: string): never => {
       throw new InvalidText([problemAt(node?.range?.[0] ?? 0, path, message)]);
@@ -65,10 +66,14 @@ export function readYaml(text: string, variables?: Variables): YamlText {
     if (++values > limits.values) fail(`more than ${limits.values} values, aliases included`);
     if (depth > limits.depth) fail(`nested deeper than ${limits.depth} levels`);
     if (isAlias(node)) {
-      const target = anchors.get(node.source) ?? fail(`there is no anchor &${node.source} before this`);
+      // An alias means the last anchor before it, also where what holds it is used again further down.
+      const target =
+        targets.get(node) ?? anchors.get(node.source) ?? fail('there is no such anchor before this');
+      targets.set(node, target);
       return toValue(target, path, depth + 1);
     }
-    if (node && 'anchor' in node && node.anchor) anchors.set(node.anchor, node);
+    if (node && 'anchor' in node && node.anchor && !visited.has(node)) anchors.set(node.anchor, node);
+    if (node) visited.add(node);
     if (isScalar(node)) {
       if (node.value === null) return null;
       return typeof node.value === 'string' ? node.value : (node.source ?? String(node.value));
@@ -89,15 +94,20 @@ export function readYaml(text: string, variables?: Variables): YamlText {
       }
       return map;
     }
-    return null;
+    return node ? fail('this kind of value is not understood') : null;
   };
 
   return {
-    text: expanded ? document.toString({ lineWidth: 0 }) : text,
+    text: expanded,
     value: toValue(document.contents, [], 0),
     problem: (path, message, severity) =>
       problemAt(offsetOf(document.contents, path), path, message, severity),
   };
+}
+
+/** What the parser says, less what it quotes of the text, which may be a secret. */
+function withoutQuotes(message: string): string {
+  return message.replace(/\s+/g, ' ').replace(/: ".*$|"[^"]*"/g, '');
 }
 
 /** Offset of the value at a path; of its key where the value is empty; of the nearest one above otherwise. */

@@ -1,4 +1,4 @@
-import { isIP } from 'node:net';
+import { isIP, isIPv6 } from 'node:net';
 import { failure } from '../errors.ts';
 
 /** A host name or IP address, and a TCP port. */
@@ -19,14 +19,13 @@ export const defaultLasSocket = '/run/scone/las.sock';
  * @throws Failure ADDRESS_MALFORMED
  */
 export function parseAddress(text: string, defaultPort: number, name: string): Address {
-  const match =
-    /^\[([0-9A-Fa-f:.%]+)\](?::(\d{1,5}))?$/.exec(text) ??
-    /^([A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}))(?::(\d{1,5}))?$/.exec(text) ??
-    /^([0-9A-Fa-f]*:[0-9A-Fa-f:.]+)$/.exec(text);
-  const port = match?.[2] === undefined ? defaultPort : Number(match[2]);
-  if (!match?.[1] || port < 1 || port > 65535)
+  const named = /^([A-Za-z0-9][A-Za-z0-9._-]{0,253})(?::(\d{1,5}))?$/.exec(text);
+  const bracketed = /^\[([^\]]+)\](?::(\d{1,5}))?$/.exec(text);
+  const [, host = text, digits] = named ?? bracketed ?? [];
+  const port = digits === undefined ? defaultPort : Number(digits);
+  if ((!named && !isIPv6(host)) || port < 1 || port > 65535)
     throw failure('ADDRESS_MALFORMED', { name, detail: JSON.stringify(text) });
-  return { host: match[1], port };
+  return { host, port };
 }
 
 export function formatAddress({ host, port }: Address): string {

@@ -47,8 +47,11 @@ export function readClientState(env: NodeJS.ProcessEnv): ClientState {
     throw failure('FILE_INVALID', { path, detail: 'it is not JSON' });
   }
   const parsed = v.safeParse(clientState, content);
-  if (parsed.success) return parsed.output;
-  throw failure('FILE_INVALID', { path, detail: `unexpected value at ${v.getDotPath(parsed.issues[0])}` });
+  if (parsed.success && !Array.isArray(content)) return parsed.output;
+  throw failure('FILE_INVALID', {
+    path,
+    detail: `unexpected value at ${(parsed.issues && v.getDotPath(parsed.issues[0])) ?? 'the top'}`,
+  });
 }
 
 /** Changes the state; of two processes that do so at once, neither undoes what the other did. */
@@ -74,5 +77,14 @@ export function pinnedKey(env: NodeJS.ProcessEnv, cas: Address): Buffer | undefi
   const { cas_db } = readClientState(env);
   const wanted = formatAddress(cas);
   const entry = Object.values(cas_db).find(({ enclave }) => enclave === wanted);
-  return entry && publicKeyDigest(new X509Certificate(entry.chain).publicKey);
+  return entry && chainKey(env, entry.chain);
+}
+
+/** Digest of the key in the first certificate of a chain. */
+export function chainKey(env: NodeJS.ProcessEnv, chain: string): Buffer {
+  try {
+    return publicKeyDigest(new X509Certificate(chain).publicKey);
+  } catch {
+    throw failure('FILE_INVALID', { path: clientStatePath(env), detail: 'a chain in it is no certificate' });
+  }
 }

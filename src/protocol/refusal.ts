@@ -1,7 +1,9 @@
 import * as v from 'valibot';
 import { causes, errors, Failure } from '../errors.ts';
 
-const line = v.pipe(v.string(), v.maxLength(8192));
+/** Characters of a message. */
+const LONGEST = 8192;
+const line = v.pipe(v.string(), v.maxLength(LONGEST));
 
 /** How a server says no: the code of the error, and its messages, outermost first. */
 export const refusal = v.object({
@@ -16,7 +18,13 @@ export type Refusal = v.InferOutput<typeof refusal>;
 /** What is sent of an error: all of a declared one; of any other only that something failed. */
 export function toRefusal(error: unknown): Refusal {
   if (error instanceof Failure)
-    return { refusal: { code: error.code, messages: causes(error), hint: error.hint } };
+    return {
+      refusal: {
+        code: error.code,
+        messages: causes(error).map((message) => message.slice(0, LONGEST)),
+        hint: error.hint.slice(0, LONGEST),
+      },
+    };
   return { refusal: { code: 'INTERNAL', messages: ['an error of the server itself; its log says more'] } };
 }
 

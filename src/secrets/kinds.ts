@@ -59,26 +59,20 @@ const kinds: Record<Definition['kind'], Kind> = {
 
 /** What is wrong with a definition, if anything. */
 export function checkDefinition(definition: Definition): string | undefined {
-  if (definition.value === undefined) return undefined;
-  if (definition.size !== undefined && definition.size !== definitionBytes(definition)?.length)
-    return 'size and value disagree; give one of them';
-  const parsed = kinds[definition.kind].parse(definition.value);
-  return typeof parsed === 'string' ? parsed : undefined;
-}
-
-function definitionBytes(definition: Definition): Buffer | undefined {
-  const parsed = kinds[definition.kind].parse(definition.value ?? '');
-  return typeof parsed === 'string' ? undefined : parsed;
+  const { kind, size, value } = definition;
+  if (value === undefined) return undefined;
+  const parsed = kinds[kind].parse(value);
+  if (typeof parsed === 'string') return parsed;
+  return size === undefined || size === parsed.length
+    ? undefined
+    : 'size and value disagree; give one of them';
 }
 
 /** Takes the explicit value, or generates one from the system's randomness. */
-export function makeSecret(definition: Definition): TypedSecret {
-  const bytes =
-    definition.value === undefined
-      ? kinds[definition.kind].generate(definition.size ?? DEFAULT_SIZE)
-      : definitionBytes(definition);
-  if (!bytes) throw new Error('checkDefinition was not called');
-  return { kind: definition.kind, secret: new Secret(bytes) };
+export function makeSecret({ kind, size = DEFAULT_SIZE, value }: Definition): TypedSecret {
+  const bytes = value === undefined ? kinds[kind].generate(size) : kinds[kind].parse(value);
+  if (typeof bytes === 'string') throw new Error(bytes);
+  return { kind, secret: new Secret(bytes) };
 }
 
 /** Whether a kind has a format, and whether that gives text without NUL. */
