@@ -5,12 +5,8 @@ import { verifySoftwareEvidence } from '../attestation/software.ts';
 import { type Failure, failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
 import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../policy/launcher-configuration.ts';
-import {
-  admittedMeasurements,
-  oneTimePasswordReference,
-  type Service,
-  type Session,
-} from '../policy/session.ts';
+import { admittedMeasurements, oneTimePasswordReference } from '../policy/service.ts';
+import type { Service, Session } from '../policy/session.ts';
 import type { ConfigurationMessage, LaunchRequest } from '../protocol/launch.ts';
 import type { TypedSecret } from '../secrets/kinds.ts';
 import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-password.ts';

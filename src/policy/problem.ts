@@ -1,3 +1,6 @@
+/** Path to a value of a document: keys of mappings and indices of sequences. */
+export type Path = readonly (string | number)[];
+
 /** Something wrong, or doubtful, in a text that a user wrote. Lines and columns count from 1. */
 export interface Problem {
   severity: 'error' | 'warning';
@@ -23,4 +26,11 @@ export class InvalidText extends Error {
     super(problems.map((problem) => formatProblem(problem, 'line').replace(/^line:/, 'line ')).join('\n'));
     this.problems = problems;
   }
+}
+
+/** `services[0].environment.HOME` */
+export function formatPath(path: Path): string {
+  return path
+    .map((step, index) => (typeof step === 'number' ? `[${step}]` : index === 0 ? step : `.${step}`))
+    .join('');
 }

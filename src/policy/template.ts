@@ -1,5 +1,5 @@
 import { type Document, isMap, isScalar, isSeq, Scalar } from 'yaml';
-import type { Path } from './yaml.ts';
+import type { Path } from './problem.ts';
 
 /** Gives the value of a template variable, or undefined where it has none. */
 export type Variables = (name: string) => string | undefined;

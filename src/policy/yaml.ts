@@ -1,12 +1,9 @@
 import { isAlias, isMap, isPair, isScalar, isSeq, type Node, parseDocument } from 'yaml';
-import { InvalidText, type Problem } from './problem.ts';
+import { formatPath, InvalidText, type Path, type Problem } from './problem.ts';
 import { expandTemplate, type Variables } from './template.ts';
 
 /** A plain value of a YAML text, in which every scalar but null is the text that the user wrote. */
 export type Value = string | null | Value[] | { [key: string]: Value };
-
-/** Path to a value: keys of mappings and indices of sequences. */
-export type Path = readonly (string | number)[];
 
 /** A YAML text that parsed, with the way back from a value to its place. */
 export interface YamlText {
@@ -138,11 +135,4 @@ function problemOf(
   severity: Problem['severity'] = 'error',
 ): Problem {
   return { severity, line, column, path: formatPath(path), message };
-}
-
-/** `services[0].environment.HOME` */
-export function formatPath(path: Path): string {
-  return path
-    .map((step, index) => (typeof step === 'number' ? `[${step}]` : index === 0 ? step : `.${step}`))
-    .join('');
 }
