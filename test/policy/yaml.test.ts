@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { formatPath, limits, readYaml } from '../../src/policy/yaml.ts';
+import { formatPath } from '../../src/policy/problem.ts';
+import { limits, readYaml } from '../../src/policy/yaml.ts';
 import { onlyInvalidText, problemsOf, variablesFrom } from './support.ts';
 
 test('every scalar but null is the text that was written', () => {
