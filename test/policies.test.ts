@@ -6,11 +6,7 @@ import { parseSession } from '../src/policy/session.ts';
 
 /** Session files that other people wrote, read where they are; what needs more of the language comes later. */
 const shared = resolve(import.meta.dirname, '../../shared/policies');
-const files = [
-  'envcas-example/bash.yaml',
-  'envcas-example/python.yaml',
-  'args-env-tutorial/namespace.yaml',
-];
+const files = ['envcas-example/bash.yaml', 'envcas-example/python.yaml', 'args-env-tutorial/namespace.yaml'];
 
 const variables: Record<string, string> = {
   SESSION: 'session',

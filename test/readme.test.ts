@@ -23,13 +23,17 @@ test('the commands of the README that are typed by hand do what it says', {
     const script = byHand
       .replace('scone up', 'scone up --free-ports')
       .replace('OTP=', 'sleep $((($(date +%s) % 30 > 24) * 6)); OTP=');
-    const { stdout, stderr } = spawnSync('bash', ['-c', `${script}\nstatus=$?; kill %1; wait; exit $status`], {
-      cwd: root,
-      env: { HOME: home, PATH: process.env.PATH },
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: 60_000,
-    });
+    const { stdout, stderr } = spawnSync(
+      'bash',
+      ['-c', `${script}\nstatus=$?; kill %1; wait; exit $status`],
+      {
+        cwd: root,
+        env: { HOME: home, PATH: process.env.PATH },
+        encoding: 'utf8',
+        stdio: ['ignore', 'pipe', 'pipe'],
+        timeout: 60_000,
+      },
+    );
     assert.match(stdout, /^CAS localhost at https:\/\/localhost:\d+\/ is trustworthy$/m);
     assert.match(stdout, /^[0-9a-f]{64}$/m);
     const secrets = stdout.match(/^Secret=".{32}"$/gm) ?? [];

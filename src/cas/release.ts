@@ -172,12 +172,7 @@ function configurationOf({ session, secrets }: SessionVersion, service: Service)
       environment,
       hostEnvironment,
       ...(service.pwd === undefined ? {} : { pwd: service.pwd }),
-      ...(launcher && {
-        launcher: {
-          program: fill(launcher.program).toString(),
-          files: launcher.files.map(({ from, to }) => ({ from, to: fill(to).toString() })),
-        },
-      }),
+      ...(launcher && { launcher }),
       files: files.map(({ path, content }) =>
         content === undefined ? { path } : { path, content: fill(content).toString('base64') },
       ),

@@ -1,4 +1,4 @@
-import { causes, errors, Failure } from '../errors.ts';
+import { causes, type ErrorCode, errors, Failure } from '../errors.ts';
 import { formatProblem, InvalidText } from '../policy/problem.ts';
 import { printable, Refused } from '../protocol/refusal.ts';
 
@@ -31,10 +31,10 @@ export function formatError(error: unknown): string {
 
 export function exitStatus(error: unknown): number {
   const { code } = codeOf(error);
-  return errors[code as keyof typeof errors].exit;
+  return errors[code].exit;
 }
 
-function codeOf(error: unknown): { code: string; hint: string | undefined } {
+function codeOf(error: unknown): { code: ErrorCode; hint: string | undefined } {
   if (error instanceof InvalidFile || error instanceof InvalidText)
     return { code: 'POLICY_INVALID', hint: errors.POLICY_INVALID.hint };
   if (error instanceof Failure || error instanceof Refused) return { code: error.code, hint: error.hint };

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
+import { InvalidText } from '../policy/problem.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import type { TypedSecret } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
@@ -34,14 +35,14 @@ export async function assemble(configuration: Configuration, settings: Settings)
       content ?? fillIn(readTemplate(path), secrets, path),
     ]),
   );
-  const { program, files } = configuration.launcher ?? (await ownConfiguration(configuration, secrets));
+  const { program, files } = configuration.launcher ?? (await ownConfiguration(configuration));
 
   const environment: Record<string, string> = { ...configuration.environment };
   for (const name of configuration.hostEnvironment) environment[name] = settings.hostEnvironment[name] ?? '';
   for (const [name, value] of Object.entries(environment)) withoutNul(value, `the variable ${name}`);
 
   return {
-    program: absolute(program, '`program`'),
+    program,
     // The first word of the command is the launcher's own name.
     arguments: configuration.command
       .slice(1)
@@ -59,27 +60,21 @@ export async function assemble(configuration: Configuration, settings: Settings)
       const content = injected.get(from);
       if (!content)
         throw failure('FILE_NOT_INJECTED', { path: from, paths: [...injected.keys()].join(', ') });
-      return { to: absolute(to, '`to`'), content };
+      return { to, content };
     }),
   };
 }
 
 /** /etc/envcas/config.yaml where it is a template on this host. Only then is a YAML parser needed here. */
-async function ownConfiguration(
-  { files }: Configuration,
-  secrets: ReadonlyMap<string, TypedSecret>,
-): Promise<NonNullable<Configuration['launcher']>> {
+async function ownConfiguration({ files }: Configuration): Promise<NonNullable<Configuration['launcher']>> {
   const { LAUNCHER_CONFIGURATION_PATH: path, parseLauncherConfiguration } = await import(
     '../policy/launcher-configuration.ts'
   );
   if (!files.some((file) => file.path === path)) throw failure('LAUNCHER_CONFIG_MISSING');
   try {
-    const { program, files } = parseLauncherConfiguration(readTemplate(path).toString());
-    const fill = (text: string) => fillIn(Buffer.from(text), secrets, path).toString();
-    return { program: fill(program), files: files.map(({ from, to }) => ({ from, to: fill(to) })) };
+    return parseLauncherConfiguration(readTemplate(path).toString());
   } catch (error) {
-    if (error instanceof Error && error.name === 'InvalidText')
-      throw failure('LAUNCHER_CONFIG_INVALID', { detail: error.message });
+    if (error instanceof InvalidText) throw failure('LAUNCHER_CONFIG_INVALID', { detail: error.message });
     throw error;
   }
 }
@@ -107,13 +102,6 @@ function hostArgument({ hostArguments }: Settings, number: number): string {
   const value = hostArguments[number - 1];
   if (value === undefined) throw failure('HOST_ARGUMENT_MISSING', { number, count: hostArguments.length });
   return value;
-}
-
-/** A secret may have a part in a path, so it is checked once everything stands in it. */
-function absolute(path: string, key: string): string {
-  withoutNul(path, key);
-  if (path.startsWith('/')) return path;
-  throw failure('LAUNCHER_CONFIG_INVALID', { detail: `${key} is not an absolute path` });
 }
 
 function withoutNul(value: string, place: string): string {

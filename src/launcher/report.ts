@@ -1,5 +1,5 @@
 import { writeSync } from 'node:fs';
-import { causes, Failure } from '../errors.ts';
+import { causes, type ErrorCode, errors, Failure } from '../errors.ts';
 import { type ConfigId, formatConfigId } from '../policy/names.ts';
 import type { Address } from '../protocol/address.ts';
 import { printable, Refused } from '../protocol/refusal.ts';
@@ -21,14 +21,14 @@ export function formatFailure(error: unknown, where?: { cas: Address; configId: 
   return lines.map((line) => `${printable(line)}\n`).join('');
 }
 
-/** The declared exit status of an error. */
+/** The declared exit status of the error that decided. */
 export function exitStatus(error: unknown): number {
-  return error instanceof Failure ? error.exit : 70;
+  return errors[decisive(error).code].exit;
 }
 
 /** The innermost error that has a code: the one a user can do something about. */
-function decisive(error: unknown): { code: string; hint: string | undefined } {
-  let found: { code: string; hint: string | undefined } = { code: 'INTERNAL', hint: undefined };
+function decisive(error: unknown): { code: ErrorCode; hint: string | undefined } {
+  let found: { code: ErrorCode; hint: string | undefined } = { code: 'INTERNAL', hint: undefined };
   for (let at = error; at instanceof Error; at = at.cause)
     if (at instanceof Failure || at instanceof Refused) found = { code: at.code, hint: at.hint };
   return found;

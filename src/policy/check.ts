@@ -85,9 +85,8 @@ export function check(session: schema.Session, yaml: YamlText): Problem[] {
 
   const checkLauncher = (image: schema.Image, content: string, path: Path) => {
     try {
-      const { program, files } = parseLauncherConfiguration(content);
+      const { files } = parseLauncherConfiguration(content);
       const injected = new Set(image.injection_files.map((file) => file.path));
-      for (const text of [program, ...files.map(({ to }) => to)]) checkTemplate(text, path, 'text');
       for (const { from } of files)
         if (!injected.has(from)) error(path, `\`from: ${from}\` is none of the injected files`);
     } catch (thrown) {

@@ -6,10 +6,10 @@ import { readYaml } from './yaml.ts';
 /** Where a policy injects the launcher's own configuration. */
 export const LAUNCHER_CONFIGURATION_PATH = '/etc/envcas/config.yaml';
 
-/** A path that may begin with a reference, whose value is known only at a launch. */
 const filePath = v.pipe(
   text,
-  v.regex(/^(\/|\$\$SCONE::)[^\0]*[^/\0]$/, 'expected the absolute path of a file'),
+  v.regex(/^\/[^\0]*[^/\0]$/, 'expected the absolute path of a file'),
+  v.check((path) => !path.includes('$$SCONE::'), 'a path holds no secret, since everybody can see it'),
 );
 
 const written = object({ from: text, to: filePath });
@@ -29,8 +29,7 @@ export interface LauncherConfiguration {
 }
 
 /**
- * Reads /etc/envcas/config.yaml. References to secrets are not filled in yet: they are part of the values, so
- * that what a secret contains never counts as YAML.
+ * Reads /etc/envcas/config.yaml. It holds no secrets: what they contain never counts as YAML or as a path.
  * @throws InvalidText
  */
 export function parseLauncherConfiguration(content: string): LauncherConfiguration {

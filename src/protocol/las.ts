@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { processName, setOwnProcessName } from '../platform/process.ts';
-import { type Frames, frames } from './frame.ts';
+import { type Frames, frames, MalformedFrame } from './frame.ts';
 import { Refused, refusal } from './refusal.ts';
 
 /**
@@ -78,7 +78,8 @@ export async function connectLas(
       channel.write(message);
       answer = await channel.read(deadline);
     } catch (error) {
-      throw failure('LAS_UNREACHABLE', { socket: path, detail: reason(error) });
+      const code = error instanceof MalformedFrame ? 'LAS_PROTOCOL' : 'LAS_UNREACHABLE';
+      throw failure(code, { socket: path, detail: reason(error) });
     }
     const refused = v.safeParse(refusal, answer);
     if (refused.success) throw failure('LAS_REFUSED', { detail: 'it refused' }, new Refused(refused.output));

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { causes, errors, Failure } from '../errors.ts';
+import { causes, type ErrorCode, errors, Failure } from '../errors.ts';
 
 /** Characters of a message. */
 const LONGEST = 8192;
@@ -31,7 +31,7 @@ export function toRefusal(error: unknown): Refusal {
 /** A server's refusal as an error again; its text is shown, never interpreted. */
 export class Refused extends Error {
   override name = 'Refused';
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly hint: string | undefined;
 
   constructor({ refusal: { code, messages, hint } }: Refusal) {
@@ -41,9 +41,13 @@ export class Refused extends Error {
       undefined,
     );
     super(first, cause && { cause });
-    this.code = Object.hasOwn(errors, code) ? code : 'INTERNAL';
+    this.code = isErrorCode(code) ? code : 'INTERNAL';
     this.hint = hint;
   }
+}
+
+function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(errors, code);
 }
 
 /** A line for a terminal, without the control characters that text from outside may hold. */

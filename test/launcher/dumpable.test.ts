@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
+import { readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { formatKeyHash, publicKeyDigest } from '../../src/protocol/key-hash.ts';
+import { run, type Stack, startStack } from '../support/stack.ts';
+import { fixtures, launch, NOBODY, openToOthers, root, start, startImpostor, upload } from './support.ts';
+
+let stack: Stack;
+before(async () => {
+  stack = await startStack();
+  openToOthers(stack);
+});
+after(() => stack?.stop());
+
+const program = join(fixtures, 'dumpable.ts');
+const node = ['--disable-warning=ExperimentalWarning', program];
+
+test('makeNonDumpable() does what it says', () => {
+  const { stdout, stderr } = run(process.execPath, [...node, 'protect'], stack.env);
+  assert.deepEqual({ stdout, stderr }, { stdout: '1 0\n', stderr: '' });
+});
+
+test('the program that was started is as dumpable as any', async () => {
+  const id = await upload(stack, { program: process.execPath, command: node });
+  const { stdout, stderr } = stack.launch(id);
+  assert.deepEqual({ stdout, stderr }, { stdout: '1\n', stderr: '' });
+});
+
+for (const [what, las] of [
+  ['with Evidence', undefined],
+  ['without Evidence', '/nonexistent/las.sock'],
+] as const)
+  test(`when the launcher asks the CAS ${what}, no process of its user can read it any more`, {
+    skip: !root && 'only root can start a process as somebody else, and still look at it',
+  }, async () => {
+    const impostor = await startImpostor();
+    const { publicKey } = new X509Certificate(impostor.certificate);
+    const { child, finished } = launch(stack, 'session/main', {
+      uid: NOBODY,
+      env: {
+        HOME: '/nonexistent',
+        SCONE_CAS_KEY: formatKeyHash(publicKeyDigest(publicKey)),
+        SCONE_CAS_ENCLAVE_PORT: impostor.port,
+        ...(las && { SCONE_LAS_ADDR: las }),
+      },
+    });
+    try {
+      await Promise.race([
+        impostor.asked,
+        finished.then(({ stderr }) => Promise.reject(new Error(`it did not ask: ${stderr}`))),
+      ]);
+      assert.equal(impostor.received().includes('"evidence"'), las === undefined);
+      assert.match(readFileSync(`/proc/${child.pid}/status`, 'utf8'), new RegExp(`^Uid:\t${NOBODY}\t`, 'm'));
+      // proc(5): the files of a process that is not dumpable belong to root.
+      assert.equal(statSync(`/proc/${child.pid}/environ`).uid, 0);
+      const cat = start('/bin/cat', [`/proc/${child.pid}/environ`], {
+        env: stack.env,
+        uid: NOBODY,
+        gid: NOBODY,
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
+      const { status, stdout } = await cat.finished;
+      assert.deepEqual({ status, stdout }, { status: 1, stdout: '' });
+    } finally {
+      child.kill('SIGKILL');
+      await finished;
+      impostor.close();
+    }
+  });
