@@ -50,11 +50,11 @@ test('create prints the hash alone; warnings go to standard error', () => {
 
 test('template variables come from -e, then from the environment where that is asked for', () => {
   const check = (args: string[], env = {}) => scone(['session', 'check', ...args, '-'], valid, env);
-  assert.equal(check(['-e', 'NAME=one']).stdout, 'name: one\nversion: "0.3.10"\n');
-  assert.equal(check(['--use-env'], { NAME: 'two' }).stdout, 'name: two\nversion: "0.3.10"\n');
+  assert.equal(check(['-e', 'NAME=one']).stdout, 'name: "one"\nversion: "0.3.10"\n');
+  assert.equal(check(['--use-env'], { NAME: 'two' }).stdout, 'name: "two"\nversion: "0.3.10"\n');
   assert.equal(
     check(['--use-env', '-e', 'NAME=three'], { NAME: 'two' }).stdout,
-    'name: three\nversion: "0.3.10"\n',
+    'name: "three"\nversion: "0.3.10"\n',
   );
   assert.equal(check([], { NAME: 'two' }).status, 65);
   assert.equal(check(['-e', 'NAME']).status, 64);
@@ -62,7 +62,7 @@ test('template variables come from -e, then from the environment where that is a
 
 test('what was created is read back, and refused where it is there already', () => {
   assert.equal(scone(['session', 'create', '-e', 'NAME=twice', '-'], valid).status, 0);
-  assert.equal(stack.scone('session', 'read', 'twice'), 'name: twice\nversion: "0.3.10"\n');
+  assert.equal(stack.scone('session', 'read', 'twice'), 'name: "twice"\nversion: "0.3.10"\n');
   const again = scone(['session', 'create', '-e', 'NAME=twice', '-'], valid);
   assert.equal(again.status, 73);
   assert.match(again.stderr, /Session already exists, please specify predecessor hash: twice/);

@@ -21,12 +21,12 @@ test('it names a program, and which file is written where, under either spelling
   );
 });
 
-test('references to secrets are parts of its values', () => {
-  const written = 'program: $$SCONE::p$$\ninjection_files: [{from: /x, to: $$SCONE::d$$/x}]';
-  assert.deepEqual(parseLauncherConfiguration(written), {
-    program: '$$SCONE::p$$',
-    files: [{ from: '/x', to: '$$SCONE::d$$/x' }],
-  });
+test('a path that holds a secret is refused', () => {
+  for (const written of [
+    'program: /bin/$$SCONE::p$$',
+    'program: /p\ninjection_files: [{from: /x, to: /$$SCONE::d$$/x}]',
+  ])
+    assert.match(problemsOf(() => parseLauncherConfiguration(written)).join(), /a path holds no secret/);
 });
 
 const refused: [what: string, text: string, problem: RegExp][] = [

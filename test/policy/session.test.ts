@@ -36,7 +36,7 @@ images:
           program: /usr/bin/web
           injection_files:
             - from: /etc/key
-              to: /run/$$SCONE::word$$
+              to: /run/key
 services:
   - name: web
     image_name: registry/web:1
@@ -85,8 +85,7 @@ test('a session that uses everything comes out in its normal form', () => {
           { path: '/etc/key', content: '$$SCONE::key$$' },
           {
             path: '/etc/envcas/config.yaml',
-            content:
-              'program: /usr/bin/web\ninjection_files:\n  - from: /etc/key\n    to: /run/$$SCONE::word$$\n',
+            content: 'program: /usr/bin/web\ninjection_files:\n  - from: /etc/key\n    to: /run/key\n',
           },
         ],
       },
@@ -504,7 +503,11 @@ const launcherRefused: [what: string, content: string[], problem: RegExp][] = [
     /`from: \/y` is none of the injected/,
   ],
   ['a secret not defined', ['program: /p$$SCONE::x$$'], /there is no secret "x"/],
-  ['raw bytes in a path', ['program: /p', 'injected_file: [{from: /etc/x, to: /$$SCONE::b$$}]'], /raw bytes/],
+  [
+    'a secret in a path',
+    ['program: /p', 'injected_file: [{from: /etc/x, to: /$$SCONE::b$$}]'],
+    /holds no secret/,
+  ],
 ];
 for (const [what, content, problem] of launcherRefused)
   test(`config.yaml inside a session is checked: ${what}`, () => {
