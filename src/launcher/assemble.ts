@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
-import { InvalidText } from '../policy/problem.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import type { TypedSecret } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
@@ -65,17 +64,17 @@ export async function assemble(configuration: Configuration, settings: Settings)
   };
 }
 
-/** /etc/envcas/config.yaml where it is a template on this host. Only then is a YAML parser needed here. */
+/** /etc/envcas/config.yaml where it is a file on this host. Only then is a YAML parser needed here. */
 async function ownConfiguration({ files }: Configuration): Promise<NonNullable<Configuration['launcher']>> {
   const { LAUNCHER_CONFIGURATION_PATH: path, parseLauncherConfiguration } = await import(
     '../policy/launcher-configuration.ts'
   );
   if (!files.some((file) => file.path === path)) throw failure('LAUNCHER_CONFIG_MISSING');
+  const content = readTemplate(path).toString();
   try {
-    return parseLauncherConfiguration(readTemplate(path).toString());
+    return parseLauncherConfiguration(content);
   } catch (error) {
-    if (error instanceof InvalidText) throw failure('LAUNCHER_CONFIG_INVALID', { detail: error.message });
-    throw error;
+    throw failure('LAUNCHER_CONFIG_INVALID', { detail: reason(error) });
   }
 }
 
