@@ -12,33 +12,32 @@ const readme = readFileSync(join(root, 'README.md'), 'utf8');
 const has = (program: string) => spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
 
 test('the commands of the README that are typed by hand do what it says', {
-  skip: has('oathtool') ? false : 'oathtool is not installed',
+  skip: has('oathtool') && has('/usr/bin/python3') ? false : 'oathtool or python3 is not installed',
 }, () => {
   executables();
-  const [, byHand] = /```sh\n([\s\S]*?)```/.exec(readme) ?? [];
-  assert.ok(byHand);
+  const [byHand = '', python = ''] = [...readme.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block]) => block);
+  assert.ok(byHand && python);
   const home = mkdtempSync(join(tmpdir(), 'envcas-readme-'));
   try {
     // Ports of its own, so that the test runs beside others; a fresh code, so that both uses are in one step.
     const script = byHand
       .replace('scone up', 'scone up --free-ports')
       .replace('OTP=', 'sleep $((($(date +%s) % 30 > 24) * 6)); OTP=');
-    const { stdout, stderr } = spawnSync(
-      'bash',
-      ['-c', `${script}\nstatus=$?; kill %1; wait; exit $status`],
-      {
-        cwd: root,
-        env: { HOME: home, PATH: process.env.PATH },
-        encoding: 'utf8',
-        stdio: ['ignore', 'pipe', 'pipe'],
-        timeout: 60_000,
-      },
-    );
+    const { stdout, stderr } = spawnSync('bash', ['-c', `${script}\n${python}\nkill %1; wait`], {
+      cwd: root,
+      env: { HOME: home, PATH: process.env.PATH },
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: 60_000,
+    });
     assert.match(stdout, /^CAS localhost at https:\/\/localhost:\d+\/ is trustworthy$/m);
     assert.match(stdout, /^[0-9a-f]{64}$/m);
     const secrets = stdout.match(/^Secret=".{32}"$/gm) ?? [];
     assert.equal(secrets.length, 2, stdout + stderr);
     assert.equal(secrets[0], secrets[1]);
+    const printed =
+      "arguments: ['abc', 'from-the-host', 'deadbeef']\nTRUSTED_ENV: trusted_env\nUNTRUSTED_ENV: hello\n";
+    assert.ok(stdout.endsWith(printed) && readme.includes(printed), stdout);
     assert.match(stderr, /already used within this time-step[\s\S]*Code: OTP_USED, exit status 77/);
   } finally {
     rmSync(home, { recursive: true, force: true });

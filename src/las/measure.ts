@@ -9,6 +9,7 @@ import {
   holdMemoryImage,
   identityKey,
   initialEnvironmentNames,
+  type MemoryImage,
   openExecutable,
   processName,
   startTime,
@@ -84,59 +85,67 @@ async function hashFile(fd: number): Promise<string> {
  * @throws Failure PROCESS_*, EXECUTABLE_TOO_LARGE
  */
 export async function observe(peer: PeerCredentials): Promise<Observation> {
-  const { pid, uid, gid } = peer;
-  const image = looking(pid, () => holdMemoryImage(pid));
-  let executable: number | undefined;
+  const image = looking(peer.pid, () => holdMemoryImage(peer.pid));
   try {
-    const [started, identity] = looking(pid, () => {
-      executable = openExecutable(pid);
-      return [startTime(pid), identityKey(fileIdentity(executable))];
-    });
-    const check = () => {
-      const by = tracer(pid);
-      if (by !== 0) throw failure('PROCESS_TRACED', { pid, tracer: by });
-      const now = openExecutable(pid);
-      try {
-        if (identityKey(fileIdentity(now)) !== identity)
-          throw failure('PROCESS_CHANGED', {
-            pid,
-            detail: 'it runs another executable, or the file was changed',
-          });
-      } finally {
-        closeSync(now);
-      }
-      if (startTime(pid) !== started)
-        throw failure('PROCESS_CHANGED', { pid, detail: 'the pid belongs to another process' });
-      if (!image.isCurrent())
-        throw failure('PROCESS_CHANGED', { pid, detail: 'it has executed something else' });
-    };
-    const bears = (name: string) => {
-      if (processName(pid) !== name) throw failure('CHALLENGE_FAILED', { pid });
-    };
-    looking(pid, () => {
-      if (fileSystemView(pid) !== fileSystemView('self')) throw failure('PROCESS_ELSEWHERE', { pid });
-      const variable = initialEnvironmentNames(pid).find(
-        (name) => loadsCode.test(name) && !harmless.has(name),
-      );
-      if (variable) throw failure('PROCESS_PRELOADED', { pid, variable });
-      check();
-    });
-    const measurement = await measureFile(executable as unknown as number);
-    return {
-      process: { measurement, pid, uid, gid },
-      confirm: (name) =>
-        looking(pid, () => {
-          bears(name);
-          check();
-          bears(name);
-        }),
-      close: image.close,
-    };
+    const executable = looking(peer.pid, () => openExecutable(peer.pid));
+    try {
+      return await observeImage(peer, image, executable);
+    } finally {
+      closeSync(executable);
+    }
   } catch (error) {
     image.close();
     throw error;
+  }
+}
+
+async function observeImage(
+  { pid, uid, gid }: PeerCredentials,
+  image: MemoryImage,
+  executable: number,
+): Promise<Observation> {
+  const identity = identityKey(fileIdentity(executable));
+  const started = looking(pid, () => startTime(pid));
+
+  const check = () => {
+    const changed = (detail: string) => failure('PROCESS_CHANGED', { pid, detail });
+    const by = tracer(pid);
+    if (by !== 0) throw failure('PROCESS_TRACED', { pid, tracer: by });
+    if (executableIdentity(pid) !== identity)
+      throw changed('it runs another executable, or the file was changed');
+    if (startTime(pid) !== started) throw changed('the pid belongs to another process');
+    if (!image.isCurrent()) throw changed('it has executed something else');
+  };
+  const bears = (name: string) => {
+    if (processName(pid) !== name) throw failure('CHALLENGE_FAILED', { pid });
+  };
+
+  looking(pid, () => {
+    if (fileSystemView(pid) !== fileSystemView('self')) throw failure('PROCESS_ELSEWHERE', { pid });
+    const names = initialEnvironmentNames(pid);
+    const variable = names.find((name) => loadsCode.test(name) && !harmless.has(name));
+    if (variable) throw failure('PROCESS_PRELOADED', { pid, variable });
+    check();
+  });
+  return {
+    process: { measurement: await measureFile(executable), pid, uid, gid },
+    confirm: (name) =>
+      looking(pid, () => {
+        bears(name);
+        check();
+        bears(name);
+      }),
+    close: image.close,
+  };
+}
+
+/** Identity of the file that a process runs now. */
+function executableIdentity(pid: number): string {
+  const fd = openExecutable(pid);
+  try {
+    return identityKey(fileIdentity(fd));
   } finally {
-    if (executable !== undefined) closeSync(executable);
+    closeSync(fd);
   }
 }
 

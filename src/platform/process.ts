@@ -76,11 +76,18 @@ export function setOwnProcessName(name: string): void {
   writeFileSync('/proc/self/comm', name);
 }
 
+/** A memory image that a process had; close it when done. */
+export interface MemoryImage {
+  /** Whether the process still has it. */
+  isCurrent(): boolean;
+  close(): void;
+}
+
 /**
  * Holds on to the memory image that a process has now. The kernel binds an open /proc/PID/maps to the image,
  * not to the pid: once the process has called execve or has ended, reading it gives nothing.
  */
-export function holdMemoryImage(pid: number): { isCurrent(): boolean; close(): void } {
+export function holdMemoryImage(pid: number): MemoryImage {
   const fd = openSync(`/proc/${pid}/maps`, 'r');
   const byte = Buffer.alloc(1);
   return {

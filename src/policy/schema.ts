@@ -42,20 +42,17 @@ const withoutNul = v.pipe(
   v.check((value) => !value.includes('\0'), 'a NUL byte cannot be part of an argument or variable'),
 );
 
-const command = v.lazy(
-  (input): v.GenericSchema<unknown, string[]> =>
-    Array.isArray(input)
-      ? (list(withoutNul) as never)
-      : (v.pipe(
-          withoutNul,
-          v.rawTransform(({ dataset, addIssue, NEVER }) => {
-            const words = splitWords(dataset.value);
-            if (words) return words;
-            addIssue({ message: 'a quotation mark is not closed' });
-            return NEVER;
-          }),
-        ) as never),
+const commandLine = v.pipe(
+  withoutNul,
+  v.rawTransform(({ dataset, addIssue, NEVER }) => {
+    const words = splitWords(dataset.value);
+    if (words) return words;
+    addIssue({ message: 'a quotation mark is not closed' });
+    return NEVER;
+  }),
 );
+const commandWords = list(withoutNul);
+const command = v.lazy((input) => (Array.isArray(input) ? commandWords : commandLine));
 
 const variableName = v.pipe(text, v.regex(/^[^=\0]+$/, 'a variable name is not empty and has no = or NUL'));
 
@@ -98,15 +95,12 @@ const service = object({
   one_time_password_shared_secret: v.optional(text),
 });
 
-const injectionFile = v.lazy(
-  (input): v.GenericSchema<unknown, { path: string; content?: string | undefined }> =>
-    typeof input === 'string'
-      ? (v.pipe(
-          absolutePath,
-          v.transform((path) => ({ path })),
-        ) as never)
-      : (object({ path: absolutePath, content: v.optional(text) }) as never),
+const fileWithContent = object({ path: absolutePath, content: v.optional(text) });
+const filePath = v.pipe(
+  absolutePath,
+  v.transform((path): v.InferOutput<typeof fileWithContent> => ({ path })),
 );
+const injectionFile = v.lazy((input) => (typeof input === 'string' ? filePath : fileWithContent));
 
 const image = object({
   name: imageName,

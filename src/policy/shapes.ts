@@ -22,10 +22,7 @@ export const oneOrMany = <Item extends v.GenericSchema>(item: Item) => {
     item,
     v.transform((value) => [value]),
   );
-  return v.lazy(
-    (input): v.GenericSchema<unknown, v.InferOutput<Item>[]> =>
-      Array.isArray(input) ? (many as never) : (one as never),
-  );
+  return v.lazy((input) => (Array.isArray(input) ? many : one));
 };
 
 /** What was found, in general terms: the value itself may be a secret. */
