@@ -18,6 +18,7 @@ const env = { SCONE_CLI_CONFIG: path };
 after(() => rmSync(home, { recursive: true }));
 
 function write(content: string, mode = 0o600) {
+  rmSync(path, { force: true });
   writeFileSync(path, content);
   chmodSync(path, mode);
 }
