@@ -4,15 +4,13 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
-import { executables } from './support/stack.ts';
+import { executables, missing } from './support/stack.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const readme = readFileSync(join(root, 'README.md'), 'utf8');
 
-const has = (program: string) => spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
-
 test('the commands of the README that are typed by hand do what it says', {
-  skip: has('oathtool') && has('/usr/bin/python3') ? false : 'oathtool or python3 is not installed',
+  skip: missing('oathtool', '/usr/bin/python3'),
 }, () => {
   executables();
   const [byHand = '', python = ''] = [...readme.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block]) => block);

@@ -13,6 +13,14 @@ export function executables(): { envcas: string; scone: string } {
   return { envcas: join(dist, 'envcas'), scone: join(dist, 'scone') };
 }
 
+/** For the `skip` of a test that needs other people's programs: which of them this machine lacks, or false. */
+export function missing(...programs: string[]): string | false {
+  const absent = programs.filter(
+    (program) => spawnSync('/bin/sh', ['-c', 'command -v "$0"', program]).status !== 0,
+  );
+  return absent.length > 0 ? `not installed: ${absent.join(', ')}` : false;
+}
+
 export interface Server {
   process: ChildProcess;
   /** What its ready line said. */
