@@ -16,7 +16,7 @@ export const errors = {
   CONFIG_ID_MALFORMED: {
     exit: 78,
     message: 'SCONE_CONFIG_ID is malformed: {detail}',
-    hint: 'Its form is SESSION/SERVICE or SESSION/SERVICE@CODE; names use letters, digits and _ . ~ -.',
+    hint: 'Its form is SESSION/SERVICE or SESSION/SERVICE@CODE: names of letters, digits and _ . ~ -, a code of six digits.',
   },
   ADDRESS_MALFORMED: {
     exit: 78,
@@ -31,7 +31,7 @@ export const errors = {
   CAS_KEY_UNKNOWN: {
     exit: 78,
     message: 'no key is known for the CAS at {address}, so it cannot be told from an impostor',
-    hint: 'Run `scone cas attest {address}`, set SCONE_CAS_KEY, or start the LAS with --cas {address}=KEY.',
+    hint: 'Run `scone cas attest {host}`, set SCONE_CAS_KEY, or start the LAS with --cas {address}=KEY.',
   },
   CAS_KEY_MISMATCH: {
     exit: 76,
@@ -41,7 +41,7 @@ export const errors = {
   CAS_UNREACHABLE: {
     exit: 69,
     message: 'cannot reach the CAS at {address}: {detail}',
-    hint: 'Check SCONE_CAS_ADDR and that the CAS is running.',
+    hint: 'Check SCONE_CAS_ADDR (without it the host is `cas`) and that the CAS is running.',
   },
   CAS_PROTOCOL: {
     exit: 76,
@@ -53,7 +53,12 @@ export const errors = {
     message: 'no attested CAS is known by the name {name}',
     hint: 'Run `scone cas attest ADDRESS` first.',
   },
-  CAS_REFUSED: { exit: 77, message: '{detail}', hint: 'The CAS gave the reason above.' },
+  CAS_BUSY: {
+    exit: 69,
+    http: 503,
+    message: 'the CAS has more to do than it takes on at a time',
+    hint: 'Try again in a few seconds.',
+  },
   CAS_NOT_TRUSTWORTHY: {
     exit: 77,
     message: 'Error during attestation of CAS: {detail}',
@@ -194,7 +199,7 @@ export const errors = {
     exit: 73,
     http: 409,
     message: 'Session already exists, please specify predecessor hash: {session}',
-    hint: 'To replace it, put the hash of its present version under `predecessor`.',
+    hint: 'To replace it, put the hash of its present version (scone session read --hash) under `predecessor`.',
   },
   PREDECESSOR_UNKNOWN: {
     exit: 65,
@@ -302,7 +307,7 @@ export const errors = {
   STATE_UNUSABLE: {
     exit: 74,
     message: '{path}: {detail}',
-    hint: 'Check that the folder exists and belongs to the user who runs this.',
+    hint: 'Check that the folder exists, belongs to the user who runs this, and has room.',
   },
   STATE_SEALED: {
     exit: 74,
@@ -312,7 +317,7 @@ export const errors = {
   ADDRESS_IN_USE: {
     exit: 69,
     message: 'cannot listen on {address}: {detail}',
-    hint: 'Stop the other server, or choose another address (scone up --free-ports).',
+    hint: 'Stop the other server, or choose another address or folder.',
   },
   REQUEST_INVALID: {
     exit: 65,

@@ -16,6 +16,7 @@ const CONNECTIONS = 1024;
 const HANDSHAKE = 10_000;
 const REQUEST_TIMEOUT = 30_000;
 const LAS_PATIENCE = 10_000;
+const MOST_WAITING = 64;
 
 /**
  * The REST interface for people and their tools. Who asks is told by the TLS client certificate, of which
@@ -39,10 +40,6 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
     logger: false,
   });
   app.server.maxConnections = CONNECTIONS;
-  // Before anything of the body is read.
-  app.addHook('onRequest', async (request) => {
-    if (request.url.startsWith('/session')) clientOf(request);
-  });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
 
@@ -56,16 +53,18 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
     reply.code(404).send({ msg: ['there is nothing at this path'] }),
   );
 
-  app.post('/session', async (request, reply) => {
+  // Before anything of the body is read.
+  const onRequest = async (request: FastifyRequest) => void clientOf(request);
+  app.post('/session', { onRequest }, async (request, reply) => {
     const client = clientOf(request);
     const { hash, warnings } = await createSession(cas, textOf(request), client);
     return reply.code(201).send({ hash, warnings });
   });
 
-  app.get<{ Params: { '*': string } }>('/session/*', async (request) => {
+  app.get<{ Params: { '*': string } }>('/session/*', { onRequest }, async (request) => {
     const name = request.params['*'];
     try {
-      return { session: await readSession(cas, name, clientOf(request)) };
+      return await readSession(cas, name, clientOf(request));
     } catch (error) {
       throw outer(`Failed to read session '${name}'`, error);
     }
@@ -73,13 +72,16 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
 
   // One after the other, since the process takes another name for each.
   let ownEvidence: Promise<unknown> = Promise.resolve();
+  let waiting = 0;
   app.get<{ Querystring: { nonce?: string } }>('/v1/attest', async (request) => {
     const { nonce } = request.query;
     if (!nonce || !/^([0-9a-f]{2}){16,64}$/.test(nonce))
       throw failure('REQUEST_INVALID', { detail: 'nonce must be 32 to 128 hexadecimal digits' });
     const channel = Buffer.from(nonce, 'hex');
     const data = reportData({ role: 'cas', channel, casKey: cas.key, configId: '' });
-    const evidence = ownEvidence.then(() => evidenceOf(lasSocket, data));
+    if (waiting >= MOST_WAITING) throw failure('CAS_BUSY');
+    waiting++;
+    const evidence = ownEvidence.then(() => evidenceOf(lasSocket, data)).finally(() => waiting--);
     ownEvidence = evidence.catch(() => {});
     return { evidence: await evidence, version };
   });

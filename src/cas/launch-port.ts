@@ -12,7 +12,11 @@ import { release } from './release.ts';
 
 const HANDSHAKE = 10_000;
 const REQUEST = 15_000;
-const ANSWER = 60_000;
+const ANSWER = 10_000;
+/** Bytes of answers that clients have not taken yet, in all. */
+const ON_THE_WAY = 256 * 1024 * 1024;
+let onTheWay = 0;
+
 const GRACE = 1000;
 const CONNECTIONS = 4096;
 
@@ -52,7 +56,7 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
         server.close(() => resolve());
         setTimeout(() => {
           for (const socket of open) socket.destroy();
-        }, GRACE);
+        }, GRACE).unref();
       }),
   };
 }
@@ -67,7 +71,12 @@ async function serve(cas: Cas, socket: TLSSocket): Promise<void> {
       throw failure('REQUEST_INVALID', { detail: `unexpected value at ${v.getDotPath(request.issues[0])}` });
     try {
       const configuration = await release(cas, request.output, { channel: channelBinding(socket), source });
-      channel.write({ configuration });
+      const size = channel.write({ configuration }, ON_THE_WAY - onTheWay);
+      if (size === undefined) throw failure('CAS_BUSY');
+      onTheWay += size;
+      socket.once('close', () => {
+        onTheWay -= size;
+      });
     } catch (error) {
       const { session, service } = request.output;
       if (error instanceof Failure)
@@ -86,7 +95,7 @@ async function serve(cas: Cas, socket: TLSSocket): Promise<void> {
 }
 
 /** The peer's IPv4 address, or the /64 its IPv6 address is from, since one host commands all of that. */
-export function sourceOf(socket: { remoteAddress?: string | undefined }): string {
+function sourceOf(socket: { remoteAddress?: string | undefined }): string {
   const address = socket.remoteAddress?.replace(/^::ffff:(?=\d+\.)/, '') ?? 'unknown';
   if (!address.includes(':')) return address;
   const [head = '', tail] = address.replace(/%.*/, '').split('::');

@@ -70,14 +70,18 @@ export async function createSession(
 }
 
 /**
- * Text of the newest version.
+ * Text and hash of the newest version.
  * @throws Failure SESSION_NOT_FOUND or ACCESS_DENIED
  */
-export async function readSession(cas: Cas, name: string, identity: string): Promise<string> {
+export async function readSession(
+  cas: Cas,
+  name: string,
+  identity: string,
+): Promise<{ session: string; hash: string }> {
   const active = await activeSession(cas, name);
   if (!active) throw failure('SESSION_NOT_FOUND', { session: name });
   authorize(active, 'read', identity);
-  return active.text;
+  return { session: active.text, hash: active.hash };
 }
 
 /** The newest version of a session, decrypted, or undefined. */

@@ -10,6 +10,7 @@ import { checkKey } from '../protocol/connect.ts';
 import { formatKeyHash, parseKeyHash } from '../protocol/key-hash.ts';
 import { printable } from '../protocol/refusal.ts';
 import { callApi, connectApi } from './client.ts';
+import { readDigest } from './digest.ts';
 
 /** What is expected of a CAS, and what is tolerated. */
 export interface AttestOptions {
@@ -36,8 +37,9 @@ export async function attestCas(
     'the address',
   );
   const measurements = [...(mrenclave ? [mrenclave] : []), ...(options.mrenclave ?? [])].map((text) =>
-    text.toLowerCase(),
+    readDigest(text, 'a measurement'),
   );
+  const platforms = (options.trustedPlatform ?? []).map((text) => readDigest(text, 'a LAS key'));
   checkOptions(measurements, options);
 
   const pinned =
@@ -54,7 +56,7 @@ export async function attestCas(
   const claims = await verifySoftwareEvidence(evidence);
   if (!claims.reportData.equals(reportData({ role: 'cas', channel: nonce, casKey, configId: '' })))
     throw failure('EVIDENCE_INVALID', { detail: 'it was made for another key or nonce' });
-  appraiseCas(claims, measurements, options);
+  appraiseCas(claims, measurements, platforms, options);
 
   remember(env, addressText, address, connection.certificate.toString());
   process.stdout.write(
@@ -71,8 +73,6 @@ export async function attestCas(
 /** Options that weaken the check need each other, so that none is used by accident. */
 function checkOptions(measurements: string[], options: AttestOptions): void {
   const usage = (detail: string) => failure('USAGE', { detail });
-  const wrong = measurements.find((text) => !/^[0-9a-f]{64}$/.test(text));
-  if (wrong !== undefined) throw usage(`a measurement has 64 hexadecimal digits: ${JSON.stringify(wrong)}`);
   if (options.only_for_testingTrustAny && !options.only_for_testingDebug)
     throw usage('--only_for_testing-trust-any is for a CAS in debug mode: it needs --only_for_testing-debug');
   if (options.only_for_testingDebug && !options.only_for_testingIgnoreSigner)
@@ -83,7 +83,12 @@ function checkOptions(measurements: string[], options: AttestOptions): void {
     throw usage('--only_for_testing-ignore-signer needs a measurement, or --only_for_testing-trust-any');
 }
 
-function appraiseCas(claims: Claims, measurements: string[], options: AttestOptions): void {
+function appraiseCas(
+  claims: Claims,
+  measurements: string[],
+  platforms: string[],
+  options: AttestOptions,
+): void {
   const refuse = (detail: string) => failure('CAS_NOT_TRUSTWORTHY', { detail });
   if (claims.debug && !options.only_for_testingDebug)
     throw refuse(
@@ -94,7 +99,7 @@ function appraiseCas(claims: Claims, measurements: string[], options: AttestOpti
     throw refuse(
       `Enclave hash does not match expectation: ${claims.measurement}, expected ${measurements.join(' or ')}`,
     );
-  if (!options.trustedPlatform?.includes(claims.platform))
+  if (!platforms.includes(claims.platform))
     throw refuse(`its LAS key ${claims.platform} is not trusted; name it with --trusted-platform`);
 }
 

@@ -100,6 +100,7 @@ networked(templated(session.command('create')))
 networked(session.command('read'))
   .description('print the text of a session')
   .argument('<name>', 'session name')
+  .option('--hash', 'print the hash of its present version instead, for `predecessor`')
   .action(readSession);
 
 program

@@ -10,6 +10,7 @@ import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts'
 import { defaultPorts, formatAddress, parseAddress } from '../protocol/address.ts';
 import { pinnedKey } from '../protocol/client-state.ts';
 import { formatKeyHash, parseKeyHash } from '../protocol/key-hash.ts';
+import { readDigest } from './digest.ts';
 import { openLog } from './log.ts';
 
 /** Options of `scone cas serve`. */
@@ -34,7 +35,7 @@ export async function runCas(options: CasServeOptions): Promise<void> {
     apiPort: readPort(options.apiPort, '--api-port'),
     enclavePort: readPort(options.enclavePort, '--enclave-port'),
     names: options.name ?? [],
-    trustedPlatforms: (options.trustedPlatform ?? []).map(readPlatform),
+    trustedPlatforms: (options.trustedPlatform ?? []).map((text) => readDigest(text, 'a LAS key')),
     lasSocket: options.las,
     log: openLog(options.logLevel, 'cas'),
   });
@@ -88,8 +89,9 @@ export async function up(options: UpOptions): Promise<void> {
   const key = openLasKey(join(directory, 'las', 'las.key'));
   const casKeys = new Map<string, string>();
   const las = await serveLas({ socket, key, casKeys, log });
+  // Now that no other LAS answers there, what it left behind is of no use.
+  rmSync(environment, { force: true });
   try {
-    rmSync(environment, { force: true });
     const cas = await serveCas({
       directory: join(directory, 'cas'),
       host: '127.0.0.1',
@@ -100,28 +102,31 @@ export async function up(options: UpOptions): Promise<void> {
       lasSocket: socket,
       log,
     });
-    casKeys.set(formatAddress({ host, port: cas.enclavePort }), formatKeyHash(cas.key));
-    const variables = {
-      SCONE_CAS_ADDR: host,
-      SCONE_CAS_API_PORT: cas.apiPort,
-      SCONE_CAS_ENCLAVE_PORT: cas.enclavePort,
-      SCONE_LAS_ADDR: socket,
-    };
-    const lines = Object.entries(variables).map(
-      ([name, value]) => `export ${name}=${shellQuote(String(value))}\n`,
-    );
-    writePrivate(environment, Buffer.from(lines.join('')), 'replace');
-    print(
-      `CAS ready at https://${formatAddress({ host, port: cas.apiPort })}/, launchers at port ${cas.enclavePort}`,
-      `CAS key hash: ${formatKeyHash(cas.key)}`,
-      `LAS ready at ${socket}`,
-      `LAS key (platform): ${key.platform}`,
-      'The LAS is a software root of trust: it proves nothing against the administrator of this machine.',
-      `To use them: . ${shellQuote(environment)}`,
-    );
-    await untilSignal();
-    rmSync(environment, { force: true });
-    await cas.close();
+    try {
+      casKeys.set(formatAddress({ host, port: cas.enclavePort }), formatKeyHash(cas.key));
+      const variables = {
+        SCONE_CAS_ADDR: host,
+        SCONE_CAS_API_PORT: cas.apiPort,
+        SCONE_CAS_ENCLAVE_PORT: cas.enclavePort,
+        SCONE_LAS_ADDR: socket,
+      };
+      const lines = Object.entries(variables).map(
+        ([name, value]) => `export ${name}=${shellQuote(String(value))}\n`,
+      );
+      writePrivate(environment, Buffer.from(lines.join('')), 'replace');
+      print(
+        `CAS ready at https://${formatAddress({ host, port: cas.apiPort })}/, launchers at port ${cas.enclavePort}`,
+        `CAS key hash: ${formatKeyHash(cas.key)}`,
+        `LAS ready at ${socket}`,
+        `LAS key (platform): ${key.platform}`,
+        'The LAS is a software root of trust: it proves nothing against the administrator of this machine.',
+        `To use them: . ${shellQuote(environment)}`,
+      );
+      await untilSignal();
+    } finally {
+      rmSync(environment, { force: true });
+      await cas.close();
+    }
   } finally {
     await las.close();
   }
@@ -152,18 +157,12 @@ function readPort(text: string, option: string): number {
   return Number(text);
 }
 
-function readPlatform(text: string): string {
-  if (!/^[0-9a-fA-F]{64}$/.test(text))
-    throw failure('USAGE', { detail: `a LAS key has 64 hexadecimal digits: ${JSON.stringify(text)}` });
-  return text.toLowerCase();
-}
-
 /** ADDRESS or ADDRESS=KEYHASH; without the hash, the CAS must have been attested by this user. */
 function readCas(text: string): [string, string] {
   const [addressText = '', keyText] = text.split('=', 2);
   const address = parseAddress(addressText, defaultPorts.enclave, '--cas');
   const key = keyText === undefined ? pinnedKey(process.env, address) : parseKeyHash(keyText, '--cas');
-  if (!key) throw failure('CAS_KEY_UNKNOWN', { address: addressText });
+  if (!key) throw failure('CAS_KEY_UNKNOWN', { address: addressText, host: address.host });
   return [formatAddress(address), formatKeyHash(key)];
 }
 

@@ -14,6 +14,8 @@ export interface TemplateOptions {
   useEnv?: boolean;
 }
 
+const sessionHash = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
+
 /** `scone session check FILE`: prints the session with its template variables filled in. */
 export async function checkSession(file: string, options: TemplateOptions): Promise<void> {
   process.stdout.write(loadSession(file, options));
@@ -29,17 +31,19 @@ export async function createSession(
   const { hash } = await callApi(
     connection,
     { method: 'POST', path: '/session', body: text },
-    v.object({ hash: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)) }),
+    v.object({ hash: sessionHash }),
   );
   process.stdout.write(`${hash}\n`);
 }
 
-/** `scone session read NAME`: prints the text of the newest version. */
-export async function readSession(name: string, options: { cas?: string }): Promise<void> {
+/** `scone session read NAME`: prints the text of the newest version, or its hash. */
+export async function readSession(name: string, options: { cas?: string; hash?: boolean }): Promise<void> {
   const connection = await connectAsUser(process.env, options.cas);
   const path = `/session/${name.split('/').map(encodeURIComponent).join('/')}`;
-  const { session } = await callApi(connection, { method: 'GET', path }, v.object({ session: v.string() }));
-  process.stdout.write(session.endsWith('\n') ? session : `${session}\n`);
+  const answer = v.object({ session: v.string(), hash: sessionHash });
+  const { session, hash } = await callApi(connection, { method: 'GET', path }, answer);
+  const printed = options.hash ? hash : session;
+  process.stdout.write(printed.endsWith('\n') ? printed : `${printed}\n`);
 }
 
 /** Reads a session file, fills in its template variables and checks it; warnings go to standard error. */

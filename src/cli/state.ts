@@ -2,12 +2,15 @@ import { generateKeyPairSync } from 'node:crypto';
 import { failure } from '../errors.ts';
 import { type Address, defaultPorts, parseAddress } from '../protocol/address.ts';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
-import { type ClientState, chainKey, readClientState, updateClientState } from '../protocol/client-state.ts';
+import {
+  type ClientState,
+  chainKey,
+  PINNED_BY_ATTEST,
+  readClientState,
+  updateClientState,
+} from '../protocol/client-state.ts';
 import { type CasConnection, checkKey } from '../protocol/connect.ts';
 import { connectApi } from './client.ts';
-
-/** Who says which key a CAS must have. */
-const PINNED = 'by `scone cas attest`';
 
 /** Nobody checks the validity of a client certificate, only its key; RFC 5280 §4.1.2.5 calls this no expiry. */
 const NEVER = new Date('9999-12-31T23:59:59Z');
@@ -68,6 +71,6 @@ export async function connectAsUser(
 ): Promise<CasConnection> {
   const cas = knownCas(env, name);
   const connection = await connectApi(cas.address, await openClientIdentity(env));
-  checkKey(connection, cas.key, PINNED);
+  checkKey(connection, cas.key, PINNED_BY_ATTEST);
   return connection;
 }

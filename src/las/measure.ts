@@ -52,20 +52,24 @@ const LARGEST_EXECUTABLE = 1n << 30n;
 const HASHING = 20_000;
 
 /** SHA-256 of an open file, remembered by what identifies an unchanged file. */
-function measureFile(fd: number): Promise<string> {
+async function measureFile(pid: number, fd: number): Promise<string> {
   const identity = fileIdentity(fd);
-  const key = identityKey(identity);
-  const known = measurements.get(key);
-  if (known) return known;
   if (identity.size > LARGEST_EXECUTABLE)
     throw failure('EXECUTABLE_TOO_LARGE', { size: Number(identity.size), limit: Number(LARGEST_EXECUTABLE) });
-  const hashing = hashFile(fd);
-  if (BigInt(Date.now()) * 1_000_000n - identity.changed > SETTLED) {
-    if (measurements.size >= CACHED_FILES) measurements.delete(measurements.keys().next().value ?? '');
-    measurements.set(key, hashing);
-    hashing.catch(() => measurements.delete(key));
+  const key = identityKey(identity);
+  const settled = BigInt(Date.now()) * 1_000_000n - identity.changed > SETTLED;
+  const hashing = measurements.get(key) ?? hashFile(fd);
+  if (settled) {
+    measurements.delete(key);
+    measurements.set(key, hashing); // The last one used is the last one to go.
+    if (measurements.size > CACHED_FILES) measurements.delete(measurements.keys().next().value ?? '');
   }
-  return hashing;
+  try {
+    return await hashing;
+  } catch (error) {
+    measurements.delete(key);
+    throw failure('PROCESS_UNREADABLE', { pid, detail: `its executable: ${reason(error)}` });
+  }
 }
 
 async function hashFile(fd: number): Promise<string> {
@@ -128,7 +132,7 @@ async function observeImage(
     check();
   });
   return {
-    process: { measurement: await measureFile(executable), pid, uid, gid },
+    process: { measurement: await measureFile(pid, executable), pid, uid, gid },
     confirm: (name) =>
       looking(pid, () => {
         bears(name);

@@ -20,7 +20,8 @@ async function launch(settings: Settings): Promise<never> {
   try {
     return start(plan);
   } catch (error) {
-    undo();
+    const failed = undo();
+    if (failed !== undefined && error instanceof Error) error.cause = failed;
     throw error;
   }
 }

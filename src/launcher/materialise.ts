@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import {
+  chmodSync,
   chownSync,
   closeSync,
   fchmodSync,
@@ -21,20 +22,27 @@ import type { Launch } from './assemble.ts';
  * folder, with mode 0600, and takes its place by rename, so nobody ever sees a part of one. A symbolic link in
  * its place is replaced, not followed.
  *
- * @returns puts everything back as it was, for a launch that fails later
+ * @returns puts back what was there before, for a launch that fails later; gives the first error of doing so
  * @throws Failure TARGET_UNWRITABLE
  */
-export function materialise(files: Launch['files']): () => void {
+export function materialise(files: Launch['files']): () => unknown {
   const undo: (() => void)[] = [];
   const putBack = () => {
-    for (const step of undo.splice(0).reverse()) step();
+    const errors: unknown[] = [];
+    for (const step of undo.splice(0).reverse())
+      try {
+        step();
+      } catch (error) {
+        errors.push(error);
+      }
+    return errors[0];
   };
   let at = '';
   try {
     const renames = files.map(({ to, content }) => {
       at = to;
       const restore = remember(to);
-      const temporary = writeBeside(to, content, 0o600);
+      const temporary = writeBeside(to, content);
       undo.push(() => rmSync(temporary, { force: true }));
       return { temporary, to, restore };
     });
@@ -44,19 +52,18 @@ export function materialise(files: Launch['files']): () => void {
       undo.push(restore);
     }
   } catch (error) {
-    putBack();
-    throw failure('TARGET_UNWRITABLE', { path: at, detail: reason(error) });
+    throw failure('TARGET_UNWRITABLE', { path: at, detail: reason(error) }, putBack());
   }
   return putBack;
 }
 
-/** Writes a file in the folder of another, under a name of its own. */
-function writeBeside(path: string, content: Buffer, mode: number): string {
+/** Writes a file with mode 0600 in the folder of another, under a name of its own. */
+function writeBeside(path: string, content: Buffer): string {
   const temporary = join(dirname(path), `.envcas-${randomBytes(8).toString('hex')}`);
   const fd = openSync(temporary, 'wx', 0o600);
   try {
     writeFileSync(fd, content);
-    fchmodSync(fd, mode);
+    fchmodSync(fd, 0o600);
   } catch (error) {
     rmSync(temporary, { force: true });
     throw error;
@@ -82,8 +89,9 @@ function remember(path: string): () => void {
   if (user !== 0 && user !== before.uid) throw new Error('a file of another user is there');
   const content = readFileSync(path);
   return () => {
-    const temporary = writeBeside(path, content, before.mode & 0o7777);
+    const temporary = writeBeside(path, content);
     if (user === 0) chownSync(temporary, before.uid, before.gid);
+    chmodSync(temporary, before.mode & 0o7777);
     renameSync(temporary, path);
   };
 }

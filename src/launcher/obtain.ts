@@ -4,7 +4,7 @@ import { failure, reason } from '../errors.ts';
 import { makeNonDumpable } from '../platform/libc.ts';
 import { formatConfigId } from '../policy/names.ts';
 import { formatAddress } from '../protocol/address.ts';
-import { pinnedKey } from '../protocol/client-state.ts';
+import { PINNED_BY_ATTEST, pinnedKey } from '../protocol/client-state.ts';
 import { checkKey, connectCas } from '../protocol/connect.ts';
 import { frames, MalformedFrame } from '../protocol/frame.ts';
 import { parseKeyHash } from '../protocol/key-hash.ts';
@@ -44,7 +44,7 @@ export async function obtain(settings: Settings): Promise<Configuration> {
       error,
     })),
   ]);
-  const { key, source } = expectedKey(settings, 'error' in las ? undefined : las);
+  const { key, source } = expectedKey(settings, las);
   checkKey(cas, key, source);
 
   let evidence: string | undefined;
@@ -83,12 +83,15 @@ export async function obtain(settings: Settings): Promise<Configuration> {
 }
 
 /** The key that the CAS must have, and who says so. There is no trust on first use. */
-function expectedKey({ cas, casKey, hostEnvironment }: Settings, las: LasConnection | undefined) {
+function expectedKey({ cas, casKey, hostEnvironment }: Settings, las: LasConnection | { error: unknown }) {
   if (casKey) return { key: casKey, source: 'by SCONE_CAS_KEY' };
-  if (las?.casKey) return { key: parseKeyHash(las.casKey, "the LAS's answer"), source: 'by the LAS' };
+  // Told along, but what decides is that no key is known: not every launch needs a LAS.
+  const aside = 'error' in las ? new Error(reason(las.error)) : undefined;
+  if ('casKey' in las && las.casKey)
+    return { key: parseKeyHash(las.casKey, "the LAS's answer"), source: 'by the LAS' };
   const key = pinnedKey(hostEnvironment, cas);
-  if (!key) throw failure('CAS_KEY_UNKNOWN', { address: formatAddress(cas) });
-  return { key, source: 'by `scone cas attest`' };
+  if (!key) throw failure('CAS_KEY_UNKNOWN', { address: formatAddress(cas), host: cas.host }, aside);
+  return { key, source: PINNED_BY_ATTEST };
 }
 
 function launchRefused(refused: Refused, without: unknown): Error {

@@ -29,7 +29,7 @@ export function readSettings(env: NodeJS.ProcessEnv, hostArguments: readonly str
 }
 
 /** Enclave port of the CAS; its host is `cas` unless told otherwise. */
-export function casAddress(env: NodeJS.ProcessEnv): Address {
+function casAddress(env: NodeJS.ProcessEnv): Address {
   const port = portSetting(env, 'SCONE_CAS_ENCLAVE_PORT', defaultPorts.enclave);
   return parseAddress(env.SCONE_CAS_ADDR || 'cas', port, 'SCONE_CAS_ADDR');
 }

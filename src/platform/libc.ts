@@ -23,6 +23,7 @@ function libc(): Libc {
 }
 
 const LOCK_EX = 2;
+const LOCK_NB = 4;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const PR_SET_DUMPABLE = 4;
@@ -72,9 +73,18 @@ export function forbidCoreDumps(): void {
   if (libc().setrlimit(RLIMIT_CORE, oneByte) !== 0) throw new Error('setrlimit(RLIMIT_CORE) failed');
 }
 
-/** Waits for and takes the exclusive lock on an open file; closing it gives the lock back (flock(2)). */
-export function lockFile(fd: number): void {
-  if (libc().flock(fd, LOCK_EX) !== 0) throw new Error('flock failed');
+/**
+ * Takes the exclusive lock on an open file, waiting so many milliseconds for it at most; closing the file gives
+ * it back (flock(2)).
+ * @returns whether it was had
+ */
+export function lockFile(fd: number, patience: number): boolean {
+  const { flock } = libc();
+  for (let waited = 0; flock(fd, LOCK_EX | LOCK_NB) !== 0; waited += 10) {
+    if (waited >= patience) return false;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+  }
+  return true;
 }
 
 /**

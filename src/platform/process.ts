@@ -9,6 +9,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { failure } from '../errors.ts';
 
 /** What tells one content of a file from another without reading it (stat(2)); times in nanoseconds. */
 export interface FileIdentity {
@@ -42,9 +43,15 @@ export function startTime(pid: number): bigint {
   return BigInt(fields[19] ?? '0');
 }
 
+/** A launcher has about ten. */
+const MOST_THREADS = 256;
+
 /** Pid of a process that traces any thread of this one, or 0 (proc_pid_status(5), TracerPid). */
 export function tracer(pid: number): number {
-  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+  const threads = readdirSync(`/proc/${pid}/task`);
+  if (threads.length > MOST_THREADS)
+    throw failure('PROCESS_UNREADABLE', { pid, detail: `it has more than ${MOST_THREADS} threads` });
+  for (const thread of threads) {
     let status: string;
     try {
       status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'latin1');

@@ -3,22 +3,21 @@ import { parseSharedSecret } from '../secrets/one-time-password.ts';
 import { type Part, parseTemplate, type Reference, TemplateError } from '../secrets/substitute.ts';
 import { hostVariable, parseHostArguments } from './host.ts';
 import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from './launcher-configuration.ts';
-import { InvalidText, type Path, type Problem } from './problem.ts';
+import { InvalidText, MOST_PROBLEMS, type Path, type Problem } from './problem.ts';
 import type * as schema from './schema.ts';
 import { admittedMeasurements, oneTimePasswordReference } from './service.ts';
 import type { YamlText } from './yaml.ts';
 
-/** More are of no use to a reader, and each takes a search for its place. */
-export const MOST_PROBLEMS = 100;
-
 /** What the schema of single values cannot see: references, duplicates, combinations. */
-export function check(session: schema.Session, yaml: YamlText): Problem[] {
-  const problems: Problem[] = [];
-  const report = (path: Path, message: string, severity: Problem['severity']) => {
-    if (problems.length < MOST_PROBLEMS) problems.push(yaml.problem(path, message, severity));
+export function check(session: schema.Session, yaml: YamlText): { errors: Problem[]; warnings: Problem[] } {
+  const errors: Problem[] = [];
+  const warnings: Problem[] = [];
+  const error = (path: Path, message: string) => {
+    if (errors.length < MOST_PROBLEMS) errors.push(yaml.problem(path, message));
   };
-  const error = (path: Path, message: string) => report(path, message, 'error');
-  const warn = (path: Path, message: string) => report(path, message, 'warning');
+  const warn = (path: Path, message: string) => {
+    if (warnings.length < MOST_PROBLEMS) warnings.push(yaml.problem(path, message, 'warning'));
+  };
   const { attestation } = session.security;
 
   const unique = (list: readonly { name: string }[], key: string) => {
@@ -160,7 +159,7 @@ export function check(session: schema.Session, yaml: YamlText): Problem[] {
     if (attestation.mode === 'none' && oneTimePasswordReference(session, service) === undefined)
       warn(
         at('name'),
-        'attestation mode is none and no second factor is asked for: whoever reaches the CAS gets the secrets of this service',
+        'attestation mode is none and no second factor is asked for: whoever reaches the CAS can start this service, and is given what it is given',
       );
   });
   if (attestation.ignore_advisories.includes('*') && !attestation.tolerate.includes('debug-mode'))
@@ -168,5 +167,5 @@ export function check(session: schema.Session, yaml: YamlText): Problem[] {
       ['security', 'attestation', 'ignore_advisories'],
       '"*" ignores every advisory, those to come included, also for launchers that are not in debug mode',
     );
-  return problems;
+  return { errors, warnings };
 }

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { InvalidText } from './problem.ts';
 import { list, object, text } from './shapes.ts';
-import { readYaml } from './yaml.ts';
+import { invalid, readYaml } from './yaml.ts';
 
 /** Where a policy injects the launcher's own configuration. */
 export const LAUNCHER_CONFIGURATION_PATH = '/etc/envcas/config.yaml';
@@ -35,15 +35,7 @@ export interface LauncherConfiguration {
 export function parseLauncherConfiguration(content: string): LauncherConfiguration {
   const yaml = readYaml(content);
   const result = v.safeParse(shape, yaml.value);
-  if (!result.success)
-    throw new InvalidText(
-      result.issues.map((issue) =>
-        yaml.problem(
-          (issue.path ?? []).map(({ key }) => key as string | number),
-          issue.message,
-        ),
-      ),
-    );
+  if (!result.success) throw invalid(yaml, result.issues);
   const { program, injection_files = [], injected_file = [] } = result.output;
   const files = [...injection_files, ...injected_file];
   const seen = new Set<string>();

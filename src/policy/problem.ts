@@ -17,6 +17,9 @@ export function formatProblem(problem: Problem, file: string): string {
   return `${file}:${problem.line}:${problem.column}: ${problem.severity}: ${path}${problem.message}`;
 }
 
+/** More are of no use to a reader. */
+export const MOST_PROBLEMS = 100;
+
 /** A text that could not be accepted, with everything that is wrong in it. */
 export class InvalidText extends Error {
   override name = 'InvalidText';

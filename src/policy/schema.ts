@@ -112,7 +112,10 @@ const image = object({
 const largestSecret = 1024 * 1024;
 
 const secret = object({
-  name,
+  name: v.pipe(
+    name,
+    v.check((text) => !text.endsWith('.hex'), 'a name that ends in .hex cannot be told from a format'),
+  ),
   kind: oneOf('ascii', 'binary'),
   size: v.optional(integer(1, largestSecret)),
   value: v.optional(text),

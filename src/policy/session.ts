@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import * as v from 'valibot';
-import { check, MOST_PROBLEMS } from './check.ts';
+import { check } from './check.ts';
 import { InvalidText, type Problem } from './problem.ts';
 import * as schema from './schema.ts';
 import type { Variables } from './template.ts';
-import { readYaml } from './yaml.ts';
+import { invalid, readYaml } from './yaml.ts';
 
 export type { Image, SecretDefinition, Service, Session } from './schema.ts';
 
@@ -27,18 +27,11 @@ export function parseSession(text: string, variables?: Variables): ParsedSession
   const yaml = readYaml(text, variables);
   if (yaml.value === null) throw new InvalidText([yaml.problem([], 'the session is empty')]);
   const result = v.safeParse(schema.session, yaml.value);
-  if (!result.success)
-    throw new InvalidText(
-      result.issues.slice(0, MOST_PROBLEMS).map((issue) => {
-        const path = (issue.path ?? []).map(({ key }) => key as string | number);
-        return yaml.problem(path, issue.message);
-      }),
-    );
+  if (!result.success) throw invalid(yaml, result.issues);
   const session = result.output;
-  const problems = check(session, yaml);
-  if (problems.some(({ severity }) => severity === 'error'))
-    throw new InvalidText(problems.filter(({ severity }) => severity === 'error'));
-  return { session, text: yaml.text, warnings: problems };
+  const { errors, warnings } = check(session, yaml);
+  if (errors.length > 0) throw new InvalidText(errors);
+  return { session, text: yaml.text, warnings };
 }
 
 /**

@@ -39,7 +39,7 @@ export function expandTemplate(
 
     const value = fill(node.value, variables);
     if (value === node.value) return;
-    const isNull = value === '~' && node.type === Scalar.PLAIN;
+    const isNull = value === '~' && node.type === Scalar.PLAIN && !node.tag;
     Object.assign(node, { value: isNull ? null : value, source: undefined });
     pieces.push(text.slice(copied, start), isNull ? '~' : JSON.stringify(value), isBlock ? '\n' : '');
     copied = end;

@@ -1,5 +1,6 @@
+import type * as v from 'valibot';
 import { isAlias, isMap, isPair, isScalar, isSeq, type Node, parseDocument } from 'yaml';
-import { formatPath, InvalidText, type Path, type Problem } from './problem.ts';
+import { formatPath, InvalidText, MOST_PROBLEMS, type Path, type Problem } from './problem.ts';
 import { expandTemplate, type Variables } from './template.ts';
 
 /** A plain value of a YAML text, in which every scalar but null is the text that the user wrote. */
@@ -14,8 +15,8 @@ export interface YamlText {
   problem(path: Path, message: string, severity?: Problem['severity']): Problem;
 }
 
-/** What a text may cost: its characters, values (aliases count each time they are used) and nesting. */
-export const limits = { characters: 8 * 1024 * 1024, values: 100_000, depth: 64 } as const;
+/** What a text may cost: characters, values (what aliases stand for counts each time) and nesting. */
+export const limits = { characters: 4 * 1024 * 1024, values: 100_000, depth: 64 } as const;
 
 /**
  * Parses one YAML 1.2 document.
@@ -34,9 +35,11 @@ export function readYaml(text: string, variables?: Variables): YamlText {
     // Checked below: the library compares every key with every other.
     uniqueKeys: false,
   });
+  let starts: number[] | undefined;
   const problemAt = (offset: number, path: Path, message: string, severity?: Problem['severity']) => {
-    const before = text.slice(0, offset).split('\n');
-    return problemOf(before.length, (before.at(-1)?.length ?? 0) + 1, path, message, severity);
+    starts ??= [0, ...[...text.matchAll(/\n/g)].map(({ index }) => index + 1)];
+    const line = starts.findLastIndex((start) => start <= offset);
+    return problemOf(line + 1, offset - (starts[line] ?? 0) + 1, path, message, severity);
   };
   // After the first one, places are guesses.
   const [syntaxError] = document.errors;
@@ -47,12 +50,14 @@ export function readYaml(text: string, variables?: Variables): YamlText {
   const expanded =
     variables === undefined
       ? text
-      : expandTemplate(document, text, variables, (offset, path, name) =>
-          problems.push(problemAt(offset, path, `Value for variable $${name} is missing`)),
-        );
+      : expandTemplate(document, text, variables, (offset, path, name) => {
+          if (problems.length < MOST_PROBLEMS)
+            problems.push(problemAt(offset, path, `Value for variable $${name} is missing`));
+        });
   if (problems.length > 0) throw new InvalidText(problems);
 
   let values = 0;
+  let characters = 0;
   const anchors = new Map<string, Node>();
   const targets = new Map<Node, Node>();
   const visited = new Set<Node>();
@@ -73,7 +78,10 @@ export function readYaml(text: string, variables?: Variables): YamlText {
     if (node) visited.add(node);
     if (isScalar(node)) {
       if (node.value === null) return null;
-      return typeof node.value === 'string' ? node.value : (node.source ?? String(node.value));
+      const scalar = typeof node.value === 'string' ? node.value : (node.source ?? String(node.value));
+      characters += scalar.length;
+      if (characters > limits.characters) fail(`more than ${limits.characters} characters, aliases included`);
+      return scalar;
     }
     if (isSeq(node))
       return node.items.map((item, index) => toValue(item as Node, [...path, index], depth + 1));
@@ -102,6 +110,18 @@ export function readYaml(text: string, variables?: Variables): YamlText {
   };
 }
 
+/** The error for a value that does not have the shape a schema asks for. */
+export function invalid(yaml: YamlText, issues: readonly v.BaseIssue<unknown>[]): InvalidText {
+  return new InvalidText(
+    issues.slice(0, MOST_PROBLEMS).map((issue) =>
+      yaml.problem(
+        (issue.path ?? []).map(({ key }) => key as string | number),
+        issue.message,
+      ),
+    ),
+  );
+}
+
 /** What the parser says, less what it quotes of the text, which may be a secret. */
 function withoutQuotes(message: string): string {
   return message.replace(/\s+/g, ' ').replace(/: ".*$|"[^"]*"/g, '');
@@ -119,10 +139,10 @@ function offsetOf(root: Node | null, path: Path): number {
       node = pair.value;
     } else if (isSeq(node)) {
       node = node.items[Number(step)];
+      offset = (node as Node | null)?.range?.[0] ?? offset;
     } else break;
     const own = (node as Node | null)?.range;
-    if (own && own[1] > own[0] && !isMap(node) && !isSeq(node)) offset = own[0];
-    else if (own && isSeq(node)) offset = own[0];
+    if (own && own[1] > own[0] && !isMap(node)) offset = own[0];
   }
   return offset;
 }

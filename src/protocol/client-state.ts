@@ -3,11 +3,14 @@ import { closeSync, openSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
-import { failure } from '../errors.ts';
+import { failure, reason } from '../errors.ts';
 import { lockFile } from '../platform/libc.ts';
 import { makePrivateDirectory, readPrivate, writePrivate } from '../platform/private-file.ts';
 import { type Address, formatAddress } from './address.ts';
 import { publicKeyDigest } from './key-hash.ts';
+
+/** Who says which key a CAS must have, where it is from this state. */
+export const PINNED_BY_ATTEST = 'by `scone cas attest`';
 
 /** What `scone` remembers for its user: who the user is, and which CASes were attested. */
 const clientState = v.looseObject({
@@ -54,6 +57,9 @@ export function readClientState(env: NodeJS.ProcessEnv): ClientState {
   });
 }
 
+/** Milliseconds; a change takes a few. */
+const LOCK_PATIENCE = 5_000;
+
 /** Changes the state; of two processes that do so at once, neither undoes what the other did. */
 export function updateClientState(
   env: NodeJS.ProcessEnv,
@@ -61,9 +67,16 @@ export function updateClientState(
 ): ClientState {
   const path = clientStatePath(env);
   makePrivateDirectory(dirname(path));
-  const lock = openSync(`${path}.lock`, 'a', 0o600);
+  const lockPath = `${path}.lock`;
+  let lock: number;
   try {
-    lockFile(lock);
+    lock = openSync(lockPath, 'a', 0o600);
+  } catch (error) {
+    throw failure('STATE_UNUSABLE', { path: lockPath, detail: reason(error) });
+  }
+  try {
+    if (!lockFile(lock, LOCK_PATIENCE))
+      throw failure('STATE_UNUSABLE', { path: lockPath, detail: 'another process holds it' });
     const state = change(readClientState(env));
     writePrivate(path, Buffer.from(`${JSON.stringify(state, null, 2)}\n`), 'replace');
     return state;

@@ -7,7 +7,8 @@ import type { Duplex } from 'node:stream';
 export interface Frames {
   /** The next message, as parsed JSON that no schema has checked yet. Rejects at the limit, the deadline or the end. */
   read(deadline: number): Promise<unknown>;
-  write(message: unknown): void;
+  /** Sends a message and gives its size in bytes, or sends none that is larger than `most`. */
+  write(message: unknown, most?: number): number | undefined;
 }
 
 /** Why a message could not be read; the text is fit for a user. */
@@ -86,11 +87,13 @@ export function frames(stream: Duplex, limit: number): Frames {
         clearTimeout(timer);
       }
     },
-    write(message) {
+    write(message, most = Number.POSITIVE_INFINITY) {
       const body = Buffer.from(JSON.stringify(message));
+      if (body.length > most) return undefined;
       const head = Buffer.alloc(4);
       head.writeUInt32BE(body.length);
       stream.write(Buffer.concat([head, body]));
+      return body.length;
     },
   };
 }

@@ -52,5 +52,7 @@ function isErrorCode(code: string): code is ErrorCode {
 
 /** A line for a terminal, without the control characters that text from outside may hold. */
 export function printable(text: string): string {
-  return text.replaceAll('\n', '; ').replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]/g, '\ufffd');
+  return text
+    .replaceAll('\n', '; ')
+    .replace(/[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, '\ufffd');
 }

@@ -69,7 +69,7 @@ describe('the REST interface', { skip: missing('curl', 'openssl') }, () => {
     assert.match(body.hash ?? '', /^[0-9a-f]{64}$/);
     assert.deepEqual(await curl('/session/plain', ...identity('alice')), {
       status: 200,
-      body: { session: text },
+      body: { session: text, hash: body.hash },
     });
   });
 

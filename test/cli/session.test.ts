@@ -61,7 +61,9 @@ test('template variables come from -e, then from the environment where that is a
 });
 
 test('what was created is read back, and refused where it is there already', () => {
-  assert.equal(scone(['session', 'create', '-e', 'NAME=twice', '-'], valid).status, 0);
+  const created = scone(['session', 'create', '-e', 'NAME=twice', '-'], valid);
+  assert.equal(created.status, 0);
+  assert.equal(stack.scone('session', 'read', '--hash', 'twice'), created.stdout);
   assert.equal(stack.scone('session', 'read', 'twice'), 'name: "twice"\nversion: "0.3.10"\n');
   const again = scone(['session', 'create', '-e', 'NAME=twice', '-'], valid);
   assert.equal(again.status, 73);

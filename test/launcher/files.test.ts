@@ -17,6 +17,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { materialise } from '../../src/launcher/materialise.ts';
 import { run, type Stack, startStack } from '../support/stack.ts';
 import {
   assertEmpty,
@@ -569,6 +570,20 @@ describe('what a secret contains is never looked at again', () => {
         .join(''),
     );
   });
+});
+
+test('what cannot be put back keeps nothing else from being put back', () => {
+  const directory = folder(stack);
+  const other = join(directory, 'other');
+  mkdirSync(other);
+  const undo = materialise([
+    { to: join(directory, 'first'), content: Buffer.from('secret') },
+    { to: join(other, 'second'), content: Buffer.from('secret') },
+  ]);
+  rmSync(other, { recursive: true });
+  writeFileSync(other, 'in the way');
+  assert.match(String(undo()), /ENOTDIR/);
+  assert.deepEqual(readdirSync(directory), ['other']);
 });
 
 describe('an injection file given by path only', () => {

@@ -517,6 +517,20 @@ for (const [what, content, problem] of launcherRefused)
     assert.match(found, /^9:\d+ images\[0\]\.injection_files\[1\]\.content: /);
   });
 
+test('errors are told however many warnings there are', () => {
+  const warned = Array.from({ length: 150 }, (_, index) => `{name: s${index}}`);
+  const text = `{name: s, version: "0.3", security: {attestation: {mode: none}}, services: [${warned}, {name: t, image_name: none}]}`;
+  assert.match(problemsOf(() => parseSession(text)).join(), /there is no image "none"/);
+});
+
+test('a key that is missing in a later entry of a list is placed there', () => {
+  const text = 'name: s\nversion: "0.3"\nservices:\n  - name: a\n    pwd: /\n  - pwd: /\n';
+  assert.match(
+    problemsOf(() => parseSession(text)).join(),
+    /^6:5 services\[1\]\.name: the key "name" is missing/,
+  );
+});
+
 test('an explicit binary secret with fewer than 16 bytes is refused for one-time passwords', () => {
   assert.throws(
     () =>

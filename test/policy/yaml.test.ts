@@ -79,7 +79,7 @@ test('what is too deep, too large or multiplies itself is refused', { timeout: 3
     problemsOf(() => readYaml(nested(limits.depth + 2)))[0] ?? '',
     /nested deeper than 64 levels$/,
   );
-  assert.match(problemsOf(() => readYaml('x'.repeat(limits.characters + 1)))[0] ?? '', /longer than 8388608/);
+  assert.match(problemsOf(() => readYaml('x'.repeat(limits.characters + 1)))[0] ?? '', /longer than 4194304/);
   const bomb = 'abcdefgh'
     .split('')
     .map((name, index, all) => `${name}: &${name} [${Array(10).fill(index ? `*${all[index - 1]}` : 'x')}]`);
@@ -92,6 +92,11 @@ test('what is too deep, too large or multiplies itself is refused', { timeout: 3
 
 test('many aliases take no longer than they are many', { timeout: 30_000 }, () => {
   readYaml(`a: &a 1\nb: [${'*a, '.repeat(40_000)}]`);
+});
+
+test('what aliases stand for counts each time, in characters too', () => {
+  const text = `a: &a ${'x'.repeat(1_000_000)}\nb: [*a, *a, *a, *a]`;
+  assert.match(problemsOf(() => readYaml(text)).join(), /more than 4194304 characters, aliases included/);
 });
 
 test('a long text of one value is read', () => {
