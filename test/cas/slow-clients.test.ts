@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { after, before, test } from 'node:test';
+import { connect, type TLSSocket } from 'node:tls';
+import { LAUNCH_PROTOCOL } from '../../src/protocol/launch.ts';
+import { type Stack, startStack } from '../support/stack.ts';
+
+let stack: Stack;
+before(async () => {
+  stack = await startStack();
+});
+after(() => stack.stop());
+
+/** Asks for a service, and reads nothing of the answer. */
+async function askAndStall(session: string): Promise<TLSSocket> {
+  const port = Number(stack.env.SCONE_CAS_ENCLAVE_PORT);
+  const socket = connect({ port, rejectUnauthorized: false, ALPNProtocols: [LAUNCH_PROTOCOL] });
+  socket.on('error', () => {});
+  await once(socket, 'secureConnect');
+  socket.pause();
+  const body = Buffer.from(JSON.stringify({ session, service: 's' }));
+  const length = Buffer.alloc(4);
+  length.writeUInt32BE(body.length);
+  socket.write(Buffer.concat([length, body]));
+  return socket;
+}
+
+test('clients that take no answers make the CAS say that it is busy, and it recovers when they are gone', async () => {
+  stack.create(`name: large
+version: "0.3.10"
+security: {attestation: {mode: none}}
+services: [{name: s, image_name: i, command: envcas}]
+images:
+  - name: i
+    injection_files:
+      - {path: /etc/envcas/config.yaml, content: "program: /bin/true\\ninjection_files: [{from: /f, to: ${stack.files}/f}]"}
+      - {path: /f, content: "${'$$SCONE::big$$'.repeat(7)}"}
+secrets: [{name: big, kind: binary, size: 1048576}]
+`);
+  assert.equal(stack.launch('large/s').status, 0);
+  const stalled = await Promise.all(Array.from({ length: 40 }, () => askAndStall('large')));
+  const busy = stack.launch('large/s');
+  assert.equal(busy.status, 69, busy.stderr);
+  assert.match(busy.stderr, /Code: CAS_BUSY/);
+  for (const socket of stalled) socket.destroy();
+  // The CAS hears of each closed connection in its own time.
+  let status: number | null = null;
+  for (let tries = 0; status !== 0 && tries < 50; tries++) status = stack.launch('large/s').status;
+  assert.equal(status, 0);
+});
