@@ -5,6 +5,7 @@ import { verifySoftwareEvidence } from '../attestation/software.ts';
 import { type Failure, failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
 import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../policy/launcher-configuration.ts';
+import { formatConfigId } from '../policy/names.ts';
 import { admittedMeasurements, oneTimePasswordReference } from '../policy/service.ts';
 import type { Service, Session } from '../policy/session.ts';
 import type { ConfigurationMessage, LaunchRequest } from '../protocol/launch.ts';
@@ -64,17 +65,13 @@ export async function release(
 /** Claims of the Evidence, which must have been made over this very connection, for this very service. */
 async function verifyEvidence(
   cas: Cas,
-  { session, service, evidence }: LaunchRequest,
+  request: LaunchRequest,
   { channel }: LaunchConnection,
 ): Promise<Claims | undefined> {
-  if (evidence === undefined) return undefined;
-  const claims = await verifySoftwareEvidence(evidence);
-  const expected = reportData({
-    role: 'launcher',
-    channel,
-    casKey: cas.key,
-    configId: `${session}/${service}`,
-  });
+  if (request.evidence === undefined) return undefined;
+  const claims = await verifySoftwareEvidence(request.evidence);
+  const configId = formatConfigId(request);
+  const expected = reportData({ role: 'launcher', channel, casKey: cas.key, configId });
   if (!claims.reportData.equals(expected))
     throw failure('EVIDENCE_INVALID', { detail: 'it was made for another connection, CAS or service' });
   return claims;
@@ -105,18 +102,19 @@ async function checkOneTimePassword(
   cas: Cas,
   version: SessionVersion,
   service: Service,
-  { oneTimePassword: code }: LaunchRequest,
+  request: LaunchRequest,
   { source }: LaunchConnection,
 ): Promise<void> {
   const reference = oneTimePasswordReference(version.session, service);
   if (reference === undefined) return;
+  const { oneTimePassword: code } = request;
   if (code === undefined) throw failure('OTP_MISSING');
   const now = cas.clock();
   const secret = sharedSecret(reference, version.secrets);
   const result = await cas.store.spendOneTimePassword({
     secret: cas.keyring.pseudonym(secret.reveal()),
     step: matchOneTimePassword(secret, code, now),
-    account: `${version.session.name}/${service.name}`,
+    account: formatConfigId(request),
     source,
     now,
   });

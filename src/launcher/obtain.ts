@@ -36,13 +36,12 @@ const LAS_PATIENCE = 6_000;
  */
 export async function obtain(settings: Settings): Promise<Configuration> {
   const { configId } = settings;
-  const deadline = Date.now() + PATIENCE;
+  const now = Date.now();
+  const deadline = now + PATIENCE;
   const address = formatAddress(settings.cas);
   const [cas, las] = await Promise.all([
     connectCas(settings.cas, { minVersion: 'TLSv1.3', ALPNProtocols: [LAUNCH_PROTOCOL] }, deadline),
-    connectLas(settings.las, address, deadline - PATIENCE + LAS_PATIENCE).catch((error: unknown) => ({
-      error,
-    })),
+    connectLas(settings.las, address, now + LAS_PATIENCE).catch((error: unknown) => ({ error })),
   ]);
   const { key, source } = expectedKey(settings, las);
   checkKey(cas, key, source);
@@ -85,13 +84,13 @@ export async function obtain(settings: Settings): Promise<Configuration> {
 /** The key that the CAS must have, and who says so. There is no trust on first use. */
 function expectedKey({ cas, casKey, hostEnvironment }: Settings, las: LasConnection | { error: unknown }) {
   if (casKey) return { key: casKey, source: 'by SCONE_CAS_KEY' };
-  // Told along, but what decides is that no key is known: not every launch needs a LAS.
-  const aside = 'error' in las ? new Error(reason(las.error)) : undefined;
   if ('casKey' in las && las.casKey)
     return { key: parseKeyHash(las.casKey, "the LAS's answer"), source: 'by the LAS' };
   const key = pinnedKey(hostEnvironment, cas);
-  if (!key) throw failure('CAS_KEY_UNKNOWN', { address: formatAddress(cas), host: cas.host }, aside);
-  return { key, source: PINNED_BY_ATTEST };
+  if (key) return { key, source: PINNED_BY_ATTEST };
+  // Told along, but what decides is that no key is known: not every launch needs a LAS.
+  const aside = 'error' in las ? new Error(reason(las.error)) : undefined;
+  throw failure('CAS_KEY_UNKNOWN', { address: formatAddress(cas), host: cas.host }, aside);
 }
 
 function launchRefused(refused: Refused, without: unknown): Error {

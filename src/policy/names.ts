@@ -34,6 +34,6 @@ export function parseConfigId(text: string): ConfigId {
 }
 
 /** The id without its one-time password, fit to be shown. */
-export function formatConfigId({ session, service }: ConfigId): string {
+export function formatConfigId({ session, service }: Pick<ConfigId, 'session' | 'service'>): string {
   return `${session}/${service}`;
 }
