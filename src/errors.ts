@@ -237,6 +237,66 @@ export const errors = {
     message: 'the session is not valid',
     hint: 'The list says what and where.',
   },
+  SIGNATURE_INVALID: {
+    exit: 77,
+    http: 403,
+    message: 'the signature of {signer} is not accepted: {detail}',
+    hint: 'Sign the session again, exactly as it stands; every signer signs it once.',
+  },
+  SIGNED_SESSION_INVALID: {
+    exit: 65,
+    http: 400,
+    message: 'the signed session is not valid: {detail}',
+    hint: 'Make it with `scone session sign`.',
+  },
+  ENCRYPTED_SESSION_INVALID: {
+    exit: 65,
+    http: 400,
+    message: 'the encrypted session is not valid: {detail}',
+    hint: 'Encrypt it with `scone session encrypt`, for the CAS that is to open it.',
+  },
+  SECRET_UNAVAILABLE: {
+    exit: 77,
+    http: 403,
+    message: 'the secret {secret} of session {session} cannot be used: {detail}',
+    hint: 'An imported secret must be exported to the session; a format must be one that its kind has.',
+  },
+  VALUE_NOT_PUBLIC: {
+    exit: 77,
+    http: 404,
+    message: 'Secret does not exist or is not visible for a public client',
+    hint: 'A session publishes a secret with `export_public: true`.',
+  },
+  POLICY_UNUSABLE: {
+    exit: 77,
+    http: 403,
+    message: 'the policy cannot be applied, {section}: {detail}',
+    hint: 'Look at what the variables of this section stand for.',
+  },
+  NOT_SUPPORTED: {
+    exit: 69,
+    http: 501,
+    message: '{what} is not supported by this version',
+    hint: 'docs/session-language.md and `scone --help` say what is.',
+  },
+  NAMESPACE_CHANGED: {
+    exit: 73,
+    http: 409,
+    message: 'the namespace {namespace} has another hash than `namespace_hash` says',
+    hint: 'Read the namespace again, and decide whether you trust its present version.',
+  },
+  ROOT_SEALED: {
+    exit: 73,
+    http: 409,
+    message: 'the root namespace can be set only before any other session is created',
+    hint: 'On this CAS it stays as it is by default: anybody may create sessions.',
+  },
+  CREATOR_MISMATCH: {
+    exit: 77,
+    http: 403,
+    message: 'the session names another `creator` than the one who uploads it',
+    hint: 'Remove `creator`; it is filled in.',
+  },
   LAUNCHER_CONFIG_MISSING: {
     exit: 78,
     message: 'the policy injects no /etc/envcas/config.yaml',
@@ -324,6 +384,16 @@ export const errors = {
     http: 400,
     message: '{detail}',
     hint: 'See the documentation of the interface.',
+  },
+  OUTPUT_UNWRITABLE: {
+    exit: 73,
+    message: 'cannot write {path}: {detail}',
+    hint: 'Its folder must exist, and it must be one that this user may write.',
+  },
+  ENCRYPTION_KEY_UNKNOWN: {
+    exit: 78,
+    message: 'no key for encrypted sessions is known of the CAS {name}',
+    hint: 'Attest it again; a CAS of an older version has none.',
   },
   INTERNAL: {
     exit: 70,

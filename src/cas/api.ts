@@ -9,6 +9,7 @@ import { connectLas } from '../protocol/las.ts';
 import { version } from '../version.ts';
 import type { Cas } from './cas.ts';
 import { createSession, readSession } from './sessions.ts';
+import { publicValue, publicValues } from './values.ts';
 
 /** Largest session text, in bytes. */
 const BODY_LIMIT = 2 * 1024 * 1024;
@@ -67,6 +68,37 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
       return await readSession(cas, name, clientOf(request));
     } catch (error) {
       throw outer(`Failed to read session '${name}'`, error);
+    }
+  });
+
+  app.get<{ Params: { '*': string }; Querystring: { hash?: string } }>(
+    '/v1/sessions/*',
+    { onRequest },
+    async (request) => {
+      const name = request.params['*'];
+      const { hash } = request.query;
+      if (hash !== undefined && !/^[0-9a-f]{64}$/.test(hash))
+        throw failure('REQUEST_INVALID', { detail: 'hash has 64 hexadecimal digits' });
+      try {
+        return await readSession(cas, name, clientOf(request), hash);
+      } catch (error) {
+        throw outer(`Failed to read session '${name}'`, error);
+      }
+    },
+  );
+
+  // For everybody: no certificate is asked for.
+  app.get<{ Params: { '*': string } }>('/v1/values/*', async (request) => {
+    const match = /^session=([^,]+)(?:,secret=([^,]+))?$/.exec(request.params['*']);
+    if (!match)
+      throw failure('REQUEST_INVALID', { detail: 'expected session=NAME or session=NAME,secret=NAME' });
+    const [, session = '', secret] = match;
+    try {
+      if (secret !== undefined) return await publicValue(cas, session, secret);
+      return { values: await publicValues(cas, session) };
+    } catch (error) {
+      const what = secret === undefined ? 'values' : `value '${secret}'`;
+      throw outer(`Failed to read ${what} of '/session=${session}' requested by a public client`, error);
     }
   });
 

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { appraise } from '../attestation/appraise.ts';
 import type { Claims } from '../attestation/claims.ts';
 import { reportData } from '../attestation/report-data.ts';
@@ -6,14 +7,15 @@ import { type Failure, failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
 import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../policy/launcher-configuration.ts';
 import { formatConfigId } from '../policy/names.ts';
-import { admittedMeasurements, oneTimePasswordReference } from '../policy/service.ts';
-import type { Service, Session } from '../policy/session.ts';
+import { oneTimePasswordReference } from '../policy/service.ts';
+import type { Service } from '../policy/session.ts';
 import type { ConfigurationMessage, LaunchRequest } from '../protocol/launch.ts';
-import type { TypedSecret } from '../secrets/kinds.ts';
+import { formatSecret, formatsOf, SecretUnusable } from '../secrets/kinds.ts';
 import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-password.ts';
-import { Secret } from '../secrets/secret.ts';
-import { parseTemplate, substitute, TooLarge } from '../secrets/substitute.ts';
+import { parseTemplate, splitReference, substitute, TooLarge } from '../secrets/substitute.ts';
 import type { Cas } from './cas.ts';
+import { type Admission, admissionOf, collectForms, type Forms } from './expand.ts';
+import { createResolver, type Resolver } from './secrets.ts';
 import { activeSession, type SessionVersion } from './sessions.ts';
 
 /** The connection a request came on. */
@@ -44,10 +46,12 @@ export async function release(
   if (!service) throw failure('SERVICE_NOT_FOUND', { session: sessionName, service: serviceName });
 
   const claims = await verifyEvidence(cas, request, connection);
-  admit(cas, session, service, claims);
-  await checkOneTimePassword(cas, version, service, request, connection);
+  const resolver = createResolver(cas);
+  const admission = await admissionOf(resolver, version, service);
+  admit(cas, admission, claims);
+  await checkOneTimePassword(cas, admission.oneTimePassword, request, connection);
 
-  const configuration = configurationOf(version, service);
+  const configuration = await configurationOf(resolver, version, service);
   cas.log.info(
     {
       session: sessionName,
@@ -78,16 +82,9 @@ async function verifyEvidence(
 }
 
 /** @throws Failure of the first factor that failed, the others as its causes */
-function admit(cas: Cas, session: Session, service: Service, claims: Claims | undefined): void {
-  const { mode, tolerate, trusted_scone_qe_pubkeys } = session.security.attestation;
+function admit(cas: Cas, admission: Admission, claims: Claims | undefined): void {
   const refusals = appraise(
-    {
-      mode,
-      tolerate,
-      measurements: admittedMeasurements(service),
-      platforms: service.platforms,
-      trustedPlatforms: [...cas.trustedPlatforms, ...trusted_scone_qe_pubkeys],
-    },
+    { ...admission, trustedPlatforms: [...cas.trustedPlatforms, ...admission.trustedPlatforms] },
     claims,
   );
   const chain = refusals.reduceRight<Failure | undefined>((inner, refusal) => {
@@ -100,17 +97,17 @@ function admit(cas: Cas, session: Session, service: Service, claims: Claims | un
 /** @throws Failure OTP_MISSING, OTP_INVALID, OTP_USED or OTP_THROTTLED */
 async function checkOneTimePassword(
   cas: Cas,
-  version: SessionVersion,
-  service: Service,
+  sharedSecret: string | undefined,
   request: LaunchRequest,
   { source }: LaunchConnection,
 ): Promise<void> {
-  const reference = oneTimePasswordReference(version.session, service);
-  if (reference === undefined) return;
+  if (sharedSecret === undefined) return;
   const { oneTimePassword: code } = request;
   if (code === undefined) throw failure('OTP_MISSING');
   const now = cas.clock();
-  const secret = sharedSecret(reference, version.secrets);
+  const secret = parseSharedSecret(sharedSecret);
+  if (typeof secret === 'string')
+    throw failure('POLICY_UNUSABLE', { section: 'one_time_password_shared_secret', detail: secret });
   const result = await cas.store.spendOneTimePassword({
     secret: cas.keyring.pseudonym(secret.reveal()),
     step: matchOneTimePassword(secret, code, now),
@@ -123,59 +120,72 @@ async function checkOneTimePassword(
   if (result.outcome === 'throttled') throw failure('OTP_THROTTLED', { seconds: result.seconds });
 }
 
-/** The key of a service's one-time passwords: base32 text, or the bytes of a binary secret. */
-function sharedSecret(reference: string, secrets: SessionVersion['secrets']): Secret {
-  const [part] = parseTemplate(Buffer.from(reference));
-  const named = part && !Buffer.isBuffer(part) ? secrets.get(part.name) : undefined;
-  if (named?.kind === 'binary') return named.secret;
-  const parsed = parseSharedSecret(named ? named.secret.reveal().toString() : reference);
-  if (parsed instanceof Secret) return parsed;
-  throw failure('INTERNAL', { detail: parsed });
-}
-
 /** Bytes of one configuration, secrets included. */
 const LARGEST_CONFIGURATION = 8 * 1024 * 1024;
 
 /**
  * The service's configuration with secrets in their places.
- * @throws Failure CONFIGURATION_TOO_LARGE
+ * @throws Failure CONFIGURATION_TOO_LARGE, NOT_SUPPORTED or SECRET_UNAVAILABLE
  */
-function configurationOf({ session, secrets }: SessionVersion, service: Service): ConfigurationMessage {
+async function configurationOf(
+  resolver: Resolver,
+  version: SessionVersion,
+  service: Service,
+): Promise<ConfigurationMessage> {
+  const { session } = version;
+  const image = session.images.find(({ name }) => name === service.image_name);
+  if ((image?.volumes.length ?? 0) > 0 || service.fspf_path !== undefined || service.fspf_key !== undefined)
+    throw failure('NOT_SUPPORTED', { what: 'mounting volumes and protected file systems' });
+
+  const injected = image?.injection_files ?? [];
+  const own = injected.find(({ path }) => path === LAUNCHER_CONFIGURATION_PATH)?.content;
+  const launcher = own === undefined ? undefined : parseLauncherConfiguration(own);
+  // A file that the launcher will not write is not sent, and so neither are the secrets in it.
+  const written = new Set(launcher?.files.map(({ from }) => from));
+  const files = launcher ? injected.filter(({ path }) => written.has(path)) : injected;
+  const variables = Object.entries(service.environment ?? {});
+  const policyVariables = variables.filter(([key]) => hostVariable(key) === undefined);
+
+  const forms: Forms = new Map();
+  const templates = [
+    ...service.command,
+    ...policyVariables.map(([, value]) => value ?? ''),
+    ...files.map(({ content }) => content ?? ''),
+  ];
+  for (const template of templates) await collectForms(resolver, version, template, forms);
+
   let room = LARGEST_CONFIGURATION;
   const fill = (template: string) => {
-    const filled = substitute(Buffer.from(template), secrets, room);
+    const filled = substitute(Buffer.from(template), forms, room);
     room -= filled.length;
     return filled;
   };
-  const environment: Record<string, string> = {};
-  const hostEnvironment: string[] = [];
+  const fillText = (template: string, place: string) => {
+    const filled = fill(template);
+    // An imported secret is known only now.
+    if (isUtf8(filled)) return filled.toString();
+    throw failure('POLICY_UNUSABLE', {
+      section: place,
+      detail: 'raw bytes cannot stand in an argument or variable',
+    });
+  };
   try {
-    for (const [key, value] of Object.entries(service.environment ?? {})) {
-      const host = hostVariable(key);
-      if (host !== undefined) hostEnvironment.push(host);
-      else environment[key] = fill(value ?? '').toString();
-    }
-    const image = session.images.find(({ name }) => name === service.image_name);
-    const injected = image?.injection_files ?? [];
-    const own = injected.find(({ path }) => path === LAUNCHER_CONFIGURATION_PATH)?.content;
-    const launcher = own === undefined ? undefined : parseLauncherConfiguration(own);
-    // A file that the launcher will not write is not sent, and so neither are the secrets in it.
-    const written = new Set(launcher?.files.map(({ from }) => from));
-    const files = launcher ? injected.filter(({ path }) => written.has(path)) : injected;
     return {
       // Host arguments are found in the policy's text, before any secret stands in it.
       command: service.command.map((word) =>
-        parseHostArguments(word).map((part) => (typeof part === 'string' ? fill(part).toString() : part)),
+        parseHostArguments(word).map((part) => (typeof part === 'string' ? fillText(part, 'command') : part)),
       ),
-      environment,
-      hostEnvironment,
+      environment: Object.fromEntries(
+        policyVariables.map(([name, value]) => [name, fillText(value ?? '', `environment.${name}`)]),
+      ),
+      hostEnvironment: variables.flatMap(([key]) => hostVariable(key) ?? []),
       ...(service.pwd === undefined ? {} : { pwd: service.pwd }),
       ...(launcher && { launcher }),
       files: files.map(({ path, content }) =>
         content === undefined ? { path } : { path, content: fill(content).toString('base64') },
       ),
       secrets: files.some(({ content }) => content === undefined)
-        ? provided(session, secrets, image?.provide_secrets)
+        ? await provided(resolver, version, image?.provide_secrets)
         : [],
     };
   } catch (error) {
@@ -185,17 +195,30 @@ function configurationOf({ session, secrets }: SessionVersion, service: Service)
 }
 
 /**
- * Secrets that a template on the launcher's file system may use: those the image provides; by default all but
- * the keys of one-time passwords, which no program needs.
+ * What templates on the launcher's file system may refer to, in every form: the secrets that the image provides;
+ * by default all but the keys of one-time passwords, which no program needs.
  */
-function provided(session: Session, secrets: ReadonlyMap<string, TypedSecret>, names: string[] | undefined) {
+async function provided(resolver: Resolver, version: SessionVersion, names: string[] | undefined) {
+  const { session } = version;
   const factors = new Set(
     session.services.flatMap((service) => {
       const [part] = parseTemplate(Buffer.from(oneTimePasswordReference(session, service) ?? ''));
-      return part && !Buffer.isBuffer(part) ? [part.name] : [];
+      if (!part || Buffer.isBuffer(part)) return [];
+      return splitReference(part.text, () => false).name;
     }),
   );
-  return [...secrets]
-    .filter(([name]) => (names ? names.includes(name) : !factors.has(name)))
-    .map(([name, { kind, secret }]) => ({ name, kind, value: secret.reveal().toString('base64') }));
+  const forms: ConfigurationMessage['secrets'] = [];
+  for (const { name } of session.secrets) {
+    if (names ? !names.includes(name) : factors.has(name)) continue;
+    const { secret } = await resolver(version, name);
+    for (const format of formatsOf(secret.kind))
+      try {
+        const form = await formatSecret(secret, format);
+        forms.push({ reference: `${name}${format}`, value: form.toString('base64') });
+      } catch (error) {
+        // A certificate whose key is not exported has fewer forms.
+        if (!(error instanceof SecretUnusable)) throw error;
+      }
+  }
+  return forms;
 }

@@ -1,8 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
 import type { Configuration } from '../protocol/launch.ts';
-import type { TypedSecret } from '../secrets/kinds.ts';
-import { Secret } from '../secrets/secret.ts';
 import { substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import type { Settings } from './settings.ts';
 
@@ -25,13 +23,11 @@ export interface Launch {
  *   HOST_ARGUMENT_MISSING or NUL_BYTE
  */
 export async function assemble(configuration: Configuration, settings: Settings): Promise<Launch> {
-  const secrets = new Map<string, TypedSecret>(
-    configuration.secrets.map(({ name, kind, value }) => [name, { kind, secret: new Secret(value) }]),
-  );
+  const forms = new Map(configuration.secrets.map(({ reference, value }) => [reference, value]));
   const injected = new Map(
     configuration.files.map(({ path, content }) => [
       path,
-      content ?? fillIn(readTemplate(path), secrets, path),
+      content ?? fillIn(readTemplate(path), forms, path),
     ]),
   );
   const { program, files } = configuration.launcher ?? (await ownConfiguration(configuration));
@@ -86,9 +82,9 @@ function readTemplate(path: string): Buffer {
   }
 }
 
-function fillIn(template: Buffer, secrets: ReadonlyMap<string, TypedSecret>, place: string): Buffer {
+function fillIn(template: Buffer, forms: ReadonlyMap<string, Buffer>, place: string): Buffer {
   try {
-    return substitute(template, secrets, LARGEST_FILE);
+    return substitute(template, forms, LARGEST_FILE);
   } catch (error) {
     if (error instanceof TooLarge)
       throw failure('TEMPLATE_INVALID', { place, detail: `it has more than ${LARGEST_FILE} bytes` });

@@ -1,24 +1,47 @@
-import { checkDefinition, DEFAULT_SIZE, formatOf, formatsOf } from '../secrets/kinds.ts';
+import { isIP } from 'node:net';
+import { checkValue, DEFAULT_SIZE } from '../secrets/generate.ts';
+import { formatOf, formatsOf } from '../secrets/kinds.ts';
 import { parseSharedSecret } from '../secrets/one-time-password.ts';
-import { type Part, parseTemplate, type Reference, TemplateError } from '../secrets/substitute.ts';
+import {
+  type Part,
+  parseTemplate,
+  type Reference,
+  splitReference,
+  TemplateError,
+} from '../secrets/substitute.ts';
 import { hostVariable, parseHostArguments } from './host.ts';
 import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from './launcher-configuration.ts';
-import { InvalidText, MOST_PROBLEMS, type Path, type Problem } from './problem.ts';
+import { resolveSessionName } from './names.ts';
+import { nearest } from './nearest.ts';
+import { didYouMean, InvalidText, MOST_PROBLEMS, type Path, type Problem } from './problem.ts';
 import type * as schema from './schema.ts';
-import { admittedMeasurements, oneTimePasswordReference } from './service.ts';
+import { oneTimePasswordReference, variantsOf } from './service.ts';
 import type { YamlText } from './yaml.ts';
 
+const hostName = /^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?$/;
+
 /** What the schema of single values cannot see: references, duplicates, combinations. */
-export function check(session: schema.Session, yaml: YamlText): { errors: Problem[]; warnings: Problem[] } {
+export function check(
+  session: schema.Session,
+  yaml: YamlText,
+): { errors: Problem[]; warnings: Problem[]; unsupported: Problem[] } {
   const errors: Problem[] = [];
   const warnings: Problem[] = [];
-  const error = (path: Path, message: string) => {
-    if (errors.length < MOST_PROBLEMS) errors.push(yaml.problem(path, message));
+  const unsupported: Problem[] = [];
+  const error = (path: Path, message: string, suggestion?: string) => {
+    if (errors.length < MOST_PROBLEMS)
+      errors.push({ ...yaml.problem(path, message), ...didYouMean(suggestion) });
+  };
+  const refuse = (path: Path, what: string) => {
+    if (unsupported.length < MOST_PROBLEMS)
+      unsupported.push(yaml.problem(path, `${what}: a CAS of this version takes no such session`));
   };
   const warn = (path: Path, message: string) => {
     if (warnings.length < MOST_PROBLEMS) warnings.push(yaml.problem(path, message, 'warning'));
   };
-  const { attestation } = session.security;
+  // What is said by a variable is known only when it is used.
+  const security = typeof session.security === 'string' ? undefined : session.security;
+  const attestation = typeof security?.attestation === 'string' ? undefined : security?.attestation;
 
   const unique = (list: readonly { name: string }[], key: string) => {
     const seen = new Set<string>();
@@ -30,16 +53,30 @@ export function check(session: schema.Session, yaml: YamlText): { errors: Proble
   unique(session.services, 'services');
   unique(session.images, 'images');
   unique(session.secrets, 'secrets');
+  unique(session.volumes, 'volumes');
 
   const secrets = new Map(session.secrets.map((secret) => [secret.name, secret]));
-  const checkReference = ({ name, format }: Reference, path: Path, place: 'text' | 'file') => {
+  const nameOf = ({ text }: Reference) => splitReference(text, (name) => secrets.has(name));
+  const checkReference = (reference: Reference, path: Path, place: 'text' | 'file' | 'policy') => {
+    const { name, format } = nameOf(reference);
     const secret = secrets.get(name);
-    if (!secret) return error(path, `there is no secret ${JSON.stringify(name)} in this session`);
+    if (!secret)
+      return error(
+        path,
+        `there is no secret ${JSON.stringify(name)} in this session`,
+        nearest(name, secrets.keys()),
+      );
+    // The kind of an imported secret may be unknown here.
+    if (secret.kind === undefined) return;
     const found = formatOf(secret.kind, format);
     if (!found)
       error(
         path,
-        `${name} is of kind ${secret.kind}, which has no format ${format}; it has: ${formatsOf(secret.kind).join(' ')}`,
+        `${name} is of kind ${secret.kind}, which has no format ${format || '(none)'}; it has: ${formatsOf(
+          secret.kind,
+        )
+          .map((known) => known || '(none)')
+          .join(' ')}`,
       );
     else if (found.raw && place === 'text')
       error(path, `raw bytes cannot stand in an argument or variable; add a format such as :hex to ${name}`);
@@ -53,7 +90,7 @@ export function check(session: schema.Session, yaml: YamlText): { errors: Proble
       return [];
     }
   };
-  const checkTemplate = (template: string | null, path: Path, place: 'text' | 'file') => {
+  const checkTemplate = (template: string | null, path: Path, place: 'text' | 'file' | 'policy') => {
     for (const part of partsOf(template ?? '', path))
       if (!Buffer.isBuffer(part)) checkReference(part, path, place);
   };
@@ -63,20 +100,21 @@ export function check(session: schema.Session, yaml: YamlText): { errors: Proble
     let literal: string | undefined = value;
     if (only && !Buffer.isBuffer(only)) {
       if (more.length > 0) return error(path, 'expected base32, or one reference to a secret');
-      const secret = secrets.get(only.name);
+      const { name, format } = nameOf(only);
+      const secret = secrets.get(name);
       checkReference(only, path, 'file');
-      if (secret?.kind === 'binary') {
-        if (only.format !== ':base32nopad')
-          warn(path, `the bytes of ${only.name} are used; write :base32nopad`);
-        const bytes = secret.value === undefined ? (secret.size ?? DEFAULT_SIZE) : secret.value.length / 2;
-        if (bytes < 16) error(path, `${only.name} has fewer than 16 bytes, too few for one-time passwords`);
+      literal = undefined;
+      if (secret && !('import' in secret) && secret.kind === 'binary' && !('import_akv' in secret)) {
+        if (format !== ':base32nopad') warn(path, `the bytes of ${name} are used; write :base32nopad`);
+        const bytes =
+          secret.value === undefined ? Number(secret.size ?? DEFAULT_SIZE) : secret.value.length / 2;
+        if (bytes < 16) error(path, `${name} has fewer than 16 bytes, too few for one-time passwords`);
       }
-      literal = secret?.kind === 'ascii' ? secret.value : undefined;
-      if (secret?.kind === 'ascii' && literal === undefined)
-        error(
-          path,
-          `${only.name} is generated as any ASCII; for one-time passwords use kind binary, size 20`,
-        );
+      if (secret && !('import' in secret) && secret.kind === 'ascii' && !('import_akv' in secret)) {
+        literal = secret.value;
+        if (literal === undefined)
+          error(path, `${name} is generated as any ASCII; for one-time passwords use kind binary, size 20`);
+      }
     }
     const parsed = literal === undefined ? undefined : parseSharedSecret(literal);
     if (typeof parsed === 'string') error(path, parsed);
@@ -95,10 +133,107 @@ export function check(session: schema.Session, yaml: YamlText): { errors: Proble
     }
   };
 
+  /** An issuer may have an issuer, but none can be its own. */
+  const checkIssuers = (start: string, path: Path) => {
+    const seen = new Set([start]);
+    for (
+      let at = secrets.get(start);
+      at && 'issuer' in at && at.issuer !== undefined;
+      at = secrets.get(at.issuer)
+    ) {
+      if (seen.has(at.issuer)) return error(path, `${at.issuer} is issued by itself, in a circle`);
+      seen.add(at.issuer);
+    }
+  };
+
   session.secrets.forEach((secret, index) => {
-    const wrong = checkDefinition(secret);
-    if (wrong) error(['secrets', index, 'value'], wrong);
+    const at = (...path: Path) => ['secrets', index, ...path];
+    const wrong = 'value' in secret ? checkValue(secret as Parameters<typeof checkValue>[0]) : undefined;
+    if (wrong) error(at('value'), wrong);
+    for (const [exported, target] of (secret.export ?? []).entries()) {
+      const name = target.session ?? target.namespace ?? '';
+      if (target.cas_url === undefined && resolveSessionName(session.name, name) === undefined)
+        error(at('export', exported), `${name} leads to no session, seen from ${session.name}`);
+      if (
+        target.cas_url !== undefined ||
+        target.cas_key !== undefined ||
+        target.cas_software_key !== undefined
+      )
+        refuse(at('export', exported), 'sharing with another CAS');
+    }
+    if ('import' in secret) {
+      const { session: name, cas_url, cas_key, cas_software_key } = secret.import;
+      if (resolveSessionName(session.name, name) === undefined)
+        error(at('import', 'session'), `${name} leads to no session, seen from ${session.name}`);
+      if (cas_url !== undefined || cas_key !== undefined || cas_software_key !== undefined)
+        refuse(at('import'), 'sharing with another CAS');
+      return;
+    }
+    if ('import_akv' in secret) {
+      refuse(at('import_akv'), 'Azure Key Vault');
+      return;
+    }
+    const refersTo = (key: string, name: string | undefined, ...expected: string[]) => {
+      if (name === undefined) return;
+      const other = secrets.get(name);
+      if (!other)
+        error(
+          at(key),
+          `there is no secret ${JSON.stringify(name)} in this session`,
+          nearest(name, secrets.keys()),
+        );
+      else if (other.kind !== undefined && !expected.includes(other.kind))
+        error(at(key), `${name} is of kind ${other.kind}, expected ${expected.join(' or ')}`);
+    };
+    if (secret.kind === 'jwt' || secret.kind === 'pgp-key' || secret.kind === 'aad-token')
+      refuse(at('kind'), `secrets of kind ${secret.kind}`);
+    if (secret.kind === 'public-key') {
+      refersTo('private_key', secret.private_key, 'private-key');
+      if ((secret.private_key === undefined) === (secret.value === undefined))
+        error(at(), 'expected one of private_key and value');
+    }
+    if (secret.kind === 'x509' || secret.kind === 'x509-ca') {
+      refersTo('private_key', secret.private_key, 'private-key');
+      refersTo('issuer', secret.issuer, 'x509-ca');
+      if (secret.private_key === undefined && secret.value === undefined)
+        error(at(), 'the key "private_key" is missing: which key is the certificate for?');
+      if (secret.value !== undefined && secret.issuer !== undefined)
+        error(at('issuer'), 'a certificate that is given has its issuers after it, and no issuer here');
+      checkIssuers(secret.name, at('issuer'));
+    }
+    if (secret.kind === 'x509') {
+      if (secret.dns !== undefined && secret.endpoint === 'client')
+        error(at('dns'), 'a client certificate has no host names');
+      secret.san?.forEach((name, position) => {
+        const [, type, value = ''] = /^(dns|ip):(.*)$/s.exec(name) ?? [];
+        if (type === 'ip' ? isIP(value) === 0 : !hostName.test(value))
+          error(at('san', position), 'expected "dns:" and a host name, or "ip:" and an address');
+      });
+      secret.dns?.forEach((name, position) => {
+        if (!hostName.test(name)) error(at('dns', position), 'expected a host name');
+      });
+    }
   });
+
+  if (session.secret_config?.store_in && '!akv' in session.secret_config.store_in)
+    refuse(['secret_config', 'store_in'], 'Azure Key Vault');
+  if (attestation?.mode === 'maa') refuse(['security', 'attestation', 'mode'], 'attestation mode maa');
+  if (attestation?.must_be_sgx_local)
+    refuse(['security', 'attestation', 'must_be_sgx_local'], 'local attestation');
+  if (security?.service_access_token !== undefined) {
+    checkTemplate(security.service_access_token, ['security', 'service_access_token'], 'policy');
+    refuse(['security', 'service_access_token'], 'a service access token');
+  }
+  if (security?.singleton_enclaves !== undefined && security.singleton_enclaves !== false)
+    refuse(['security', 'singleton_enclaves'], 'singleton_enclaves');
+  const checkValues = (value: unknown, path: Path): void => {
+    if (typeof value === 'string') checkTemplate(value, path, 'policy');
+    else if (typeof value === 'object' && value !== null)
+      for (const [key, item] of Object.entries(value))
+        checkValues(item, [...path, Array.isArray(value) ? Number(key) : key]);
+  };
+  checkValues(session.access_policy, ['access_policy']);
+  if (!security) checkValues(session.security, ['security']);
 
   const images = new Set(session.images.map(({ name }) => name));
   session.images.forEach((image, index) => {
@@ -117,7 +252,7 @@ export function check(session: schema.Session, yaml: YamlText): { errors: Proble
     });
   });
 
-  checkSharedSecret(attestation.one_time_password_shared_secret, [
+  checkSharedSecret(attestation?.one_time_password_shared_secret, [
     'security',
     'attestation',
     'one_time_password_shared_secret',
@@ -145,7 +280,11 @@ export function check(session: schema.Session, yaml: YamlText): { errors: Proble
     }
 
     checkSharedSecret(service.one_time_password_shared_secret, at('one_time_password_shared_secret'));
-    const inVariants = service.attestation.map((variant) => variant.one_time_password_shared_secret);
+    checkValues(service.platforms, at('platforms'));
+    checkValues(service.mrenclaves, at('mrenclaves'));
+    if (typeof service.attestation === 'string') checkValues(service.attestation, at('attestation'));
+    for (const variant of variantsOf(service)) checkValues(variant.mrenclave ?? [], at('attestation'));
+    const inVariants = variantsOf(service).map((variant) => variant.one_time_password_shared_secret);
     for (const value of inVariants) checkSharedSecret(value, at('attestation'));
     const own = service.one_time_password_shared_secret;
     if (inVariants.some((value) => value !== inVariants[0] || (own && value && value !== own)))
@@ -154,18 +293,19 @@ export function check(session: schema.Session, yaml: YamlText): { errors: Proble
         'a service has one shared secret for one-time passwords, the same for every variant',
       );
 
-    if (attestation.mode === 'hardware' && admittedMeasurements(service).length === 0)
+    const { attestation: variants } = service;
+    if (attestation?.mode === 'hardware' && variants.length + service.mrenclaves.length === 0)
       error(at('name'), `no launcher is admitted: give the service an \`attestation\` with \`mrenclave\``);
-    if (attestation.mode === 'none' && oneTimePasswordReference(session, service) === undefined)
+    if (attestation?.mode === 'none' && oneTimePasswordReference(session, service) === undefined)
       warn(
         at('name'),
         'attestation mode is none and no second factor is asked for: whoever reaches the CAS can start this service, and is given what it is given',
       );
   });
-  if (attestation.ignore_advisories.includes('*') && !attestation.tolerate.includes('debug-mode'))
+  if (attestation?.ignore_advisories.includes('*') && !attestation.tolerate.includes('debug-mode'))
     warn(
       ['security', 'attestation', 'ignore_advisories'],
       '"*" ignores every advisory, those to come included, also for launchers that are not in debug mode',
     );
-  return { errors, warnings };
+  return { errors, warnings, unsupported };
 }

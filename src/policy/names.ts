@@ -1,10 +1,43 @@
 import { failure } from '../errors.ts';
 
-/** Characters of session, service, image and secret names; also used for the levels of a session's path. */
+/** Characters of service and secret names; also used for the levels of a session's path. */
 export const namePattern = /^[A-Za-z0-9_.~-]{1,512}$/;
 
-/** Levels of names separated by `/`; 512 characters in all. */
-export const sessionNamePattern = /^(?=.{1,512}$)[A-Za-z0-9_.~-]+(\/[A-Za-z0-9_.~-]+)*$/;
+/** Levels of names separated by `/`, 512 characters in all; `/` alone is the root namespace. */
+export const sessionNamePattern = /^(?=.{1,512}$)([A-Za-z0-9_.~-]+(\/[A-Za-z0-9_.~-]+)*|\/)$/;
+
+/** The session that holds all others. */
+export const ROOT = '/';
+
+/** The namespace that a session is in, or undefined for the root itself. */
+export function namespaceOf(session: string): string | undefined {
+  if (session === ROOT) return undefined;
+  const slash = session.lastIndexOf('/');
+  return slash < 0 ? ROOT : session.slice(0, slash);
+}
+
+/** Whether a session is the namespace itself, or anywhere in it. */
+export function isWithin(session: string, namespace: string): boolean {
+  return namespace === ROOT || session === namespace || session.startsWith(`${namespace}/`);
+}
+
+/**
+ * The session that a reference means: `../sibling` and `./nested` are seen from the session that says so, as
+ * paths are from a folder.
+ * @returns undefined where it leads above the root, or to no session name
+ */
+export function resolveSessionName(from: string, reference: string): string | undefined {
+  if (!/^\.\.?(\/|$)/.test(reference)) return sessionNamePattern.test(reference) ? reference : undefined;
+  const levels = from === ROOT ? [] : from.split('/');
+  for (const step of reference.split('/')) {
+    if (step === '..') {
+      if (levels.length === 0) return undefined;
+      levels.pop();
+    } else if (step !== '.') levels.push(step);
+  }
+  const name = levels.join('/') || ROOT;
+  return sessionNamePattern.test(name) ? name : undefined;
+}
 
 /** What SCONE_CONFIG_ID names: a service of a session, and the one-time password if one was appended. */
 export interface ConfigId {
@@ -20,6 +53,7 @@ export interface ConfigId {
 export function parseConfigId(text: string): ConfigId {
   const [id = '', ...codes] = text.split('@');
   const slash = id.lastIndexOf('/');
+  // A service of the root namespace is written `//service`.
   const session = id.slice(0, Math.max(0, slash));
   const service = id.slice(slash + 1);
   const malformed = (detail: string) => failure('CONFIG_ID_MALFORMED', { detail });

@@ -9,12 +9,20 @@ export interface Problem {
   /** Where in the document, such as `services[0].command`; empty for the whole of it. */
   path: string;
   message: string;
+  /** What the author probably meant instead, where there is a guess. */
+  suggestion?: string;
+}
+
+/** The field `suggestion` of a Problem, where there is one. */
+export function didYouMean(suggestion: string | undefined): Pick<Problem, 'suggestion'> {
+  return suggestion === undefined ? {} : { suggestion };
 }
 
 /** `session.yaml:3:7: error: name: …`, the form that editors turn into links. */
 export function formatProblem(problem: Problem, file: string): string {
   const path = problem.path ? `${problem.path}: ` : '';
-  return `${file}:${problem.line}:${problem.column}: ${problem.severity}: ${path}${problem.message}`;
+  const guess = problem.suggestion === undefined ? '' : `; did you mean ${problem.suggestion}?`;
+  return `${file}:${problem.line}:${problem.column}: ${problem.severity}: ${path}${problem.message}${guess}`;
 }
 
 /** More are of no use to a reader. */

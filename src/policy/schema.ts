@@ -1,35 +1,60 @@
 import * as v from 'valibot';
+import { parseDuration } from '../secrets/duration.ts';
 import { namePattern, sessionNamePattern } from './names.ts';
-import { describe, list, object, oneOrMany, text } from './shapes.ts';
+import { principalProblem } from './principals.ts';
+import { boolean, choice, hex, integer, list, object, oneOf, oneOrMany, text, textOr } from './shapes.ts';
+import { parseSharing } from './sharing.ts';
 import { splitWords } from './words.ts';
+import type { Value } from './yaml.ts';
 
 /**
- * The session language, as far as it is understood: the shape of every key, and its normal form. Input is a
- * {@link Value}, in which all scalars are text.
+ * The session language 0.3: the shape of every key, and its normal form. Input is a {@link Value}, in which all
+ * scalars are text. Descriptions are shown by editors (see json-schema.ts).
  */
 
-const oneOf = <const Names extends readonly string[]>(...names: Names) =>
-  v.picklist(names, (issue) => `expected one of ${names.join(', ')}, found ${describe(issue.input)}`);
+const described = <Schema extends v.GenericSchema>(schema: Schema, description: string) =>
+  v.pipe(schema, v.description(description));
 
-const integer = (least: number, most: number) =>
+const invalidText = (problemOf: (value: string) => string | undefined) =>
   v.pipe(
     text,
-    v.regex(/^(0|[1-9][0-9]{0,15})$/, `expected a whole number from ${least} to ${most}`),
-    v.transform(Number),
-    v.minValue(least, `expected a whole number from ${least} to ${most}`),
-    v.maxValue(most, `expected a whole number from ${least} to ${most}`),
+    v.rawCheck(({ dataset, addIssue }) => {
+      if (!dataset.typed) return;
+      const message = problemOf(dataset.value);
+      if (message !== undefined) addIssue({ message });
+    }),
   );
 
-const hex = (digits: number) =>
-  v.pipe(
-    text,
-    v.regex(new RegExp(`^[0-9A-Fa-f]{${digits}}$`), `expected ${digits} hexadecimal digits`),
-    v.toLowerCase(),
-  );
+/** `$$SCONE::name$$` in the place of a whole value: a secret, or a config-fragment with further structure. */
+const referencePattern = /^\$\$(?:SCONE|PALAEMON)::(?:[^$]|\$(?!\$))+\$\$$/;
+export const isReference = (input: unknown): input is string =>
+  typeof input === 'string' && referencePattern.test(input);
+
+const referenceOr = <Schema extends v.GenericSchema>(schema: Schema) =>
+  choice(isReference, described(text, 'A variable $$SCONE::name$$'), schema) as v.GenericSchema<
+    string | v.InferInput<Schema>,
+    string | v.InferOutput<Schema>
+  >;
+
+const anyValue = v.custom<Value>(() => true);
 
 const name = v.pipe(text, v.regex(namePattern, 'a name has 1 to 512 of the characters A-Z a-z 0-9 _ . ~ -'));
 
 const imageName = v.pipe(text, v.minLength(1, 'a name is needed'), v.maxLength(512, 'the name is too long'));
+
+const sessionName = v.pipe(
+  text,
+  v.regex(sessionNamePattern, 'a session name has levels of A-Z a-z 0-9 _ . ~ - separated by /'),
+);
+
+/** A session named from within another: absolute, or beginning with ./ or ../ */
+const sessionReference = v.pipe(
+  text,
+  v.regex(
+    /^(\/|(\.\.?\/)*(\.\.?|[A-Za-z0-9_.~-]{1,512}(\/[A-Za-z0-9_.~-]{1,512})*))$/,
+    'expected the name of a session, or a path relative to this one such as ../name',
+  ),
+);
 
 const absolutePath = v.pipe(
   text,
@@ -51,121 +76,527 @@ const commandLine = v.pipe(
     return NEVER;
   }),
 );
-const commandWords = list(withoutNul);
-const command = v.lazy((input) => (Array.isArray(input) ? commandWords : commandLine));
+const command = textOr(commandLine, list(withoutNul)) as v.GenericSchema<string | string[], string[]>;
 
 const variableName = v.pipe(text, v.regex(/^[^=\0]+$/, 'a variable name is not empty and has no = or NUL'));
 
-/** Operations on a session, and who may do them. */
-const principals = v.pipe(
-  oneOrMany(oneOf('CREATOR', 'ANY', 'NONE')),
+const duration = invalidText((value) =>
+  parseDuration(value) === undefined ? 'expected a duration such as 90 days, 59d or 1 year' : undefined,
+);
+
+// --- access policy
+
+/** Who may do something: one principal. */
+export type Principal = string | { signer: string } | { [governance: string]: Principal[] };
+
+const principalText = invalidText(principalProblem);
+const signer = object({
+  signer: described(referenceOr(text), 'Public key (PEM) of whoever signs the session'),
+});
+
+const GOVERNANCE = /^require-(all|at-least-([1-9][0-9]{0,3}))$/;
+
+/** How many of its principals an entry `require-…` asks for. */
+export function quorumOf(key: string, among: number): number | undefined {
+  const match = GOVERNANCE.exec(key);
+  if (!match) return undefined;
+  return match[2] === undefined ? among : Number(match[2]);
+}
+
+const isGovernance = (input: unknown) =>
+  typeof input === 'object' && input !== null && Object.keys(input).some((key) => key.startsWith('require-'));
+
+const governed: v.GenericSchema<Principal> = v.lazy(() =>
+  textOr(principalText, choice(isGovernance, governance, signer)),
+) as v.GenericSchema<Principal>;
+
+const governance = v.pipe(
+  v.record(
+    v.pipe(text, v.regex(GOVERNANCE, 'expected require-all or require-at-least-N')),
+    v.pipe(list(governed), v.minLength(1, 'expected at least one principal')),
+    'expected a mapping',
+  ),
+  v.check((entry) => Object.keys(entry).length === 1, 'expected one of require-all or require-at-least-N'),
   v.check(
-    (list) => list.length === 1 || !(list.includes('ANY') || list.includes('NONE')),
-    'ANY and NONE stand alone',
+    (entry) =>
+      Object.entries(entry).every(([key, members]) => (quorumOf(key, members.length) ?? 0) <= members.length),
+    'more are required than are listed',
   ),
 );
 
-const tolerable = oneOf(
-  'debug-mode',
-  'hyperthreading',
-  'insecure-igpu',
-  'software-hardening-needed',
-  'aepic-leak',
-  'insecure-configuration',
-  'outdated-tcb',
+const principals = <Item extends v.GenericSchema<Principal>>(item: Item, explanation: string) =>
+  described(
+    referenceOr(
+      v.pipe(
+        oneOrMany(item as v.GenericSchema<Principal>),
+        v.check(
+          (entries) => entries.length <= 1 || !entries.some((entry) => entry === 'ANY' || entry === 'NONE'),
+          'ANY and NONE stand alone',
+        ),
+      ),
+    ),
+    explanation,
+  );
+
+const plain = principalText as v.GenericSchema<Principal>;
+
+export const accessPolicy = object({
+  read: v.optional(principals(plain, 'Who may read the session; default: its creator'), 'CREATOR'),
+  update: v.optional(principals(governed, 'Who may replace the session; default: its creator'), 'CREATOR'),
+  create_sessions: v.optional(
+    principals(governed, 'Who may create sessions below this one; default: as update'),
+  ),
+  list_sessions: v.optional(principals(plain, 'Who may list the sessions below this one; default: as read')),
+});
+
+// --- services
+
+const measurements = referenceOr(oneOrMany(referenceOr(hex(64))));
+
+const signerVariant = v.pipe(
+  object({
+    mrsigner: described(referenceOr(hex(64)), 'MRSIGNER: digest of the key that signed the enclave'),
+    isvprodid: described(referenceOr(integer(0, 65535)), 'Product id of the enclave'),
+    isvsvn: v.optional(described(referenceOr(integer(0, 65535)), 'Security version, exactly')),
+    isvsvn_min: v.optional(described(referenceOr(integer(0, 65535)), 'Security version, at least')),
+    isvsvn_max: v.optional(described(referenceOr(integer(0, 65535)), 'Security version, at most')),
+  }),
+  v.check(
+    ({ isvsvn, isvsvn_min, isvsvn_max }) =>
+      isvsvn === undefined || (isvsvn_min === undefined && isvsvn_max === undefined),
+    'isvsvn excludes isvsvn_min and isvsvn_max',
+  ),
 );
 
-const attestationVariant = object({
-  mrenclave: oneOrMany(hex(64)),
-  one_time_password_shared_secret: v.optional(text),
-});
+const attestationVariant = v.pipe(
+  object({
+    mrenclave: v.optional(described(measurements, 'Measurement of the launcher, or a list of them')),
+    signer: v.optional(described(referenceOr(signerVariant), 'Who signed the launcher, and its version')),
+    one_time_password_shared_secret: v.optional(text),
+  }),
+  v.check(
+    ({ mrenclave, signer }) => mrenclave !== undefined || signer !== undefined,
+    'expected mrenclave or signer',
+  ),
+);
+
+/** What a launcher must be to be admitted to a service: any one of these. */
+export const attestationVariants = referenceOr(oneOrMany(referenceOr(attestationVariant)));
+export const mrenclaves = list(referenceOr(hex(64)));
+
+export const platforms = referenceOr(
+  list(
+    referenceOr(
+      v.pipe(
+        text,
+        v.regex(
+          /^([0-9A-Fa-f]{64}|INTEL_QE_ID:[0-9A-Fa-f]{32})$/,
+          'expected the 64 hexadecimal digits of a LAS key, or INTEL_QE_ID: and 32',
+        ),
+        v.transform((value) => value.replace(/[0-9A-Fa-f]+$/, (digits) => digits.toLowerCase())),
+      ),
+    ),
+  ),
+);
+
+const oneTimePassword = described(
+  text,
+  'Shared secret of one-time passwords: base32, or $$SCONE::name:base32nopad$$ of a binary secret',
+);
 
 const service = object({
-  name,
-  image_name: v.optional(imageName),
-  command: v.optional(command, []),
+  name: described(name, 'Name of the service: launched as SESSION/NAME'),
+  image_name: v.optional(described(imageName, 'Name of the image with its files')),
+  command: v.optional(
+    described(command, 'Arguments, the launcher’s own name first; @@N admits a host argument'),
+    [],
+  ),
   environment: v.optional(
-    v.nullable(v.record(variableName, v.nullable(withoutNul), 'expected a mapping of variables'), {}),
+    described(
+      v.nullable(v.record(variableName, v.nullable(withoutNul), 'expected a mapping of variables'), {}),
+      'The only environment the program sees; \\@\\@NAME admits a variable of the host',
+    ),
     {},
   ),
-  pwd: v.optional(absolutePath),
-  attestation: v.optional(oneOrMany(attestationVariant), []),
-  mrenclaves: v.optional(list(hex(64)), []),
-  platforms: v.optional(list(hex(64)), []),
-  one_time_password_shared_secret: v.optional(text),
+  pwd: v.optional(described(absolutePath, 'Working directory, which must exist')),
+  attestation: v.optional(described(attestationVariants, 'Launchers that are admitted'), []),
+  mrenclaves: v.optional(described(mrenclaves, 'Older form of attestation: {mrenclave: […]}'), []),
+  platforms: v.optional(described(platforms, 'Hosts that are allowed, by LAS key'), []),
+  one_time_password_shared_secret: v.optional(oneTimePassword),
+  fspf_path: v.optional(described(text, 'File system protection file')),
+  fspf_key: v.optional(described(referenceOr(hex(64)), 'Key of the file system protection file')),
+  fspf_tag: v.optional(described(hex(32), 'Tag of the file system protection file')),
+  fspf_update_policy: v.optional(oneOf('rollback_protected_reinitializable', 'no_rollback_protection')),
+  persistency: v.optional(described(text, 'Kept, without a meaning')),
 });
 
-const fileWithContent = object({ path: absolutePath, content: v.optional(text) });
+// --- images and volumes
+
+const volumePolicy = oneOf('rollback_protected', 'ephemeral', 'no_rollback_protection');
+
+const permission = v.pipe(
+  text,
+  v.regex(/^0?o?[0-7]{3,4}$/, 'expected a mode such as 0o700'),
+  v.transform((mode) => `0o${mode.replace(/^0?o?/, '')}`),
+);
+
+const fileWithContent = object({
+  path: described(absolutePath, 'Path under which the file is injected'),
+  content: v.optional(described(text, 'Content, with variables; absent: a template on the launcher’s host')),
+  permission: v.optional(described(permission, 'Mode of the injected file, such as 0o700')),
+});
 const filePath = v.pipe(
   absolutePath,
   v.transform((path): v.InferOutput<typeof fileWithContent> => ({ path })),
 );
-const injectionFile = v.lazy((input) => (typeof input === 'string' ? filePath : fileWithContent));
 
 const image = object({
   name: imageName,
-  injection_files: v.optional(list(injectionFile), []),
-  provide_secrets: v.optional(list(name)),
+  volumes: v.optional(
+    list(object({ name, path: absolutePath, update_policy: v.optional(volumePolicy) })),
+    [],
+  ),
+  injection_files: v.optional(
+    described(
+      list(
+        textOr(filePath, fileWithContent) as v.GenericSchema<unknown, v.InferOutput<typeof fileWithContent>>,
+      ),
+      'Files that the launcher is given',
+    ),
+    [],
+  ),
+  provide_secrets: v.optional(described(list(name), 'Secrets that templates on the launcher’s host may use')),
 });
+
+// --- sharing
+
+const sharingProblem = v.pipe(
+  text,
+  v.rawTransform(({ dataset, addIssue, NEVER }) => {
+    const parsed = parseSharing(dataset.value);
+    if (typeof parsed !== 'string') return parsed;
+    addIssue({ message: parsed });
+    return NEVER;
+  }),
+);
+
+const remote = {
+  cas_url: v.optional(described(text, 'Address of another CAS: HOST or HOST:PORT')),
+  cas_key: v.optional(described(text, 'Key hash of the other CAS')),
+  cas_software_key: v.optional(described(text, 'Key hash of the software of the other CAS')),
+};
+
+const exportTarget = v.pipe(
+  object({
+    session: v.optional(sessionReference),
+    session_hash: v.optional(hex(64)),
+    namespace: v.optional(described(sessionReference, 'This session, and everything below it')),
+    ...remote,
+  }),
+  v.check(
+    ({ session, namespace }) => (session === undefined) !== (namespace === undefined),
+    'expected one of session and namespace',
+  ),
+  v.check(
+    ({ namespace, session_hash, cas_key, cas_url }) =>
+      namespace === undefined ||
+      (session_hash === undefined && cas_key === undefined && cas_url === undefined),
+    'a namespace is exported to without session_hash, and on this CAS alone',
+  ),
+);
+/** To whom a secret is exported. */
+export type ExportTarget = v.InferOutput<typeof exportTarget>;
+
+const exports = oneOrMany(textOr(sharingProblem, exportTarget) as v.GenericSchema<unknown, ExportTarget>);
+
+const importSource = object({
+  session: described(sessionReference, 'The session that exports the secret'),
+  secret: described(name, 'Its name there'),
+  session_hash: v.optional(described(hex(64), 'The version that the other session must have')),
+  ...remote,
+});
+/** Where a secret is imported from. */
+export type ImportSource = v.InferOutput<typeof importSource>;
+
+const volume = v.pipe(
+  object({
+    name,
+    fspf_key: v.optional(referenceOr(hex(64))),
+    fspf_tag: v.optional(hex(32)),
+    files: v.optional(oneOf('encrypted', 'authenticated-only')),
+    export: v.optional(
+      oneOrMany(
+        textOr(
+          sharingProblem,
+          object({
+            to: v.optional(textOr(sharingProblem, exportTarget)),
+            session: v.optional(sessionReference),
+            session_hash: v.optional(hex(64)),
+            update_policy: v.optional(volumePolicy),
+            volume_alias: v.optional(name),
+          }),
+        ),
+      ),
+    ),
+    import: v.optional(
+      object({ session: sessionReference, volume: name, session_hash: v.optional(hex(64)) }),
+    ),
+  }),
+  v.check(
+    (it) =>
+      it.import === undefined ||
+      (it.fspf_key === undefined && it.fspf_tag === undefined && it.export === undefined),
+    'an imported volume has no key, tag or export of its own',
+  ),
+);
+
+// --- secrets
 
 /** Largest generated secret, in characters or bytes. */
 const largestSecret = 1024 * 1024;
 
-const secret = object({
-  name: v.pipe(
-    name,
-    v.check((text) => !text.endsWith('.hex'), 'a name that ends in .hex cannot be told from a format'),
+const shared = {
+  name: described(name, 'Used as $$SCONE::name$$'),
+  export: v.optional(described(exports, 'Sessions and namespaces that may import the secret')),
+  export_public: v.optional(described(boolean, 'Everybody may read it, at /v1/values'), false),
+};
+const size = v.optional(integer(1, largestSecret));
+const keyType = oneOf('P-256', 'P-384', 'Ed25519', 'RSA-2048', 'RSA-3072');
+const secretName = name;
+
+const certificate = {
+  ...shared,
+  value: v.optional(described(text, 'Certificate (PEM), and those of its issuers')),
+  private_key: v.optional(described(secretName, 'The private-key secret it is for')),
+  issuer: v.optional(described(secretName, 'The x509-ca secret that signs it; absent: it signs itself')),
+  common_name: v.optional(described(text, 'Common name; default: first DNS name, else the secret’s name')),
+  valid_for: v.optional(
+    described(duration, 'How long it is valid; it is made anew before. Absent: for ever'),
   ),
-  kind: oneOf('ascii', 'binary'),
-  size: v.optional(integer(1, largestSecret)),
-  value: v.optional(text),
+};
+
+const alternativeName = v.pipe(text, v.regex(/^(dns|ip):.+$/, 'expected "dns:NAME" or "ip:ADDRESS"'));
+
+const kinds = {
+  ascii: object({ ...shared, kind: v.literal('ascii'), size, value: v.optional(text) }),
+  binary: object({
+    ...shared,
+    kind: v.literal('binary'),
+    size,
+    value: v.optional(described(text, 'Hexadecimal, two digits a byte')),
+  }),
+  'private-key': object({
+    ...shared,
+    kind: v.literal('private-key'),
+    key_type: v.optional(keyType),
+    migrate: v.optional(described(boolean, 'Keep the key when the session is updated'), false),
+    value: v.optional(described(text, 'Private key (PEM, PKCS#8)')),
+  }),
+  'public-key': object({
+    ...shared,
+    kind: v.literal('public-key'),
+    private_key: v.optional(described(secretName, 'The private-key secret it belongs to')),
+    value: v.optional(described(text, 'Public key (PEM)')),
+  }),
+  x509: object({
+    ...certificate,
+    kind: v.literal('x509'),
+    endpoint: v.optional(described(oneOf('server', 'client'), 'What it is good for; absent: both')),
+    dns: v.optional(described(oneOrMany(text), 'Host names; newer form: san')),
+    san: v.optional(described(oneOrMany(alternativeName), 'Names: "dns:NAME" or "ip:ADDRESS"')),
+  }),
+  'x509-ca': object({ ...certificate, kind: v.literal('x509-ca') }),
+  'config-fragment': object({
+    ...shared,
+    kind: v.literal('config-fragment'),
+    value: described(anyValue, 'Any part of a session, to be used as $$SCONE::name$$'),
+  }),
+  'pgp-key': object({ ...shared, kind: v.literal('pgp-key') }),
+  jwt: object({
+    ...shared,
+    kind: v.literal('jwt'),
+    signer: described(secretName, 'The P-384 private-key secret that signs it'),
+    alg: v.literal('ES384', 'expected ES384'),
+    validity: object({ for: duration }),
+    payload: v.optional(v.record(text, text, 'expected a mapping of texts'), {}),
+  }),
+  'aad-token': object({
+    ...shared,
+    kind: v.literal('aad-token'),
+    tenant_id: text,
+    client_id: text,
+    application_secret: v.optional(text),
+    private_key: v.optional(text),
+    certificate_thumbprint: v.optional(text),
+  }),
+} as const;
+export const secretKinds = Object.keys(kinds) as (keyof typeof kinds)[];
+/** Kind of a secret. */
+export type SecretKind = keyof typeof kinds;
+
+const imported = object({
+  ...shared,
+  kind: v.optional(oneOf(...secretKinds)),
+  size,
+  key_type: v.optional(keyType),
+  import: described(importSource, 'Where the secret comes from'),
 });
 
-const security = object({
+const importedFromVault = object({
+  ...shared,
+  kind: v.optional(oneOf(...secretKinds)),
+  import_akv: object({
+    vault: text,
+    secret_name: v.optional(text),
+    token: v.optional(text),
+    decryption_key: v.optional(text),
+  }),
+});
+
+/** What is said of a mapping that names no kind that there is. */
+const noKind = v.looseObject({ name, kind: oneOf(...secretKinds) }, 'expected a mapping of keys to values');
+
+type SecretOutput =
+  | { [Kind in SecretKind]: v.InferOutput<(typeof kinds)[Kind]> }[SecretKind]
+  | v.InferOutput<typeof imported>
+  | v.InferOutput<typeof importedFromVault>;
+
+const hasKey = (key: string) => (input: unknown) =>
+  typeof input === 'object' && input !== null && Object.hasOwn(input, key);
+
+const secret = choice(
+  hasKey('import'),
+  imported,
+  choice(
+    hasKey('import_akv'),
+    importedFromVault,
+    secretKinds.reduce<v.GenericSchema>(
+      (others, kind) =>
+        choice((input) => (input as { kind?: unknown } | null)?.kind === kind, kinds[kind], others),
+      noKind,
+    ),
+  ),
+) as unknown as v.GenericSchema<unknown, SecretOutput>;
+
+// --- security
+
+const tolerable = choice(
+  (input) => input === 'debug',
+  v.pipe(
+    v.literal('debug'),
+    v.transform(() => 'debug-mode' as const),
+  ),
+  oneOf(
+    'debug-mode',
+    'hyperthreading',
+    'insecure-igpu',
+    'software-hardening-needed',
+    'aepic-leak',
+    'insecure-configuration',
+    'outdated-tcb',
+    'maa-managed-tcb',
+    'local-attestation-trust-cas-tcb',
+  ),
+) as v.GenericSchema<string, string>;
+
+const advisory = v.pipe(text, v.regex(/^(\*|INTEL-SA-\d{5})$/, 'expected "*" or INTEL-SA- and five digits'));
+
+export const security = object({
   attestation: v.optional(
-    object({
-      mode: v.optional(oneOf('hardware', 'none'), 'hardware'),
-      tolerate: v.optional(list(tolerable), []),
-      ignore_advisories: v.optional(
-        oneOrMany(
-          v.pipe(text, v.regex(/^(\*|INTEL-SA-\d{5})$/, 'expected "*" or INTEL-SA- and five digits')),
-        ),
-        [],
+    described(
+      referenceOr(
+        object({
+          mode: v.optional(
+            described(referenceOr(oneOf('hardware', 'none', 'maa')), 'Default: hardware'),
+            'hardware',
+          ),
+          tolerate: v.optional(
+            described(referenceOr(list(referenceOr(tolerable))), 'Weaknesses that are accepted'),
+            [],
+          ),
+          ignore_advisories: v.optional(
+            described(referenceOr(oneOrMany(referenceOr(advisory))), 'Advisories that are accepted'),
+            [],
+          ),
+          trusted_scone_qe_pubkeys: v.optional(
+            described(referenceOr(list(referenceOr(hex(64)))), 'LAS keys that the policy trusts'),
+            [],
+          ),
+          must_be_sgx_local: v.optional(boolean),
+          one_time_password_shared_secret: v.optional(oneTimePassword),
+          url: v.optional(described(v.nullable(text), 'For mode maa')),
+          certificates: v.optional(described(list(text), 'For mode maa')),
+          min_rsa_signing_key_size: v.optional(described(integer(1024, 65536), 'For mode maa')),
+        }),
       ),
-      trusted_scone_qe_pubkeys: v.optional(list(hex(64)), []),
-      one_time_password_shared_secret: v.optional(text),
-    }),
+      'How launchers are attested',
+    ),
     {},
+  ),
+  singleton_enclaves: v.optional(
+    described(referenceOr(boolean), 'Each process is given its configuration once'),
+    false,
+  ),
+  service_access_token: v.optional(
+    described(text, 'Token that the host gives in SCONE_SERVICE_ACCESS_TOKEN'),
   ),
 });
 
-/** The whole document. */
-export const session = object({
-  name: v.pipe(
-    text,
-    v.regex(sessionNamePattern, 'a session name has levels of A-Z a-z 0-9 _ . ~ - separated by /'),
+// --- the document
+
+export const session = v.pipe(
+  object({
+    name: described(sessionName, 'Name of the session; / separates namespaces'),
+    version: described(
+      v.pipe(
+        text,
+        v.regex(
+          /^0\.3(\.([0-9]|1[0-2]))?$/,
+          'expected a version of the session language from "0.3" to "0.3.12"',
+        ),
+      ),
+      'Version of the session language',
+    ),
+    predecessor: v.optional(
+      described(v.nullable(hex(64)), 'Hash of the version that this one replaces; none for a first version'),
+      null,
+    ),
+    namespace_hash: v.optional(described(hex(64), 'Hash that the namespace must have when this is created')),
+    salt: v.optional(described(hex(32), 'Once given, the session hash counts as public')),
+    creator: v.optional(
+      described(
+        textOr(text, object({ signer: text })),
+        'Who uploads the session: certificate, or public key that signs. Filled in by the CAS',
+      ),
+    ),
+    access_policy: v.optional(described(referenceOr(accessPolicy), 'Who may do what'), {}),
+    security: v.optional(described(referenceOr(security), 'Attestation and second factors'), {}),
+    images: v.optional(described(list(image), 'Files of services'), []),
+    services: v.optional(described(list(service), 'What may be launched'), []),
+    secrets: v.optional(described(list(secret), 'Secrets, made, given or imported'), []),
+    volumes: v.optional(described(list(volume), 'Volumes; stored, but not mounted by this launcher'), []),
+    secret_config: v.optional(
+      object({
+        store_in: v.optional(
+          choice(
+            hasKey('!akv'),
+            object({ '!akv': v.looseObject({}) }),
+            object({ '!cas': v.optional(v.nullable(anyValue)) }),
+          ),
+        ),
+      }),
+    ),
+  }),
+  v.check(
+    ({ predecessor, namespace_hash }) => predecessor === null || namespace_hash === undefined,
+    'namespace_hash is for a first version, which has no predecessor',
   ),
-  version: v.pipe(
-    text,
-    v.regex(/^0\.3(\.([0-9]|1[0-2]))?$/, 'expected a version of the session language from "0.3" to "0.3.12"'),
-  ),
-  predecessor: v.optional(v.nullable(hex(64)), null),
-  access_policy: v.optional(
-    object({
-      read: v.optional(principals, 'CREATOR'),
-      update: v.optional(principals, 'CREATOR'),
-      create_sessions: v.optional(principals),
-    }),
-    {},
-  ),
-  security: v.optional(security, {}),
-  images: v.optional(list(image), []),
-  services: v.optional(list(service), []),
-  secrets: v.optional(list(secret), []),
-});
+);
 
 /** A session as it was written, in normal form. */
 export type Session = v.InferOutput<typeof session>;
 export type Service = Session['services'][number];
 export type Image = Session['images'][number];
 export type SecretDefinition = Session['secrets'][number];
+export type Security = v.InferOutput<typeof security>;
+export type AccessPolicy = v.InferOutput<typeof accessPolicy>;

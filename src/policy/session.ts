@@ -8,6 +8,13 @@ import { invalid, readYaml } from './yaml.ts';
 
 export type { Image, SecretDefinition, Service, Session } from './schema.ts';
 
+type Imported = Extract<schema.SecretDefinition, { import: unknown } | { import_akv: unknown }>;
+
+/** Whether a secret comes from another session, or another service. */
+export function isImported(definition: schema.SecretDefinition): definition is Imported {
+  return 'import' in definition || 'import_akv' in definition;
+}
+
 /** A session that was understood. */
 export interface ParsedSession {
   /** In normal form. */
@@ -16,6 +23,8 @@ export interface ParsedSession {
   text: string;
   /** What its author may not have meant. */
   warnings: Problem[];
+  /** What the language has and a CAS of this version does not do: it takes no such session. */
+  unsupported: Problem[];
 }
 
 /**
@@ -29,9 +38,9 @@ export function parseSession(text: string, variables?: Variables): ParsedSession
   const result = v.safeParse(schema.session, yaml.value);
   if (!result.success) throw invalid(yaml, result.issues);
   const session = result.output;
-  const { errors, warnings } = check(session, yaml);
+  const { errors, warnings, unsupported } = check(session, yaml);
   if (errors.length > 0) throw new InvalidText(errors);
-  return { session, text: yaml.text, warnings };
+  return { session, text: yaml.text, warnings: [...warnings, ...unsupported.map(asWarning)], unsupported };
 }
 
 /**
@@ -41,6 +50,10 @@ export function parseSession(text: string, variables?: Variables): ParsedSession
  */
 export function sessionHash(session: schema.Session, creator: string): string {
   return createHash('sha256').update(JSON.stringify({ session, creator }, sortKeys)).digest('hex');
+}
+
+function asWarning(problem: Problem): Problem {
+  return { ...problem, severity: 'warning' };
 }
 
 function sortKeys(_: string, value: unknown): unknown {

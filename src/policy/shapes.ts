@@ -1,13 +1,35 @@
 import * as v from 'valibot';
+import { nearest } from './nearest.ts';
+
+/**
+ * Building blocks of schemas over {@link Value}, in which all scalars are text. What a schema gives out is valid
+ * input to it again, so that a section can be checked at upload, and once more when its references are known.
+ */
+
+/** What an issue's author may have meant, where there is a guess. */
+const suggestions = new WeakMap<object, string>();
+export const suggestionFor = (issue: object): string | undefined => suggestions.get(issue);
+
+/** The schemas that a choice is between, for those who describe a schema. */
+const options = new WeakMap<object, readonly v.GenericSchema[]>();
+export const optionsOf = (schema: object): readonly v.GenericSchema[] | undefined => options.get(schema);
+
+function suggest(issue: object, found: unknown, known: readonly string[]): void {
+  const guess = typeof found === 'string' ? nearest(found, known) : undefined;
+  if (guess !== undefined) suggestions.set(issue, guess);
+}
 
 /** A mapping with just these keys; anything else in it is an error that names what is expected. */
-export const object = <Entries extends v.ObjectEntries>(entries: Entries) =>
+export const object = <const Entries extends v.ObjectEntries>(entries: Entries) =>
   v.strictObject(entries, (issue) => {
-    const key = JSON.stringify(issue.path?.at(-1)?.key);
-    if (issue.expected === 'never')
-      return `unknown key ${key}, expected one of: ${Object.keys(entries).join(', ')}`;
-    if (issue.received === 'undefined') return `the key ${key} is missing`;
-    return 'expected a mapping of keys to values';
+    const found = issue.path?.at(-1)?.key;
+    const known = Object.keys(entries);
+    if (issue.expected === 'never') {
+      suggest(issue, found, known);
+      return `unknown key ${JSON.stringify(found)}, expected one of: ${known.join(', ')}`;
+    }
+    if (issue.received === 'undefined') return `the key ${JSON.stringify(found)} is missing`;
+    return `expected a mapping of keys to values, found ${describe(issue.input)}`;
   });
 
 export const text = v.string((issue) => `expected a text, found ${describe(issue.input)}`);
@@ -15,15 +37,75 @@ export const text = v.string((issue) => `expected a text, found ${describe(issue
 export const list = <Item extends v.GenericSchema>(item: Item) =>
   v.array(item, (issue) => `expected a list, found ${describe(issue.input)}`);
 
+export const oneOf = <const Names extends readonly string[]>(...names: Names) =>
+  v.picklist(names, (issue) => {
+    suggest(issue, issue.input, names);
+    return `expected one of ${names.join(', ')}, found ${describe(issue.input)}`;
+  });
+
+/** One of two shapes, told apart by a look at the input, so that errors speak of the one that was meant. */
+export function choice<A extends v.GenericSchema, B extends v.GenericSchema>(
+  isFirst: (input: unknown) => boolean,
+  first: A,
+  second: B,
+): v.GenericSchema<v.InferInput<A> | v.InferInput<B>, v.InferOutput<A> | v.InferOutput<B>> {
+  const schema = v.lazy((input) => (isFirst(input) ? first : second));
+  options.set(schema, [first, second]);
+  return schema as v.GenericSchema<v.InferInput<A> | v.InferInput<B>, v.InferOutput<A> | v.InferOutput<B>>;
+}
+
+const isText = (input: unknown) => typeof input === 'string';
+
+/** A text, or something that is none. */
+export const textOr = <A extends v.GenericSchema, B extends v.GenericSchema>(whenText: A, other: B) =>
+  choice(isText, whenText, other);
+
 /** One value, or a list of such. */
-export const oneOrMany = <Item extends v.GenericSchema>(item: Item) => {
-  const many = list(item);
-  const one = v.pipe(
-    item,
-    v.transform((value) => [value]),
+export const oneOrMany = <Item extends v.GenericSchema>(
+  item: Item,
+): v.GenericSchema<v.InferInput<Item> | v.InferInput<Item>[], v.InferOutput<Item>[]> =>
+  choice(
+    Array.isArray,
+    list(item),
+    v.pipe(
+      item,
+      v.transform((value) => [value]),
+    ),
+  ) as v.GenericSchema<v.InferInput<Item> | v.InferInput<Item>[], v.InferOutput<Item>[]>;
+
+/** A whole number, kept as one. */
+export const integer = (least: number, most: number) => {
+  const expected = `expected a whole number from ${least} to ${most}`;
+  return choice(
+    (input) => typeof input === 'number',
+    v.pipe(v.number(), v.integer(expected), v.minValue(least, expected), v.maxValue(most, expected)),
+    v.pipe(
+      text,
+      v.regex(/^(0|-?[1-9][0-9]{0,15})$/, expected),
+      v.transform(Number),
+      v.minValue(least, expected),
+      v.maxValue(most, expected),
+    ),
   );
-  return v.lazy((input) => (Array.isArray(input) ? many : one));
 };
+
+/** true or false, as YAML 1.2 writes them. */
+export const boolean = choice(
+  (input) => typeof input === 'boolean',
+  v.boolean(),
+  v.pipe(
+    text,
+    v.picklist(['true', 'True', 'TRUE', 'false', 'False', 'FALSE'], 'expected true or false'),
+    v.transform((value) => value.toLowerCase() === 'true'),
+  ),
+);
+
+export const hex = (digits: number) =>
+  v.pipe(
+    text,
+    v.regex(new RegExp(`^[0-9A-Fa-f]{${digits}}$`), `expected ${digits} hexadecimal digits`),
+    v.toLowerCase(),
+  );
 
 /** What was found, in general terms: the value itself may be a secret. */
 export function describe(value: unknown): string {

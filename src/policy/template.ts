@@ -5,7 +5,7 @@ import type { Path } from './problem.ts';
 export type Variables = (name: string) => string | undefined;
 
 const token =
-  /\\\$|(\$\$SCONE::)((?:[^$]|\$(?!\$))*)(\$\$)|\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))/g;
+  /\\\$|(\$\$(?:SCONE|PALAEMON)::)((?:[^$]|\$(?!\$))*)(\$\$)|\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))/g;
 
 /**
  * Fills in the template variables of a document, in place: `$NAME` and `${NAME}` in values become the

@@ -1,6 +1,7 @@
 import type * as v from 'valibot';
 import { isAlias, isMap, isPair, isScalar, isSeq, type Node, parseDocument } from 'yaml';
-import { formatPath, InvalidText, MOST_PROBLEMS, type Path, type Problem } from './problem.ts';
+import { didYouMean, formatPath, InvalidText, MOST_PROBLEMS, type Path, type Problem } from './problem.ts';
+import { suggestionFor } from './shapes.ts';
 import { expandTemplate, type Variables } from './template.ts';
 
 /** A plain value of a YAML text, in which every scalar but null is the text that the user wrote. */
@@ -76,6 +77,15 @@ export function readYaml(text: string, variables?: Variables): YamlText {
     }
     if (node && 'anchor' in node && node.anchor && !visited.has(node)) anchors.set(node.anchor, node);
     if (node) visited.add(node);
+    // The language has two tags of its own; others mean nothing here.
+    if (node?.tag === '!cas' || node?.tag === '!akv')
+      return { [node.tag]: isScalar(node) ? null : untagged(node, path, depth) };
+    return untagged(node, path, depth);
+  };
+  const untagged = (node: Node | null | undefined, path: Path, depth: number): Value => {
+    const fail = (message: string): never => {
+      throw new InvalidText([problemAt(node?.range?.[0] ?? 0, path, message)]);
+    };
     if (isScalar(node)) {
       if (node.value === null) return null;
       const scalar = typeof node.value === 'string' ? node.value : (node.source ?? String(node.value));
@@ -113,12 +123,13 @@ export function readYaml(text: string, variables?: Variables): YamlText {
 /** The error for a value that does not have the shape a schema asks for. */
 export function invalid(yaml: YamlText, issues: readonly v.BaseIssue<unknown>[]): InvalidText {
   return new InvalidText(
-    issues.slice(0, MOST_PROBLEMS).map((issue) =>
-      yaml.problem(
+    issues.slice(0, MOST_PROBLEMS).map((issue) => ({
+      ...yaml.problem(
         (issue.path ?? []).map(({ key }) => key as string | number),
         issue.message,
       ),
-    ),
+      ...didYouMean(suggestionFor(issue)),
+    })),
   );
 }
 

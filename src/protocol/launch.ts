@@ -60,8 +60,8 @@ export const configuration = v.strictObject({
   ),
   /** Injected files that are needed; one without content is a template on the launcher's own file system. */
   files: v.array(v.strictObject({ path: v.string(), content: v.optional(base64) })),
-  /** Secrets that templates on the launcher's file system may refer to. */
-  secrets: v.array(v.strictObject({ name, kind: v.picklist(['ascii', 'binary']), value: base64 })),
+  /** What templates on the launcher's file system may refer to, by the text of the reference. */
+  secrets: v.array(v.strictObject({ reference: v.string(), value: base64 })),
 });
 export type Configuration = v.InferOutput<typeof configuration>;
 export type ConfigurationMessage = v.InferInput<typeof configuration>;

@@ -1,93 +1,138 @@
-import { randomBytes, randomInt } from 'node:crypto';
 import { base32, base32nopad } from '@scure/base';
-import { Secret } from './secret.ts';
+import { toPem } from './private-key.ts';
+import type { Secret } from './secret.ts';
 
-/** What the language says of a secret: its kind, and its size in characters (ascii) or bytes (binary). */
-export interface Definition {
-  kind: 'ascii' | 'binary';
-  size?: number | undefined;
-  value?: string | undefined;
-}
+/** Kinds of secrets that the language knows. */
+export const secretKinds = [
+  'ascii',
+  'binary',
+  'private-key',
+  'public-key',
+  'x509',
+  'x509-ca',
+  'config-fragment',
+  'pgp-key',
+  'jwt',
+  'aad-token',
+] as const;
+export type SecretKind = (typeof secretKinds)[number];
 
-/** A secret of a known kind, ready to be formatted. */
+/** A secret as it is used: of a known kind, whatever it was made or imported from. */
 export interface TypedSecret {
-  kind: Definition['kind'];
+  kind: SecretKind;
+  /**
+   * Its bytes: PKCS#8 in DER of a private-key, SubjectPublicKeyInfo in DER of a public-key, certificate in DER of
+   * x509 and x509-ca, transferable secret key of a pgp-key, JSON of a config-fragment.
+   */
   secret: Secret;
+  /** Certificates of the issuers in DER, from the nearest to the root; of a certificate only. */
+  chain?: Buffer[];
+  /** PKCS#8 in DER of the certificate's key, where it may be used. */
+  privateKey?: Secret;
 }
 
-/** Size of a secret whose definition names none. */
-export const DEFAULT_SIZE = 20;
-const FIRST_PRINTABLE = 0x21;
-const LAST_PRINTABLE = 0x7e;
-
-interface Kind {
-  generate(size: number): Buffer;
-  /** Reads an explicit value, or says what is wrong with it. */
-  parse(value: string): Buffer | string;
-  /** Formats by the suffix a reference has; '' is no suffix. `raw` ones may not stand in text. */
-  formats: Record<string, { raw?: boolean; encode(bytes: Buffer): Uint8Array | string }>;
+/** A form that a kind of secret can be had in. `raw` ones may hold any bytes, so they stand in files alone. */
+interface Format {
+  raw?: true;
+  encode(secret: TypedSecret): Promise<Uint8Array | string> | Uint8Array | string;
 }
 
-const raw = { raw: true, encode: (bytes: Buffer) => bytes };
-const hex = { encode: (bytes: Buffer) => bytes.toString('hex') };
+const bytesOf = ({ secret }: TypedSecret) => secret.reveal();
 
-const kinds: Record<Definition['kind'], Kind> = {
-  ascii: {
-    generate: (size) =>
-      Buffer.from(Array.from({ length: size }, () => randomInt(FIRST_PRINTABLE, LAST_PRINTABLE + 1))),
-    parse: (value) => Buffer.from(value),
-    formats: { '': { encode: (bytes) => bytes } },
+const certificatePem = (der: Buffer) => toPem('CERTIFICATE', der);
+
+/** The same format under each of its names. */
+const named = (names: string[], format: Format) =>
+  Object.fromEntries(names.map((name): [string, Format] => [name, format]));
+
+const asIs = { '': { encode: bytesOf } };
+
+const hex: Format = { encode: (it) => bytesOf(it).toString('hex') };
+
+const certificateKey = ({ privateKey }: TypedSecret): Buffer => {
+  if (!privateKey) throw new SecretUnusable('its private key is not exported with the certificate');
+  return privateKey.reveal();
+};
+
+const isSelfSigned = ({ chain }: TypedSecret) => chain?.length === 0;
+
+const certificateFormats: Record<string, Format> = {
+  ...named(['', ':crt', ':crt:pem', '.crt'], { encode: (it) => certificatePem(bytesOf(it)) }),
+  ':crt:der': { raw: true, encode: bytesOf },
+  ...named([':privatekey', ':privatekey:pem', ':privatekey:pkcs8:pem', '.key'], {
+    encode: (it) => toPem('PRIVATE KEY', certificateKey(it)),
+  }),
+  ...named([':privatekey:der', ':privatekey:pkcs8:der'], { raw: true, encode: certificateKey }),
+  ':chain': { encode: (it) => (it.chain ?? []).map(certificatePem).join('') },
+  // Older order: root first, then down, the certificate itself last and included.
+  '.chain': {
+    encode: (it) =>
+      [...(isSelfSigned(it) ? [] : [...(it.chain ?? [])].reverse()), bytesOf(it)]
+        .map(certificatePem)
+        .join(''),
   },
-  binary: {
-    generate: (size) => randomBytes(size),
-    parse: (value) =>
-      /^([0-9A-Fa-f]{2})*$/.test(value)
-        ? Buffer.from(value, 'hex')
-        : 'the value of a binary secret is hexadecimal, two digits a byte',
-    formats: {
-      '': raw,
-      ':bin': raw,
-      ':hex': hex,
-      '.hex': hex,
-      ':base64': { encode: (bytes) => bytes.toString('base64') },
-      ':base64url': { encode: (bytes) => bytes.toString('base64url') },
-      ':base32': { encode: (bytes) => base32.encode(bytes) },
-      ':base32nopad': { encode: (bytes) => base32nopad.encode(bytes) },
+  ':pkcs12-with-private-key': {
+    raw: true,
+    encode: async (it) => {
+      const { pkcs12 } = await import('./pkcs12.ts');
+      return pkcs12({ certificate: bytesOf(it), chain: it.chain ?? [], privateKey: certificateKey(it) });
     },
   },
 };
 
-/** What is wrong with a definition, if anything. */
-export function checkDefinition(definition: Definition): string | undefined {
-  const { kind, size, value } = definition;
-  if (value === undefined) return undefined;
-  const parsed = kinds[kind].parse(value);
-  if (typeof parsed === 'string') return parsed;
-  return size === undefined || size === parsed.length
-    ? undefined
-    : 'size and value disagree; give one of them';
+/** Formats of each kind, by the suffix that a reference has; '' is none. */
+const formats: Record<SecretKind, Record<string, Format>> = {
+  ascii: asIs,
+  binary: {
+    ...named(['', ':bin'], { raw: true, encode: bytesOf }),
+    ...named([':hex', '.hex'], hex),
+    ':base64': { encode: (it) => bytesOf(it).toString('base64') },
+    ':base64url': { encode: (it) => bytesOf(it).toString('base64url') },
+    ':base32': { encode: (it) => base32.encode(bytesOf(it)) },
+    ':base32nopad': { encode: (it) => base32nopad.encode(bytesOf(it)) },
+  },
+  'private-key': {
+    ...named(['', ':pem', ':pkcs8:pem'], { encode: (it) => toPem('PRIVATE KEY', bytesOf(it)) }),
+    ...named([':der', ':pkcs8:der'], { raw: true, encode: bytesOf }),
+  },
+  'public-key': {
+    ...named(['', ':pem', ':spki:pem'], { encode: (it) => toPem('PUBLIC KEY', bytesOf(it)) }),
+    ...named([':der', ':spki:der'], { raw: true, encode: bytesOf }),
+  },
+  x509: certificateFormats,
+  'x509-ca': certificateFormats,
+  'config-fragment': asIs,
+  'pgp-key': {},
+  jwt: asIs,
+  'aad-token': asIs,
+};
+
+/** Why a secret that is there cannot be had in a form. */
+export class SecretUnusable extends Error {
+  override name = 'SecretUnusable';
 }
 
-/** Takes the explicit value, or generates one from the system's randomness. */
-export function makeSecret({ kind, size = DEFAULT_SIZE, value }: Definition): TypedSecret {
-  const bytes = value === undefined ? kinds[kind].generate(size) : kinds[kind].parse(value);
-  if (typeof bytes === 'string') throw new Error(bytes);
-  return { kind, secret: new Secret(bytes) };
-}
-
-/** Whether a kind has a format, and whether that gives text without NUL. */
-export function formatOf(kind: Definition['kind'], format: string): { raw: boolean } | undefined {
-  const found = Object.hasOwn(kinds[kind].formats, format) ? kinds[kind].formats[format] : undefined;
+/** Whether a kind has a format, and whether that gives bytes that may be no text. */
+export function formatOf(kind: SecretKind, format: string): { raw: boolean } | undefined {
+  const found = Object.hasOwn(formats[kind], format) ? formats[kind][format] : undefined;
   return found && { raw: found.raw ?? false };
 }
 
-export function formatsOf(kind: Definition['kind']): string[] {
-  return Object.keys(kinds[kind].formats);
+export function formatsOf(kind: SecretKind): string[] {
+  return Object.keys(formats[kind]);
 }
 
-/** The bytes that stand in the place of a reference. */
-export function formatSecret({ kind, secret }: TypedSecret, format: string): Buffer {
-  const found = formatOf(kind, format) && kinds[kind].formats[format];
-  if (!found) throw new Error(`no format ${format} of kind ${kind}`);
-  return Buffer.from(found.encode(secret.reveal()));
+/**
+ * The bytes that stand in the place of a reference.
+ * @throws SecretUnusable
+ */
+export async function formatSecret(secret: TypedSecret, format: string): Promise<Buffer> {
+  const found = formatOf(secret.kind, format) && formats[secret.kind][format];
+  if (!found) {
+    const known = formatsOf(secret.kind).map((name) => name || '(none)');
+    throw new SecretUnusable(
+      `a secret of kind ${secret.kind} has no format ${format || '(none)'}; it has: ${known.join(' ')}`,
+    );
+  }
+  return Buffer.from(await found.encode(secret));
 }

@@ -1,10 +1,9 @@
-import { formatOf, formatSecret, type TypedSecret } from './kinds.ts';
-
-/** A reference `$$SCONE::name:format$$` to a secret. */
+/** A variable `$$SCONE::name:format|escape(json)$$`. */
 export interface Reference {
-  name: string;
-  /** With its separator, such as `:hex`; empty for the kind's own form. */
-  format: string;
+  /** Name and format as they were written, such as `cert:chain`. */
+  text: string;
+  /** How what stands there is encoded, after it was formatted. */
+  escape: 'json' | undefined;
 }
 
 /** A template taken apart: literal bytes and references in turn. */
@@ -15,9 +14,10 @@ export class TemplateError extends Error {
   override name = 'TemplateError';
 }
 
-const OPEN = '$$SCONE::';
-const reference = /^([A-Za-z0-9_.~-]+?)(\.hex|(?::[a-z0-9-]+)*)$/;
-/** A name and its format together are no longer than this; a longer one was never closed. */
+/** The second is an older spelling. */
+const openings = ['$$SCONE::', '$$PALAEMON::'].map((text) => Buffer.from(text));
+const reference = /^([A-Za-z0-9_.~-]+(?::[a-z0-9-]+)*)(\|escape\(json\))?$/;
+/** A reference is no longer than this; a longer one was never closed. */
 const longest = 1024;
 
 /**
@@ -27,38 +27,59 @@ const longest = 1024;
 export function parseTemplate(template: Buffer): Part[] {
   const parts: Part[] = [];
   let from = 0;
+  // Where each spelling comes next: looked for once, not again for every reference of the other.
+  const next = openings.map(({ length }, index) => ({ at: find(template, index, 0), length, index }));
   for (;;) {
-    const open = template.indexOf(OPEN, from);
-    if (open < 0) break;
-    const start = open + OPEN.length;
+    for (const opening of next)
+      if (opening.at >= 0 && opening.at < from) opening.at = find(template, opening.index, from);
+    const [open] = next.filter(({ at }) => at >= 0).sort((a, b) => a.at - b.at);
+    if (!open) break;
+    const start = open.at + open.length;
     const close = template.subarray(start, start + longest).indexOf('$$');
     if (close < 0) throw new TemplateError('a $$SCONE:: reference is not closed by $$');
     const inner = template.toString('latin1', start, start + close);
     const match = reference.exec(inner);
     if (!match) throw new TemplateError(`${JSON.stringify(inner)} is not a reference to a secret`);
-    if (open > from) parts.push(template.subarray(from, open));
-    parts.push({ name: match[1] as string, format: match[2] as string });
+    if (open.at > from) parts.push(template.subarray(from, open.at));
+    parts.push({ text: match[1] as string, escape: match[2] ? 'json' : undefined });
     from = start + close + 2;
   }
   if (from < template.length) parts.push(template.subarray(from));
   return parts;
 }
 
+function find(template: Buffer, opening: number, from: number): number {
+  return template.indexOf(openings[opening] as Buffer, from);
+}
+
+/**
+ * Takes the name and the format of a reference apart. Formats begin with a colon; older ones with a dot, which
+ * names may hold as well, so a secret whose name is the whole text comes first.
+ * @param isSecret whether there is a secret of a name
+ */
+export function splitReference(
+  text: string,
+  isSecret: (name: string) => boolean,
+): { name: string; format: string } {
+  const colon = text.indexOf(':');
+  if (colon >= 0) return { name: text.slice(0, colon), format: text.slice(colon) };
+  const legacy = /^(.+)(\.(?:hex|crt|key|chain))$/.exec(text);
+  if (!legacy || isSecret(text)) return { name: text, format: '' };
+  return { name: legacy[1] as string, format: legacy[2] as string };
+}
+
 /**
  * Puts secrets in the place of references, once: what a secret contains is never looked at again.
+ * @param forms what stands for each reference, by its text
  * @param limit largest result, in bytes
- * @throws TemplateError at a reference to a secret or format that is not there
+ * @throws TemplateError at a reference that stands for nothing
  * @throws TooLarge
  */
-export function substitute(
-  template: Buffer,
-  secrets: ReadonlyMap<string, TypedSecret>,
-  limit: number,
-): Buffer {
+export function substitute(template: Buffer, forms: ReadonlyMap<string, Buffer>, limit: number): Buffer {
   let size = 0;
   const parts: Buffer[] = [];
   for (const part of parseTemplate(template)) {
-    const bytes = Buffer.isBuffer(part) ? part : resolve(part, secrets);
+    const bytes = Buffer.isBuffer(part) ? part : formOf(part, forms);
     size += bytes.length;
     if (size > limit) throw new TooLarge();
     parts.push(bytes);
@@ -71,10 +92,9 @@ export class TooLarge extends Error {
   override name = 'TooLarge';
 }
 
-function resolve({ name, format }: Reference, secrets: ReadonlyMap<string, TypedSecret>): Buffer {
-  const secret = secrets.get(name);
-  if (!secret) throw new TemplateError(`there is no secret ${name} to use here`);
-  if (!formatOf(secret.kind, format))
-    throw new TemplateError(`the secret ${name} of kind ${secret.kind} has no format ${format}`);
-  return formatSecret(secret, format);
+function formOf({ text, escape: encoding }: Reference, forms: ReadonlyMap<string, Buffer>): Buffer {
+  const form = forms.get(text);
+  if (!form) throw new TemplateError(`there is no secret ${text} to use here`);
+  // RFC 8259 §7, without the quotation marks around it.
+  return encoding === 'json' ? Buffer.from(JSON.stringify(form.toString()).slice(1, -1)) : form;
 }

@@ -629,12 +629,7 @@ describe('an injection file given by path only', () => {
     ['no secret where provide_secrets is empty', '$$SCONE::one$$', [], 'there is no secret one'],
     ['no key of one-time passwords', '$$SCONE::otp$$', undefined, 'there is no secret otp'],
     ['no secret that does not exist', 'a$$SCONE::three$$', undefined, 'there is no secret three'],
-    [
-      'no format that does not exist',
-      '$$SCONE::one:hex$$',
-      undefined,
-      'the secret one of kind ascii has no format :hex',
-    ],
+    ['no format that does not exist', '$$SCONE::one:hex$$', undefined, 'there is no secret one:hex'],
     ['no reference that is not closed', 'a\n$$SCONE::one', undefined, 'a $$SCONE:: reference is not closed'],
   ] as const)
     test(`has ${what}`, async () => {

@@ -2,10 +2,17 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { checkDefinition, formatOf, formatSecret, formatsOf, makeSecret } from '../../src/secrets/kinds.ts';
+import { checkValue, type Definition, makeSecret } from '../../src/secrets/generate.ts';
+import { formatOf, formatSecret, formatsOf, secretKinds } from '../../src/secrets/kinds.ts';
 import { Secret } from '../../src/secrets/secret.ts';
 
 const binary = (bytes: Uint8Array) => ({ kind: 'binary' as const, secret: new Secret(bytes) });
+
+const make = async (definition: Definition) => {
+  const secret = await makeSecret(definition);
+  assert.ok(secret);
+  return secret.reveal();
+};
 
 const compared: [format: string, command: string, args: string[], adapt?: (text: string) => string][] = [
   [':base64', 'openssl', ['base64', '-A']],
@@ -17,19 +24,22 @@ const compared: [format: string, command: string, args: string[], adapt?: (text:
 ];
 for (const [format, command, args, adapt = (text: string) => text] of compared) {
   const missing = spawnSync(command, ['--version']).error !== undefined;
-  test(`binary ${format} is what ${command} prints`, { skip: missing && `there is no ${command}` }, () => {
+  test(`binary ${format} is what ${command} prints`, {
+    skip: missing && `there is no ${command}`,
+  }, async () => {
     for (const size of [1, 2, 3, 4, 5, 16, 20, 61, 1000]) {
-      const { secret, kind } = makeSecret({ kind: 'binary', size });
-      const { stdout } = spawnSync(command, args, { input: secret.reveal(), encoding: 'latin1' });
-      assert.equal(formatSecret({ kind, secret }, format).toString('latin1'), adapt(stdout), `size ${size}`);
+      const bytes = await make({ kind: 'binary', size });
+      const { stdout } = spawnSync(command, args, { input: bytes, encoding: 'latin1' });
+      const formatted = await formatSecret(binary(bytes), format);
+      assert.equal(formatted.toString('latin1'), adapt(stdout), `size ${size}`);
     }
   });
 }
 
-test('raw formats are the bytes themselves, and may not stand in text', () => {
+test('raw formats are the bytes themselves, and may not stand in text', async () => {
   const bytes = Buffer.from([0, 255, 10, 0xc3]);
   for (const format of ['', ':bin']) {
-    assert.deepEqual(formatSecret(binary(bytes), format), bytes);
+    assert.deepEqual(await formatSecret(binary(bytes), format), bytes);
     assert.deepEqual(formatOf('binary', format), { raw: true });
   }
   for (const format of formatsOf('binary').slice(2))
@@ -37,40 +47,40 @@ test('raw formats are the bytes themselves, and may not stand in text', () => {
   assert.deepEqual(formatOf('ascii', ''), { raw: false });
 });
 
-test('there are no other formats', () => {
+test('there are no other formats', async () => {
   assert.deepEqual(formatsOf('ascii'), ['']);
   for (const format of [':hex', ':bin', 'constructor']) assert.equal(formatOf('ascii', format), undefined);
   for (const format of [':HEX', 'hex', '.bin', ':pem', '__proto__', 'toString'])
     assert.equal(formatOf('binary', format), undefined, format);
-  assert.throws(() => formatSecret(binary(Buffer.of(1)), ':pem'));
+  await assert.rejects(formatSecret(binary(Buffer.of(1)), ':pem'), { name: 'SecretUnusable' });
 });
 
-test('any bytes come back from each format', () => {
-  fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 40 }), (bytes) => {
-      const decode = (format: string, encoding: BufferEncoding) =>
-        Buffer.from(formatSecret(binary(bytes), format).toString(), encoding);
-      assert.deepEqual(decode(':hex', 'hex'), Buffer.from(bytes));
-      assert.deepEqual(decode(':base64', 'base64'), Buffer.from(bytes));
-      assert.deepEqual(decode(':base64url', 'base64url'), Buffer.from(bytes));
+test('any bytes come back from each format', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.uint8Array({ maxLength: 40 }), async (bytes) => {
+      const decode = async (format: string, encoding: BufferEncoding) =>
+        Buffer.from((await formatSecret(binary(bytes), format)).toString(), encoding);
+      assert.deepEqual(await decode(':hex', 'hex'), Buffer.from(bytes));
+      assert.deepEqual(await decode(':base64', 'base64'), Buffer.from(bytes));
+      assert.deepEqual(await decode(':base64url', 'base64url'), Buffer.from(bytes));
     }),
     { numRuns: 200 },
   );
 });
 
-test('a generated secret has its size, 20 unless told otherwise, and never comes twice', () => {
+test('a generated secret has its size, 20 unless told otherwise, and never comes twice', async () => {
   for (const kind of ['ascii', 'binary'] as const) {
-    assert.equal(makeSecret({ kind }).secret.reveal().length, 20);
-    for (const size of [1, 7, 1024]) assert.equal(makeSecret({ kind, size }).secret.reveal().length, size);
-    const many = Array.from({ length: 200 }, () => makeSecret({ kind }).secret.reveal().toString('hex'));
+    assert.equal((await make({ kind })).length, 20);
+    for (const size of [1, 7, 1024]) assert.equal((await make({ kind, size })).length, size);
+    const made = await Promise.all(Array.from({ length: 200 }, () => make({ kind })));
+    const many = made.map((bytes) => bytes.toString('hex'));
     assert.equal(new Set(many).size, many.length);
   }
 });
 
-test('generated ascii is of the 94 printable characters without space, each as likely', () => {
+test('generated ascii is of the 94 printable characters without space, each as likely', async () => {
   const count = new Map<number, number>();
-  for (const byte of makeSecret({ kind: 'ascii', size: 94_000 }).secret.reveal())
-    count.set(byte, (count.get(byte) ?? 0) + 1);
+  for (const byte of await make({ kind: 'ascii', size: 94_000 })) count.set(byte, (count.get(byte) ?? 0) + 1);
   assert.deepEqual(
     [...count.keys()].sort((a, b) => a - b),
     Array.from({ length: 94 }, (_, index) => 0x21 + index),
@@ -79,15 +89,15 @@ test('generated ascii is of the 94 printable characters without space, each as l
   for (const [byte, times] of count) assert.ok(Math.abs(times - 1000) < 250, `${byte}: ${times}`);
 });
 
-test('an explicit value is text for ascii and hexadecimal for binary', () => {
-  const explicit = (kind: 'ascii' | 'binary', value: string) =>
-    makeSecret({ kind, value }).secret.reveal().toString('latin1');
-  assert.equal(explicit('ascii', 'hunter2'), 'hunter2');
-  assert.equal(explicit('ascii', '00'), '00');
-  assert.equal(explicit('binary', '00fFAb'), '\x00\xff\xab');
+test('an explicit value is text for ascii and hexadecimal for binary', async () => {
+  const explicit = async (kind: 'ascii' | 'binary', value: string) =>
+    (await make({ kind, value })).toString('latin1');
+  assert.equal(await explicit('ascii', 'hunter2'), 'hunter2');
+  assert.equal(await explicit('ascii', '00'), '00');
+  assert.equal(await explicit('binary', '00fFAb'), '\x00\xff\xab');
 });
 
-const definitions: [what: string, definition: Parameters<typeof checkDefinition>[0], ok: boolean][] = [
+const definitions: [what: string, definition: Definition, ok: boolean][] = [
   ['no value', { kind: 'binary', size: 3 }, true],
   ['hexadecimal', { kind: 'binary', value: '00Ff' }, true],
   ['hexadecimal of its size', { kind: 'binary', size: 2, value: '00Ff' }, true],
@@ -100,11 +110,16 @@ const definitions: [what: string, definition: Parameters<typeof checkDefinition>
 ];
 for (const [what, definition, ok] of definitions)
   test(`a definition with ${what} is ${ok ? 'accepted' : 'refused without quoting it'}`, () => {
-    const wrong = checkDefinition(definition);
+    const wrong = checkValue(definition);
     assert.equal(wrong === undefined, ok);
-    assert.equal(wrong?.includes(definition.value ?? '') ?? false, false);
+    assert.equal(wrong?.includes(String(definition.value ?? '')) ?? false, false);
   });
 
 test('a binary value that is no hexadecimal is called so also where a size is given', () => {
-  assert.match(checkDefinition({ kind: 'binary', size: 1, value: 'xy' }) ?? '', /hexadecimal/);
+  assert.match(checkValue({ kind: 'binary', size: 1, value: 'xy' }) ?? '', /hexadecimal/);
+});
+
+test('every kind of the language has its formats', () => {
+  for (const kind of secretKinds)
+    assert.ok(kind === 'pgp-key' || formatsOf(kind).includes(''), `${kind} has a form of its own`);
 });

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { TypedSecret } from '../../src/secrets/kinds.ts';
-import { Secret } from '../../src/secrets/secret.ts';
 import {
   type Part,
   parseTemplate,
+  splitReference,
   substitute,
   TemplateError,
   TooLarge,
@@ -13,9 +12,9 @@ import {
 
 const parse = (text: string) =>
   parseTemplate(Buffer.from(text)).map((part) => (Buffer.isBuffer(part) ? part.toString() : part));
-const ref = (name: string, format = '') => ({ name, format });
+const ref = (text: string, format = '') => ({ text: text + format, escape: undefined });
 
-const templates: [text: string, parts: (string | { name: string; format: string })[]][] = [
+const templates: [text: string, parts: (string | { text: string; escape: unknown })[]][] = [
   ['', []],
   ['plain', ['plain']],
   ['$$SCONE::a$$', [ref('a')]],
@@ -26,6 +25,8 @@ const templates: [text: string, parts: (string | { name: string; format: string 
   ['$$$SCONE::a$$$', ['$', ref('a'), '$']],
   ['$$$$ $$ $1 $(x) $$SCONE: $SCONE::a$$', ['$$$$ $$ $1 $(x) $$SCONE: $SCONE::a$$']],
   ['$$scone::a$$', ['$$scone::a$$']],
+  ['$$PALAEMON::a.crt$$ $$SCONE::b$$', [ref('a.crt'), ' ', ref('b')]],
+  ['$$SCONE::a:hex|escape(json)$$', [{ text: 'a:hex', escape: 'json' }]],
 ];
 for (const [text, parts] of templates)
   test(`${JSON.stringify(text)} is taken apart`, () => {
@@ -41,7 +42,8 @@ const malformed: [text: string, message: RegExp][] = [
   ['$$SCONE::a b$$', /"a b" is not a reference/],
   ['$$SCONE::a:$$', /not a reference/],
   ['$$SCONE::a:HEX$$', /not a reference/],
-  ['$$SCONE::a|escape(json)$$', /not a reference/],
+  ['$$SCONE::a|escape(xml)$$', /not a reference/],
+  ['$$SCONE::a|escape(json)|escape(json)$$', /not a reference/],
   ['$$SCONE::a\n$$', /not a reference/],
   ['$$SCONE::a $$SCONE::b$$', /not a reference/],
 ];
@@ -50,27 +52,43 @@ for (const [text, message] of malformed)
     assert.throws(() => parse(text), { name: 'TemplateError', message });
   });
 
-const typed = (kind: TypedSecret['kind'], bytes: Uint8Array | string): TypedSecret => ({
-  kind,
-  secret: new Secret(Buffer.from(bytes)),
-});
+const forms = (table: Record<string, string | Buffer>) =>
+  new Map(Object.entries(table).map(([text, bytes]) => [text, Buffer.from(bytes as string, 'latin1')]));
 
-test('secrets come in their format, bytes around them as they are', () => {
-  const secrets = new Map([
-    ['b', typed('binary', Buffer.of(0, 255))],
-    ['a', typed('ascii', 'word')],
-  ]);
-  const fill = (text: string) => substitute(Buffer.from(text, 'latin1'), secrets, 100).toString('latin1');
-  assert.equal(fill('\xff$$SCONE::b$$\0$$SCONE::b:hex$$ $$SCONE::a$$'), '\xff\0\xff\x0000ff word');
-  assert.equal(fill('$$SCONE::b:bin$$$$SCONE::b:base64$$'), '\0\xffAP8=');
+test('forms come in the place of references, bytes around them as they are', () => {
+  const known = forms({ b: '\0\xff', 'b:hex': '00ff', a: 'word' });
+  const fill = (text: string) => substitute(Buffer.from(text, 'latin1'), known, 100).toString('latin1');
+  assert.equal(fill('\xff$$SCONE::b$$\0$$SCONE::b:hex$$ $$PALAEMON::a$$'), '\xff\0\xff\x0000ff word');
   assert.equal(fill(''), '');
   for (const text of ['$$SCONE::x$$', '$$SCONE::a:hex$$', '$$SCONE::b:pem$$', '$$SCONE::__proto__$$'])
     assert.throws(() => fill(text), TemplateError, text);
 });
 
+test('escape(json) gives what stands between the quotation marks of a JSON string', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: 'grapheme' }), (value) => {
+      const known = new Map([['a', Buffer.from(value)]]);
+      const filled = substitute(Buffer.from('{"x": "$$SCONE::a|escape(json)$$"}'), known, 100_000);
+      assert.deepEqual(JSON.parse(filled.toString()), { x: value });
+    }),
+  );
+});
+
+test('a format begins with a colon; an older one with a dot, unless a secret has that name', () => {
+  const split = (text: string, ...secrets: string[]) =>
+    splitReference(text, (name) => secrets.includes(name));
+  assert.deepEqual(split('a'), { name: 'a', format: '' });
+  assert.deepEqual(split('a:privatekey:der'), { name: 'a', format: ':privatekey:der' });
+  assert.deepEqual(split('a.key'), { name: 'a', format: '.key' });
+  assert.deepEqual(split('a.b.chain', 'a.b'), { name: 'a.b', format: '.chain' });
+  assert.deepEqual(split('a.key', 'a', 'a.key'), { name: 'a.key', format: '' });
+  assert.deepEqual(split('a.key:crt', 'a'), { name: 'a.key', format: ':crt' });
+  assert.deepEqual(split('a.pem'), { name: 'a.pem', format: '' });
+});
+
 test('a result up to the limit is given, a larger one refused', () => {
-  const secrets = new Map([['b', typed('binary', Buffer.alloc(4))]]);
-  const fill = (text: string) => substitute(Buffer.from(text), secrets, 10).length;
+  const known = forms({ b: Buffer.alloc(4), 'b:hex': '00000000' });
+  const fill = (text: string) => substitute(Buffer.from(text), known, 10).length;
   assert.equal(fill('x$$SCONE::b:hex$$y'), 10);
   for (const text of ['x$$SCONE::b:hex$$yz', '$$SCONE::b$$'.repeat(3), 'x'.repeat(11)])
     assert.throws(() => fill(text), TooLarge, text);
@@ -101,7 +119,9 @@ const bytes = fc.oneof(
 
 test('any bytes are parts that make up the template again, or a TemplateError', () => {
   const render = (part: Part) =>
-    Buffer.isBuffer(part) ? part : Buffer.from(`$$SCONE::${part.name}${part.format}$$`);
+    Buffer.isBuffer(part)
+      ? part
+      : Buffer.from(`$$SCONE::${part.text}${part.escape ? '|escape(json)' : ''}$$`);
   fc.assert(
     fc.property(bytes, (template) => {
       try {
@@ -124,12 +144,9 @@ test('what a secret contains is never filled in, also where it begins or ends a 
         typeof part === 'string' ? Buffer.from(`$$SCONE::${part}$$`) : part,
       );
       const expected = parts.map((part) => (typeof part === 'string' ? values[part as 'a' | 'b'] : part));
-      const secrets = new Map([
-        ['a', typed('ascii', a)],
-        ['b', typed('binary', b)],
-      ]);
+      const known = new Map(Object.entries({ a, b }));
       assert.deepEqual(
-        substitute(Buffer.concat(template), secrets, Number.POSITIVE_INFINITY),
+        substitute(Buffer.concat(template), known, Number.POSITIVE_INFINITY),
         Buffer.concat(expected),
       );
     }),

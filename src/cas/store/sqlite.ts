@@ -1,6 +1,6 @@
 import { DatabaseSync } from 'node:sqlite';
 import { failure, reason } from '../../errors.ts';
-import { pauseAfter, type Store } from './store.ts';
+import { pauseAfter, type Store, type StoredVersion } from './store.ts';
 
 /** Every change to the schema is a new entry; `user_version` counts those that a database has seen. */
 const migrations = [
@@ -28,6 +28,14 @@ const migrations = [
      last INTEGER NOT NULL,
      PRIMARY KEY (account, source)
    ) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE certificate (
+     session TEXT NOT NULL,
+     number INTEGER NOT NULL,
+     name TEXT NOT NULL,
+     generation INTEGER NOT NULL,
+     sealed BLOB NOT NULL,
+     PRIMARY KEY (session, number, name, generation)
+   ) STRICT;`,
 ];
 
 const FORGET_WRONG_CODES_AFTER = 24 * 3600 * 1000;
@@ -57,8 +65,24 @@ export function openSqlite(path: string): Store {
   const activeVersion = db.prepare(
     'SELECT session, number, hash, sealed FROM version WHERE session = ? ORDER BY number DESC LIMIT 1',
   );
+  const versionByHash = db.prepare(
+    'SELECT session, number, hash, sealed FROM version WHERE session = ? AND hash = ?',
+  );
   const addVersion = db.prepare(
-    'INSERT INTO version (session, number, hash, sealed) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING',
+    `INSERT INTO version (session, number, hash, sealed)
+     SELECT ?1, ?2, ?3, ?4 WHERE ?1 <> '/' OR ?2 > 1 OR NOT EXISTS (SELECT 1 FROM version)
+     ON CONFLICT DO NOTHING`,
+  );
+  const certificate = db.prepare(
+    `SELECT generation, sealed FROM certificate WHERE session = ? AND number = ? AND name = ?
+     ORDER BY generation DESC LIMIT 1`,
+  );
+  const keepCertificate = db.prepare(
+    `INSERT INTO certificate (session, number, name, generation, sealed) VALUES (?, ?, ?, ?, ?)
+     ON CONFLICT DO NOTHING`,
+  );
+  const certificateOf = db.prepare(
+    'SELECT sealed FROM certificate WHERE session = ? AND number = ? AND name = ? AND generation = ?',
   );
   const wrongCodes = db.prepare('SELECT count, last FROM wrong_code WHERE account = ? AND source = ?');
   const countWrongCode = db.prepare(
@@ -96,17 +120,17 @@ export function openSqlite(path: string): Store {
     replaceState: async (name, value) => {
       replaceState.run(value, name);
     },
-    activeVersion: async (session) => {
-      const row = activeVersion.get(session);
-      return (
-        row && {
-          session: String(row.session),
-          number: Number(row.number),
-          hash: blob(row.hash) as Buffer,
-          sealed: blob(row.sealed) as Buffer,
-        }
-      );
+    activeVersion: async (session) => versionOf(activeVersion.get(session)),
+    versionByHash: async (session, hash) => versionOf(versionByHash.get(session, hash)),
+    certificate: async (session, number, name) => {
+      const row = certificate.get(session, number, name);
+      return row && { generation: Number(row.generation), sealed: blob(row.sealed) as Buffer };
     },
+    keepCertificate: async ({ session, number, name, generation, sealed }) =>
+      transaction(() => {
+        keepCertificate.run(session, number, name, generation, sealed);
+        return blob(certificateOf.get(session, number, name, generation)?.sealed) as Buffer;
+      }),
     addVersion: async ({ session, number, hash, sealed }) =>
       addVersion.run(session, number, hash, sealed).changes === 1,
     spendOneTimePassword: async ({ secret, step, account, source, now }) =>
@@ -142,6 +166,17 @@ function migrate(db: DatabaseSync, path: string): void {
     if (db.isTransaction) db.exec('ROLLBACK');
     throw error;
   }
+}
+
+function versionOf(row: Record<string, unknown> | undefined): StoredVersion | undefined {
+  return (
+    row && {
+      session: String(row.session),
+      number: Number(row.number),
+      hash: blob(row.hash) as Buffer,
+      sealed: blob(row.sealed) as Buffer,
+    }
+  );
 }
 
 function blob(value: unknown): Buffer | undefined {

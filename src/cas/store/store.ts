@@ -11,7 +11,17 @@ export interface Store {
   replaceState(name: string, value: Buffer): Promise<void>;
   /** The newest version of a session, or undefined. */
   activeVersion(session: string): Promise<StoredVersion | undefined>;
-  /** Adds a version; false where the session has one of that number already. */
+  /** The version of a session with this pseudonym of its hash, or undefined. */
+  versionByHash(session: string, hash: Buffer): Promise<StoredVersion | undefined>;
+  /** The newest certificate that was issued for a secret of a version, or undefined. */
+  certificate(
+    session: string,
+    number: number,
+    name: string,
+  ): Promise<Pick<StoredCertificate, 'generation' | 'sealed'> | undefined>;
+  /** Keeps a certificate unless there is one of that generation; gives the one that is kept. */
+  keepCertificate(certificate: StoredCertificate): Promise<Buffer>;
+  /** Adds a version; false where the session has one of that number already, or where the root namespace comes after another session. */
   addVersion(version: StoredVersion): Promise<boolean>;
   /** Spends a one-time password, or counts a wrong one. */
   spendOneTimePassword(attempt: OneTimePasswordAttempt): Promise<OneTimePasswordResult>;
@@ -24,6 +34,17 @@ export interface StoredVersion {
   number: number;
   /** Pseudonym of the session hash: the hash itself would let a guess at a written secret be checked. */
   hash: Buffer;
+  sealed: Buffer;
+}
+
+/** A certificate of a secret; each time it is issued anew is a generation, counted from 1. */
+export interface StoredCertificate {
+  session: string;
+  /** Of the version. */
+  number: number;
+  /** Of the secret. */
+  name: string;
+  generation: number;
   sealed: Buffer;
 }
 

@@ -1,0 +1,197 @@
+import * as v from 'valibot';
+import { failure } from '../errors.ts';
+import { InvalidText } from '../policy/problem.ts';
+import * as schema from '../policy/schema.ts';
+import type { Service } from '../policy/session.ts';
+import { formatSecret, SecretUnusable } from '../secrets/kinds.ts';
+import { parseTemplate, splitReference, substitute, TemplateError } from '../secrets/substitute.ts';
+import type { Resolver } from './secrets.ts';
+import type { SessionVersion } from './sessions.ts';
+
+/** Bytes of one value of a policy. */
+const LARGEST_VALUE = 256 * 1024;
+const DEEPEST = 64;
+
+/** Secrets in the forms that templates refer to, by the text of the reference. */
+export type Forms = Map<string, Buffer>;
+
+/** Adds the forms that a template needs. */
+export async function collectForms(
+  resolver: Resolver,
+  version: SessionVersion,
+  template: string,
+  forms: Forms,
+): Promise<void> {
+  if (!template.includes('$$')) return;
+  for (const part of parseTemplate(Buffer.from(template)))
+    if (!Buffer.isBuffer(part) && !forms.has(part.text))
+      forms.set(part.text, await formOf(resolver, version, part.text));
+}
+
+/** What a reference in a session stands for. */
+async function formOf(resolver: Resolver, version: SessionVersion, text: string): Promise<Buffer> {
+  const { name, format } = splitReference(text, (whole) => isSecretOf(version, whole));
+  const { secret } = await resolver(version, name);
+  try {
+    return await formatSecret(secret, format);
+  } catch (error) {
+    if (!(error instanceof SecretUnusable)) throw error;
+    throw failure('SECRET_UNAVAILABLE', {
+      secret: name,
+      session: version.session.name,
+      detail: error.message,
+    });
+  }
+}
+
+const isSecretOf = ({ session }: SessionVersion, name: string) =>
+  session.secrets.some((secret) => secret.name === name);
+
+/**
+ * A part of a policy with its variables filled in. A variable that is a whole value and names a config-fragment
+ * becomes what that holds, a list within a list becoming part of it; what the fragment refers to is seen from the
+ * session that wrote it.
+ */
+async function expand(
+  resolver: Resolver,
+  version: SessionVersion,
+  value: unknown,
+  key: string,
+  depth: number,
+): Promise<unknown> {
+  if (depth > DEEPEST) throw failure('POLICY_UNUSABLE', { section: key, detail: 'it is nested too deeply' });
+  if (typeof value === 'string') {
+    if (!value.includes('$$')) return value;
+    if (schema.isReference(value)) {
+      const [part] = parseTemplate(Buffer.from(value));
+      if (part && !Buffer.isBuffer(part)) {
+        const { name, format } = splitReference(part.text, (whole) => isSecretOf(version, whole));
+        const { secret, home } = await resolver(version, name);
+        if (secret.kind === 'config-fragment')
+          return expand(resolver, home, JSON.parse(secret.secret.reveal().toString()), key, depth + 1);
+        // Bytes are no text; base32 is what a shared secret is written in.
+        if (secret.kind === 'binary' && format === '' && key === 'one_time_password_shared_secret')
+          return (await formatSecret(secret, ':base32nopad')).toString();
+      }
+    }
+    const forms: Forms = new Map();
+    await collectForms(resolver, version, value, forms);
+    return substitute(Buffer.from(value), forms, LARGEST_VALUE).toString();
+  }
+  if (Array.isArray(value)) {
+    const items: unknown[] = [];
+    for (const item of value) {
+      const expanded = await expand(resolver, version, item, key, depth + 1);
+      if (Array.isArray(expanded) && typeof item === 'string') items.push(...expanded);
+      else items.push(expanded);
+    }
+    return items;
+  }
+  if (typeof value !== 'object' || value === null) return value;
+  const map: Record<string, unknown> = {};
+  for (const [name, item] of Object.entries(value))
+    map[name] = await expand(resolver, version, item, name, depth + 1);
+  return map;
+}
+
+/**
+ * A section of a policy, its variables filled in, checked again.
+ * @throws Failure POLICY_UNUSABLE or SECRET_UNAVAILABLE
+ */
+export async function expandSection<Schema extends v.GenericSchema>(
+  resolver: Resolver,
+  version: SessionVersion,
+  section: string,
+  value: unknown,
+  shape: Schema,
+): Promise<v.InferOutput<Schema>> {
+  let expanded: unknown;
+  try {
+    expanded = await expand(resolver, version, value, section, 0);
+  } catch (error) {
+    if (!(error instanceof TemplateError || error instanceof InvalidText)) throw error;
+    throw failure('POLICY_UNUSABLE', { section, detail: error.message });
+  }
+  const result = v.safeParse(shape, expanded);
+  if (result.success) return result.output;
+  const [issue] = result.issues;
+  const at = v.getDotPath(issue as v.BaseIssue<unknown>);
+  throw failure('POLICY_UNUSABLE', {
+    section: at ? `${section}.${at}` : section,
+    detail: issue?.message ?? '',
+  });
+}
+
+/** Who may be given a service's configuration, all variables filled in. */
+export interface Admission {
+  mode: 'hardware' | 'none';
+  tolerate: string[];
+  measurements: string[];
+  platforms: string[];
+  trustedPlatforms: string[];
+  /** Base32. */
+  oneTimePassword: string | undefined;
+}
+
+/** The parts of a policy that decide over a launch. */
+export async function admissionOf(
+  resolver: Resolver,
+  version: SessionVersion,
+  service: Service,
+): Promise<Admission> {
+  const get = <Schema extends v.GenericSchema>(section: string, value: unknown, shape: Schema) =>
+    expandSection(resolver, version, section, value, shape);
+  const security = literal(await get('security', version.session.security, schema.security));
+  const attestation = literal(security.attestation);
+  if (attestation.mode === 'maa')
+    throw failure('POLICY_UNUSABLE', {
+      section: 'security.attestation.mode',
+      detail: 'maa is not supported',
+    });
+  if (security.service_access_token !== undefined || literal(security.singleton_enclaves) === true)
+    throw failure('POLICY_UNUSABLE', {
+      section: 'security',
+      detail: 'service_access_token and singleton_enclaves are not enforced by this version',
+    });
+  const variants = literal(await get('attestation', service.attestation, schema.attestationVariants)).map(
+    literal,
+  );
+  const own =
+    service.one_time_password_shared_secret ??
+    variants.find((variant) => variant.one_time_password_shared_secret !== undefined)
+      ?.one_time_password_shared_secret;
+  const oneTimePassword =
+    own === undefined
+      ? attestation.one_time_password_shared_secret
+      : (
+          (await get(
+            'one_time_password_shared_secret',
+            { one_time_password_shared_secret: own },
+            v.object({ one_time_password_shared_secret: v.string() }),
+          )) as { one_time_password_shared_secret: string }
+        ).one_time_password_shared_secret;
+  return {
+    mode: attestation.mode === 'none' ? 'none' : 'hardware',
+    tolerate: literal(attestation.tolerate),
+    measurements: [
+      ...(await get('mrenclaves', service.mrenclaves, schema.mrenclaves)),
+      // A variant that also asks for a signer is for hardware Evidence, which this version does not verify.
+      ...variants.flatMap(({ mrenclave, signer }) =>
+        signer === undefined && mrenclave !== undefined ? literal(mrenclave) : [],
+      ),
+    ],
+    platforms: literal(await get('platforms', service.platforms, schema.platforms)),
+    trustedPlatforms: literal(attestation.trusted_scone_qe_pubkeys),
+    oneTimePassword,
+  };
+}
+
+/** What is left where a reference might have been: never one, once all are filled in. */
+export function literal<Value>(value: Value): Exclude<Value, string> {
+  if (typeof value === 'string')
+    throw failure('POLICY_UNUSABLE', {
+      section: 'a variable',
+      detail: 'it stands for the wrong kind of value',
+    });
+  return value as Exclude<Value, string>;
+}

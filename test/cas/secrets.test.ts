@@ -1,0 +1,295 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { missing, type Stack, startStack } from '../support/stack.ts';
+
+/** Secrets that are made from others, or come from another session, as programs get them. */
+let stack: Stack;
+before(async () => {
+  stack = await startStack();
+});
+after(() => stack.stop());
+
+/** A session whose service `show` prints its arguments one by one, and then the secrets. */
+const session = (name: string, show: string[], secrets: string, more = '') => `
+name: ${name}
+version: "0.3.10"
+${more}
+security: {attestation: {mode: none}}
+services:
+  - {name: show, image_name: i, command: ${JSON.stringify(['envcas', '%s', ...show])}}
+images:
+  - name: i
+    injection_files: [{path: /etc/envcas/config.yaml, content: "program: /usr/bin/printf"}]
+secrets:
+${secrets}
+`;
+
+/** Prints one secret of a session in a format. */
+function show(name: string): string {
+  const { status, stdout, stderr } = stack.launch(`${name}/show`);
+  assert.equal(status, 0, stderr);
+  return stdout;
+}
+
+function file(name: string, content: string): string {
+  const path = join(stack.files, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+const openssl = (...args: string[]) => execFileSync('openssl', args, { encoding: 'utf8' });
+
+const authority = `
+  - {name: ca_key, kind: private-key, key_type: P-384}
+  - {name: ca, kind: x509-ca, private_key: ca_key, common_name: Test root, export: {namespace: shop}}
+  - {name: middle_key, kind: private-key, key_type: Ed25519}
+  - {name: middle, kind: x509-ca, private_key: middle_key, issuer: ca, valid_for: 90 days}
+  - {name: web_key, kind: private-key, export: [{session: shop/with-key}]}
+  - {name: web, kind: x509, private_key: web_key, issuer: middle, endpoint: server, san: ["dns:web.example", "ip:10.1.2.3"], export: [{session: shop/with-key}, {session: shop/without-key}]}
+`;
+
+test('certificates of a session verify, and each format is what openssl reads', {
+  skip: missing('openssl'),
+}, () => {
+  const formats = ['web', 'web:chain', 'web.chain', 'web.key', 'ca.chain', 'ca:chain'];
+  stack.create(session('shop', [...formats.flatMap((it) => [`$$SCONE::${it}$$#`])], authority));
+  const printed = stack.launch('shop/show').stdout.split('#');
+  const [web = '', chain = '', legacy = '', key = '', root = '', empty] = printed;
+  assert.equal(empty, '');
+  const verified = openssl(
+    'verify',
+    '-x509_strict',
+    ...['-purpose', 'sslserver', '-verify_hostname', 'web.example'],
+    ...['-CAfile', file('root.pem', root), '-untrusted', file('chain.pem', chain), file('web.pem', web)],
+  );
+  assert.match(verified, /OK/);
+  assert.equal(
+    openssl('pkey', '-in', file('web.key', key), '-pubout'),
+    openssl('x509', '-in', file('web.pem', web), '-pubkey', '-noout'),
+  );
+  // Older order: root first, the certificate itself last.
+  const blocks = (text: string) => text.match(/-----BEGIN[^#]*?-----END CERTIFICATE-----\n/g) ?? [];
+  assert.deepEqual(blocks(legacy), [...blocks(chain).reverse(), web]);
+  assert.deepEqual(blocks(chain).at(-1), root);
+  assert.equal(show('shop').split('#')[0], web, 'the same certificate at each launch');
+});
+
+test('a certificate is imported by those it is exported to, with its key only where that is exported too', () => {
+  const importing = (name: string, shown: string) =>
+    session(name, [`$$SCONE::${shown}$$`], '  - {name: w, import: {session: .., secret: web}}');
+  stack.create(importing('shop/with-key', 'w:privatekey'));
+  assert.match(show('shop/with-key'), /^-----BEGIN PRIVATE KEY-----/);
+  stack.create(importing('shop/without-key', 'w:privatekey'));
+  const refused = stack.launch('shop/without-key/show');
+  assert.equal(refused.status, 77);
+  assert.match(refused.stderr, /private key is not exported[\s\S]*SECRET_UNAVAILABLE/);
+  stack.create(importing('shop/stranger', 'w'));
+  const stranger = stack.launch('shop/stranger/show');
+  assert.equal(stranger.status, 77);
+  assert.match(stranger.stderr, /the session shop exports no web to this one/);
+  // Exported to the namespace, so to everything in it, under a name relative to the importer.
+  stack.create(
+    session(
+      'shop/any',
+      ['$$SCONE::root$$'],
+      '  - {name: root, kind: x509-ca, import: {session: ../../shop, secret: ca}}',
+    ),
+  );
+  assert.equal(new X509Certificate(show('shop/any')).subject, 'CN=Test root');
+});
+
+test('a secret goes through several sessions, and never in a circle', () => {
+  const link = (name: string, from: string, to: string) =>
+    session(
+      name,
+      ['$$SCONE::s$$'],
+      `  - {name: s, import: {session: ${from}, secret: s}, export: {session: ${to}}}`,
+    );
+  stack.create(
+    session(
+      'one',
+      ['-'],
+      '  - {name: s, kind: ascii, value: "$$SCONE::no$$", export: {session: two}}'.replace(
+        '"$$SCONE::no$$"',
+        'handed',
+      ),
+    ),
+  );
+  stack.create(link('two', 'one', 'three'));
+  stack.create(link('three', 'two', 'four'));
+  assert.equal(show('three'), 'handed');
+  stack.create(link('left', 'right', 'right'));
+  stack.create(link('right', 'left', 'left'));
+  const circle = stack.launch('left/show');
+  assert.equal(circle.status, 77);
+  assert.match(circle.stderr, /in a circle/);
+});
+
+test('an import that names a version of the other session is good for that one alone', () => {
+  const text = (more = '') =>
+    session('pinned', ['-'], '  - {name: s, kind: ascii, export: {session: pinning}}', more);
+  const hash = stack.create(text());
+  stack.create(
+    session(
+      'pinning',
+      ['$$SCONE::s$$'],
+      `  - {name: s, import: {session: pinned, secret: s, session_hash: ${hash}}}`,
+    ),
+  );
+  assert.equal(show('pinning').length, 20);
+  stack.create(text(`predecessor: ${hash}`));
+  const refused = stack.launch('pinning/show');
+  assert.equal(refused.status, 77);
+  assert.match(refused.stderr, /of another version than session_hash says/);
+});
+
+test('a private key is kept on update where both versions say migrate, and a public key belongs to it', () => {
+  const text = (more = '') =>
+    session(
+      'kept-key',
+      ['$$SCONE::kept_public$$#$$SCONE::new_public$$'],
+      `  - {name: kept, kind: private-key, migrate: true}
+  - {name: new, kind: private-key}
+  - {name: kept_public, kind: public-key, private_key: kept}
+  - {name: new_public, kind: public-key, private_key: new}`,
+      more,
+    );
+  const hash = stack.create(text());
+  const [kept, made] = show('kept-key').split('#');
+  assert.match(kept ?? '', /^-----BEGIN PUBLIC KEY-----/);
+  stack.create(text(`predecessor: ${hash}`));
+  const [keptAfter, madeAfter] = show('kept-key').split('#');
+  assert.equal(keptAfter, kept);
+  assert.notEqual(madeAfter, made);
+});
+
+test('access policy and security come from config-fragments of another session', () => {
+  stack.create(`
+name: rules
+version: "0.3.10"
+secrets:
+  - {name: nobody, kind: config-fragment, export: {namespace: rules}, value: {read: NONE, update: [CREATOR]}}
+  - {name: open, kind: config-fragment, export: {namespace: rules}, value: {attestation: {mode: none}}}
+  - {name: strict, kind: config-fragment, export: {namespace: rules}, value: {attestation: {mode: nonsense}}}
+`);
+  const ruled = (name: string, security: string) =>
+    session(
+      `rules/${name}`,
+      ['started'],
+      `  - {name: policy, import: {session: .., secret: nobody}}
+  - {name: security, import: {session: .., secret: ${security}}}`,
+      'access_policy: $$SCONE::policy$$',
+    ).replace('{attestation: {mode: none}}', '$$$$SCONE::security$$$$');
+  stack.create(ruled('open', 'open'));
+  assert.equal(show('rules/open'), 'started');
+  assert.equal(stack.tryScone('session', 'read', 'rules/open').status, 77);
+  stack.create(ruled('strict', 'strict'));
+  const refused = stack.launch('rules/strict/show');
+  assert.equal(refused.status, 77);
+  assert.match(refused.stderr, /the policy cannot be applied, security\.attestation\.mode: expected one of/);
+});
+
+test('what this version does not enforce is refused at upload, with its place', () => {
+  for (const [text, expected] of [
+    [
+      'security: {service_access_token: abc}',
+      /:4:\d+: error: security\.service_access_token: a service access token/,
+    ],
+    [
+      'security: {singleton_enclaves: true}',
+      /singleton_enclaves: a CAS of this version takes no such session/,
+    ],
+    ['security: {attestation: {mode: maa}}', /attestation mode maa/],
+    ['secrets: [{name: k, kind: pgp-key}]', /secrets of kind pgp-key/],
+  ] as const) {
+    const path = file('unsupported.yaml', `name: unsupported\nversion: "0.3.12"\n\n${text}\n`);
+    const { status, stderr } = stack.tryScone('session', 'create', path);
+    assert.equal(status, 65, stderr);
+    assert.match(stderr, /takes no such session/);
+    assert.match(stderr.replaceAll('line 4', 'x:4'), expected);
+  }
+});
+
+test('a service with a volume is refused, and says why', () => {
+  stack.create(
+    session('volumes', ['x'], '  []', 'volumes: [{name: data}]').replace(
+      '  - name: i\n',
+      '  - name: i\n    volumes: [{name: data, path: /data}]\n',
+    ),
+  );
+  const { status, stderr } = stack.launch('volumes/show');
+  assert.equal(status, 69);
+  assert.match(stderr, /mounting volumes and protected file systems is not supported/);
+});
+
+test('the root namespace is sealed by the first session', () => {
+  const path = file('root.yaml', 'name: /\nversion: "0.3.11"\n');
+  const { status, stderr } = stack.tryScone('session', 'create', path);
+  assert.equal(status, 73);
+  assert.match(stderr, /ROOT_SEALED/);
+});
+
+test('what a session publishes is read by everybody, the rest by nobody', { skip: missing('curl') }, () => {
+  stack.create(
+    session(
+      'public',
+      ['$$SCONE::ca$$'],
+      `  - {name: ca_key, kind: private-key}
+  - {name: ca, kind: x509-ca, private_key: ca_key, export_public: true}
+  - {name: word, kind: ascii, value: "42", export_public: true}
+  - {name: hidden, kind: ascii}`,
+    ),
+  );
+  const get = (path: string) => {
+    const url = `https://127.0.0.1:${stack.env.SCONE_CAS_API_PORT}/v1/values/${path}`;
+    const out = execFileSync('curl', ['-sk', '-w', '%{http_code}', url], { encoding: 'utf8' });
+    return { status: Number(out.slice(-3)), body: JSON.parse(out.slice(0, -3)) };
+  };
+  assert.deepEqual(get('session=public,secret=word'), {
+    status: 200,
+    body: { kind: 'string', value: '42', expires: null, renew: null },
+  });
+  const { body } = get('session=public');
+  assert.deepEqual(Object.keys(body.values), ['ca', 'word']);
+  assert.equal(body.values.ca.value, show('public'));
+  for (const path of [
+    'session=public,secret=hidden',
+    'session=public,secret=none',
+    'session=none,secret=x',
+  ]) {
+    const refused = get(path);
+    assert.equal(refused.status, 404);
+    assert.equal(refused.body.msg[1], 'Secret does not exist or is not visible for a public client');
+  }
+  assert.equal(get('nonsense').status, 400);
+});
+
+test('an older version of a session is read by its hash', () => {
+  const text = (word: string, more = '') =>
+    session('history', ['-'], `  - {name: s, kind: ascii, value: ${word}}`, more);
+  const first = stack.create(text('one'));
+  stack.create(text('two', `predecessor: ${first}`));
+  const cert = file('client.pem', '');
+  const { identity } = JSON.parse(readFileSync(join(stack.env.HOME ?? '', '.cas/config.json'), 'utf8'));
+  writeFileSync(cert, identity, { mode: 0o600 });
+  const read = (query: string) =>
+    JSON.parse(
+      execFileSync(
+        'curl',
+        [
+          '-sk',
+          '--cert',
+          cert,
+          `https://127.0.0.1:${stack.env.SCONE_CAS_API_PORT}/v1/sessions/history${query}`,
+        ],
+        { encoding: 'utf8' },
+      ),
+    );
+  assert.equal(read(`?hash=${first}`).session, text('one'));
+  assert.match(read('').session, /value: two/);
+  assert.match(read(`?hash=${'0'.repeat(64)}`).code, /SESSION_NOT_FOUND/);
+});
