@@ -20,6 +20,10 @@ import type { YamlText } from './yaml.ts';
 
 const hostName = /^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?$/;
 
+/** What one session may make the CAS do: an RSA key takes it up to a second. */
+const MOST_SECRETS = 2000;
+const MOST_RSA_KEYS = 16;
+
 /** What the schema of single values cannot see: references, duplicates, combinations. */
 export function check(
   session: schema.Session,
@@ -54,6 +58,12 @@ export function check(
   unique(session.images, 'images');
   unique(session.secrets, 'secrets');
   unique(session.volumes, 'volumes');
+  if (session.secrets.length > MOST_SECRETS)
+    error(['secrets'], `expected at most ${MOST_SECRETS} secrets, found ${session.secrets.length}`);
+  const isRsa = (secret: schema.SecretDefinition) =>
+    'key_type' in secret && secret.key_type?.startsWith('RSA');
+  if (session.secrets.filter(isRsa).length > MOST_RSA_KEYS)
+    error(['secrets'], `expected at most ${MOST_RSA_KEYS} RSA keys; others are made much faster`);
 
   const secrets = new Map(session.secrets.map((secret) => [secret.name, secret]));
   const nameOf = ({ text }: Reference) => splitReference(text, (name) => secrets.has(name));
