@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { createPublicKey, randomBytes } from 'node:crypto';
 import * as v from 'valibot';
 import type { Claims } from '../attestation/claims.ts';
 import { reportData } from '../attestation/report-data.ts';
@@ -8,9 +8,12 @@ import { type Address, defaultPorts, formatAddress, parseAddress, portSetting } 
 import { updateClientState } from '../protocol/client-state.ts';
 import { checkKey } from '../protocol/connect.ts';
 import { formatKeyHash, parseKeyHash } from '../protocol/key-hash.ts';
-import { printable } from '../protocol/refusal.ts';
+import { printable, Refused } from '../protocol/refusal.ts';
 import { callApi, connectApi } from './client.ts';
 import { readDigest } from './digest.ts';
+import type { Output } from './output.ts';
+import { warn } from './report.ts';
+import { withRetries } from './retry.ts';
 
 /** What is expected of a CAS, and what is tolerated. */
 export interface AttestOptions {
@@ -20,6 +23,7 @@ export interface AttestOptions {
   only_for_testingTrustAny?: boolean;
   only_for_testingDebug?: boolean;
   only_for_testingIgnoreSigner?: boolean;
+  retries: number;
 }
 
 const attestAnswer = v.object({ evidence: v.string(), version: v.string() });
@@ -29,7 +33,7 @@ export async function attestCas(
   addressText: string,
   mrenclave: string | undefined,
   options: AttestOptions,
-): Promise<void> {
+): Promise<Output> {
   const { env } = process;
   const address = parseAddress(
     addressText,
@@ -44,7 +48,7 @@ export async function attestCas(
 
   const pinned =
     options.casKeyHash === undefined ? undefined : parseKeyHash(options.casKeyHash, '--cas-key-hash');
-  const connection = await connectApi(address);
+  const connection = await withRetries(options.retries, () => connectApi(address));
   if (pinned) checkKey(connection, pinned, 'by --cas-key-hash');
   const casKey = connection.key;
   const nonce = randomBytes(32);
@@ -58,16 +62,49 @@ export async function attestCas(
     throw failure('EVIDENCE_INVALID', { detail: 'it was made for another key or nonce' });
   appraiseCas(claims, measurements, platforms, options);
 
-  remember(env, addressText, address, connection.certificate.toString());
-  process.stdout.write(
-    `CAS ${addressText} at https://${formatAddress(address)}/ is trustworthy\n` +
-      `CAS key hash: ${formatKeyHash(casKey)}\n` +
-      `Version of attested CAS: ${printable(version)}\n`,
-  );
+  const encryptionKey = await fetchEncryptionKey(address, casKey);
+  remember(env, addressText, address, connection.certificate.toString(), encryptionKey);
   if (claims.debug)
-    process.stderr.write(
-      'Warning: the Evidence is vouched for by software alone (debug): whoever administers that host could have made it\n',
+    warn(
+      'the Evidence is vouched for by software alone (debug): whoever administers that host could have made it',
     );
+  const url = `https://${formatAddress(address)}/`;
+  const keyHash = formatKeyHash(casKey);
+  const { measurement, platform, debug } = claims;
+  return {
+    text:
+      `CAS ${addressText} at ${url} is trustworthy\n` +
+      `CAS key hash: ${keyHash}\n` +
+      `Version of attested CAS: ${printable(version)}\n`,
+    json: { name: addressText, url, keyHash, version, measurement, platform, debug },
+  };
+}
+
+/**
+ * Asks the CAS that was just attested for its public key for encrypted sessions.
+ * @param casKey the key that it was attested with
+ * @returns PEM, or undefined from a CAS that has none
+ * @throws Failure CAS_KEY_MISMATCH where another CAS answers now
+ */
+export async function fetchEncryptionKey(address: Address, casKey: Buffer): Promise<string | undefined> {
+  const connection = await connectApi(address);
+  checkKey(connection, casKey, 'by the Evidence it gave just now');
+  const call = { method: 'GET', path: '/v1/session-encryption-key' } as const;
+  let publicKey: string;
+  try {
+    ({ publicKey } = await callApi(connection, call, v.object({ publicKey: v.string() })));
+  } catch (error) {
+    // A CAS of an older version says that there is nothing at this path, which is none of the declared errors.
+    if (error instanceof Refused && error.code === 'INTERNAL') return undefined;
+    throw error;
+  }
+  try {
+    if (publicKey.includes('PRIVATE')) throw new Error('it is a private one');
+    return createPublicKey(publicKey).export({ type: 'spki', format: 'pem' }) as string;
+  } catch {
+    const detail = 'its key for encrypted sessions is no public key';
+    throw failure('CAS_PROTOCOL', { address: formatAddress(address), detail });
+  }
 }
 
 /** Options that weaken the check need each other, so that none is used by accident. */
@@ -103,10 +140,21 @@ function appraiseCas(
     throw refuse(`its LAS key ${claims.platform} is not trusted; name it with --trusted-platform`);
 }
 
-function remember(env: NodeJS.ProcessEnv, name: string, address: Address, chain: string): void {
+function remember(
+  env: NodeJS.ProcessEnv,
+  name: string,
+  address: Address,
+  chain: string,
+  encryptionKey: string | undefined,
+): void {
   const port = portSetting(env, 'SCONE_CAS_ENCLAVE_PORT', defaultPorts.enclave);
   const enclave = formatAddress({ host: address.host, port });
-  const entry = { url: `https://${formatAddress(address)}/`, chain, enclave };
+  const entry = {
+    url: `https://${formatAddress(address)}/`,
+    chain,
+    enclave,
+    ...(encryptionKey === undefined ? {} : { session_encryption_key: encryptionKey }),
+  };
   updateClientState(env, (state) => {
     // Another name for the same launch port would go on pinning the key it had.
     const others = Object.entries(state.cas_db).filter(([, other]) => other.enclave !== enclave);

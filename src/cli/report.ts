@@ -1,5 +1,6 @@
+import { styleText } from 'node:util';
 import { causes, type ErrorCode, errors, Failure } from '../errors.ts';
-import { formatProblem, InvalidText } from '../policy/problem.ts';
+import { formatProblem, InvalidText, type Problem } from '../policy/problem.ts';
 import { printable, Refused } from '../protocol/refusal.ts';
 
 /** A text of the user's that is wrong, and the file it came from. */
@@ -15,28 +16,64 @@ export class InvalidFile extends Error {
   }
 }
 
-/** What `scone` prints of an error on standard error. */
-export function formatError(error: unknown): string {
-  if (error instanceof InvalidFile)
-    return error.cause.problems
-      .map((problem) => `${printable(formatProblem(problem, error.file))}\n`)
-      .join('');
-  const [first, ...rest] = causes(error);
-  const lines = [`Error: ${first}`, ...rest.map((message) => `  Caused by: ${message}`)];
-  const { code, hint } = codeOf(error);
-  if (hint) lines.push(`Hint: ${hint}`);
-  lines.push(`Code: ${code}, exit status ${exitStatus(error)}`);
-  return lines.map((line) => `${printable(line)}\n`).join('');
+let inJson = false;
+
+/** From now on, what goes to standard error is JSON, one object a line. */
+export function reportInJson(): void {
+  inJson = true;
 }
 
-export function exitStatus(error: unknown): number {
-  const { code } = codeOf(error);
-  return errors[code].exit;
+/** Tells the user on standard error of something doubtful. */
+export function warn(message: string): void {
+  say({ warning: { message } }, `${style('yellow', 'Warning:')} ${printable(message)}\n`);
+}
+
+/** Tells the user of something doubtful in a file. */
+export function warnOf(file: string, problem: Problem): void {
+  say({ warning: { file, ...problem } }, showProblem(file, problem));
+}
+
+/**
+ * Tells the user of an error.
+ * @returns the exit status that goes with it
+ */
+export function report(error: unknown): number {
+  if (error instanceof InvalidFile) {
+    const { file, cause } = error;
+    const problems = cause.problems.map((problem) => ({ file, ...problem }));
+    say({ problems }, cause.problems.map((problem) => showProblem(file, problem)).join(''));
+    return errors.POLICY_INVALID.exit;
+  }
+  const { code, hint } = codeOf(error);
+  const { exit } = errors[code];
+  const [first = '', ...rest] = causes(error);
+  const lines = [
+    `${style('red', 'Error:')} ${printable(first)}`,
+    ...rest.map((message) => `  Caused by: ${printable(message)}`),
+    ...(hint ? [`Hint: ${printable(hint)}`] : []),
+    `Code: ${code}, exit status ${exit}`,
+  ];
+  say({ error: { code, messages: [first, ...rest], hint, exit } }, `${lines.join('\n')}\n`);
+  return exit;
 }
 
 function codeOf(error: unknown): { code: ErrorCode; hint: string | undefined } {
-  if (error instanceof InvalidFile || error instanceof InvalidText)
-    return { code: 'POLICY_INVALID', hint: errors.POLICY_INVALID.hint };
   if (error instanceof Failure || error instanceof Refused) return { code: error.code, hint: error.hint };
-  return { code: 'INTERNAL', hint: errors.INTERNAL.hint };
+  const code = error instanceof InvalidText ? 'POLICY_INVALID' : 'INTERNAL';
+  return { code, hint: errors[code].hint };
+}
+
+function showProblem(file: string, problem: Problem): string {
+  const { severity } = problem;
+  const label = style(severity === 'error' ? 'red' : 'yellow', `${severity}:`);
+  return `${printable(formatProblem(problem, file)).replace(`: ${severity}: `, () => `: ${label} `)}\n`;
+}
+
+function say(json: object, text: string): void {
+  process.stderr.write(inJson ? `${JSON.stringify(json)}\n` : text);
+}
+
+/** Colours only on a terminal, and there as NO_COLOR and its like have it. */
+function style(colour: 'red' | 'yellow', text: string): string {
+  return styleText(colour, text, { stream: process.stderr });
 }
