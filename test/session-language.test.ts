@@ -2,9 +2,8 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { describe, test } from 'node:test';
-import { secretKinds } from '../src/policy/schema.ts';
 import { parseSession } from '../src/policy/session.ts';
-import { formatsOf } from '../src/secrets/kinds.ts';
+import { formatsOf, secretKinds } from '../src/secrets/kinds.ts';
 
 const document = readFileSync(join(resolve(import.meta.dirname, '..'), 'docs/session-language.md'), 'utf8');
 const snippets = [...document.matchAll(/```yaml\n([\s\S]*?)```/g)].map(([, snippet = '']) => snippet);

@@ -62,28 +62,24 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
     return reply.code(201).send({ hash, warnings });
   });
 
-  app.get<{ Params: { '*': string } }>('/session/*', { onRequest }, async (request) => {
-    const name = request.params['*'];
+  const read = async (request: FastifyRequest, name: string, hash?: string) => {
     try {
-      return await readSession(cas, name, clientOf(request));
+      return await readSession(cas, name, clientOf(request), hash);
     } catch (error) {
       throw outer(`Failed to read session '${name}'`, error);
     }
-  });
-
+  };
+  app.get<{ Params: { '*': string } }>('/session/*', { onRequest }, (request) =>
+    read(request, request.params['*']),
+  );
   app.get<{ Params: { '*': string }; Querystring: { hash?: string } }>(
     '/v1/sessions/*',
     { onRequest },
     async (request) => {
-      const name = request.params['*'];
       const { hash } = request.query;
       if (hash !== undefined && !/^[0-9a-f]{64}$/.test(hash))
         throw failure('REQUEST_INVALID', { detail: 'hash has 64 hexadecimal digits' });
-      try {
-        return await readSession(cas, name, clientOf(request), hash);
-      } catch (error) {
-        throw outer(`Failed to read session '${name}'`, error);
-      }
+      return read(request, request.params['*'], hash);
     },
   );
 

@@ -30,7 +30,7 @@ export async function collectForms(
 
 /** What a reference in a session stands for. */
 async function formOf(resolver: Resolver, version: SessionVersion, text: string): Promise<Buffer> {
-  const { name, format } = splitReference(text, (whole) => isSecretOf(version, whole));
+  const { name, format } = nameOf(version, text);
   const { secret } = await resolver(version, name);
   try {
     return await formatSecret(secret, format);
@@ -44,8 +44,8 @@ async function formOf(resolver: Resolver, version: SessionVersion, text: string)
   }
 }
 
-const isSecretOf = ({ session }: SessionVersion, name: string) =>
-  session.secrets.some((secret) => secret.name === name);
+const nameOf = ({ session }: SessionVersion, text: string) =>
+  splitReference(text, (whole) => session.secrets.some(({ name }) => name === whole));
 
 /**
  * A part of a policy with its variables filled in. A variable that is a whole value and names a config-fragment
@@ -65,7 +65,7 @@ async function expand(
     if (schema.isReference(value)) {
       const [part] = parseTemplate(Buffer.from(value));
       if (part && !Buffer.isBuffer(part)) {
-        const { name, format } = splitReference(part.text, (whole) => isSecretOf(version, whole));
+        const { name, format } = nameOf(version, part.text);
         const { secret, home } = await resolver(version, name);
         if (secret.kind === 'config-fragment')
           return expand(resolver, home, JSON.parse(secret.secret.reveal().toString()), key, depth + 1);

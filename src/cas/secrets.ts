@@ -191,8 +191,7 @@ async function certificate(
   const validFor = definition.valid_for === undefined ? undefined : parseDuration(definition.valid_for);
   const der = await issueCertificate({
     ca: kind === 'x509-ca',
-    commonName:
-      commonName.length > LONGEST_COMMON_NAME ? commonName.slice(0, LONGEST_COMMON_NAME) : commonName,
+    commonName: commonName.slice(0, LONGEST_COMMON_NAME),
     dns,
     ip,
     ...(kind === 'x509' && definition.endpoint !== undefined && { endpoint: definition.endpoint }),

@@ -20,15 +20,13 @@ import { type CasConnection, checkKey } from '../protocol/connect.ts';
 import { connectApi } from './client.ts';
 import { withRetries } from './retry.ts';
 
-/** Nobody checks the validity of a client certificate, only its key; RFC 5280 §4.1.2.5 calls this no expiry. */
-const NEVER = new Date('9999-12-31T23:59:59Z');
-
 /** The user's identity, made on first use. */
 export async function openClientIdentity(env: NodeJS.ProcessEnv): Promise<Identity> {
   const present = readClientState(env).identity;
   if (present !== undefined) return splitIdentity(env, present);
   // Certificates take a while to load, and are made once.
   const { selfSignedCertificate } = await import('../protocol/certificate.ts');
+  const { NO_EXPIRY } = await import('../secrets/x509.ts');
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const key = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string;
   const certificate = await selfSignedCertificate({
@@ -36,7 +34,8 @@ export async function openClientIdentity(env: NodeJS.ProcessEnv): Promise<Identi
     commonName: 'scone',
     names: ['scone-client'],
     notBefore: new Date(Date.now() - 3600_000),
-    notAfter: NEVER,
+    // Nobody checks the validity of a client certificate, only its key.
+    notAfter: NO_EXPIRY,
   });
   const state = updateClientState(env, (before) => ({ identity: key + certificate, ...before }));
   return splitIdentity(env, state.identity ?? '');

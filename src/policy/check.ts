@@ -14,7 +14,7 @@ import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from './launc
 import { resolveSessionName } from './names.ts';
 import { nearest } from './nearest.ts';
 import { didYouMean, InvalidText, MOST_PROBLEMS, type Path, type Problem } from './problem.ts';
-import type * as schema from './schema.ts';
+import * as schema from './schema.ts';
 import { oneTimePasswordReference, variantsOf } from './service.ts';
 import type { YamlText } from './yaml.ts';
 
@@ -114,13 +114,13 @@ export function check(
       const secret = secrets.get(name);
       checkReference(only, path, 'file');
       literal = undefined;
-      if (secret && !('import' in secret) && secret.kind === 'binary' && !('import_akv' in secret)) {
+      if (secret && !schema.isImported(secret) && secret.kind === 'binary') {
         if (format !== ':base32nopad') warn(path, `the bytes of ${name} are used; write :base32nopad`);
         const bytes =
           secret.value === undefined ? Number(secret.size ?? DEFAULT_SIZE) : secret.value.length / 2;
         if (bytes < 16) error(path, `${name} has fewer than 16 bytes, too few for one-time passwords`);
       }
-      if (secret && !('import' in secret) && secret.kind === 'ascii' && !('import_akv' in secret)) {
+      if (secret && !schema.isImported(secret) && secret.kind === 'ascii') {
         literal = secret.value;
         if (literal === undefined)
           error(path, `${name} is generated as any ASCII; for one-time passwords use kind binary, size 20`);

@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { parseDuration } from '../secrets/duration.ts';
+import { type SecretKind, secretKinds } from '../secrets/kinds.ts';
 import { namePattern, sessionNamePattern } from './names.ts';
 import { principalProblem } from './principals.ts';
 import { boolean, choice, hex, integer, list, object, oneOf, oneOrMany, text, textOr } from './shapes.ts';
@@ -429,11 +430,7 @@ const kinds = {
     private_key: v.optional(text),
     certificate_thumbprint: v.optional(text),
   }),
-} as const;
-export const secretKinds = Object.keys(kinds) as (keyof typeof kinds)[];
-/** Kind of a secret. */
-export type SecretKind = keyof typeof kinds;
-
+} as const satisfies Record<SecretKind, v.GenericSchema>;
 const imported = object({
   ...shared,
   kind: v.optional(oneOf(...secretKinds)),
@@ -600,3 +597,10 @@ export type Image = Session['images'][number];
 export type SecretDefinition = Session['secrets'][number];
 export type Security = v.InferOutput<typeof security>;
 export type AccessPolicy = v.InferOutput<typeof accessPolicy>;
+
+type Imported = Extract<SecretDefinition, { import: unknown } | { import_akv: unknown }>;
+
+/** Whether a secret comes from another session, or another service. */
+export function isImported(definition: SecretDefinition): definition is Imported {
+  return 'import' in definition || 'import_akv' in definition;
+}

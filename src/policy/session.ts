@@ -6,14 +6,7 @@ import * as schema from './schema.ts';
 import type { Variables } from './template.ts';
 import { invalid, readYaml } from './yaml.ts';
 
-export type { Image, SecretDefinition, Service, Session } from './schema.ts';
-
-type Imported = Extract<schema.SecretDefinition, { import: unknown } | { import_akv: unknown }>;
-
-/** Whether a secret comes from another session, or another service. */
-export function isImported(definition: schema.SecretDefinition): definition is Imported {
-  return 'import' in definition || 'import_akv' in definition;
-}
+export { type Image, isImported, type SecretDefinition, type Service, type Session } from './schema.ts';
 
 /** A session that was understood. */
 export interface ParsedSession {

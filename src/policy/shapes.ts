@@ -10,10 +10,6 @@ import { nearest } from './nearest.ts';
 const suggestions = new WeakMap<object, string>();
 export const suggestionFor = (issue: object): string | undefined => suggestions.get(issue);
 
-/** The schemas that a choice is between, for those who describe a schema. */
-const options = new WeakMap<object, readonly v.GenericSchema[]>();
-export const optionsOf = (schema: object): readonly v.GenericSchema[] | undefined => options.get(schema);
-
 function suggest(issue: object, found: unknown, known: readonly string[]): void {
   const guess = typeof found === 'string' ? nearest(found, known) : undefined;
   if (guess !== undefined) suggestions.set(issue, guess);
@@ -49,9 +45,10 @@ export function choice<A extends v.GenericSchema, B extends v.GenericSchema>(
   first: A,
   second: B,
 ): v.GenericSchema<v.InferInput<A> | v.InferInput<B>, v.InferOutput<A> | v.InferOutput<B>> {
-  const schema = v.lazy((input) => (isFirst(input) ? first : second));
-  options.set(schema, [first, second]);
-  return schema as v.GenericSchema<v.InferInput<A> | v.InferInput<B>, v.InferOutput<A> | v.InferOutput<B>>;
+  return v.lazy((input) => (isFirst(input) ? first : second)) as v.GenericSchema<
+    v.InferInput<A> | v.InferInput<B>,
+    v.InferOutput<A> | v.InferOutput<B>
+  >;
 }
 
 const isText = (input: unknown) => typeof input === 'string';

@@ -62,10 +62,13 @@ export function readYaml(text: string, variables?: Variables): YamlText {
   const anchors = new Map<string, Node>();
   const targets = new Map<Node, Node>();
   const visited = new Set<Node>();
-  const toValue = (node: Node | null | undefined, path: Path, depth: number): Value => {
-    const fail = (message: string): never => {
+  const failAt =
+    (node: Node | null | undefined, path: Path) =>
+    (message: string): never => {
       throw new InvalidText([problemAt(node?.range?.[0] ?? 0, path, message)]);
     };
+  const toValue = (node: Node | null | undefined, path: Path, depth: number): Value => {
+    const fail = failAt(node, path);
     if (++values > limits.values) fail(`more than ${limits.values} values, aliases included`);
     if (depth > limits.depth) fail(`nested deeper than ${limits.depth} levels`);
     if (isAlias(node)) {
@@ -83,9 +86,7 @@ export function readYaml(text: string, variables?: Variables): YamlText {
     return untagged(node, path, depth);
   };
   const untagged = (node: Node | null | undefined, path: Path, depth: number): Value => {
-    const fail = (message: string): never => {
-      throw new InvalidText([problemAt(node?.range?.[0] ?? 0, path, message)]);
-    };
+    const fail = failAt(node, path);
     if (isScalar(node)) {
       if (node.value === null) return null;
       const scalar = typeof node.value === 'string' ? node.value : (node.source ?? String(node.value));
