@@ -1,10 +1,10 @@
 import { X509Certificate } from 'node:crypto';
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
+import { callApi } from '../protocol/api-client.ts';
 import { readClientState, updateClientState } from '../protocol/client-state.ts';
 import { formatKeyHash } from '../protocol/key-hash.ts';
 import { printable } from '../protocol/refusal.ts';
-import { callApi } from './client.ts';
 import type { Output } from './output.ts';
 import { connectKnown, knownCas, sessionEncryptionKey } from './state.ts';
 

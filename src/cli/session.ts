@@ -3,7 +3,7 @@ import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
 import { parseSession } from '../policy/session.ts';
-import { callApi } from './client.ts';
+import { callApi } from '../protocol/api-client.ts';
 import type { Output } from './output.ts';
 import { InvalidFile, warnOf } from './report.ts';
 import { connectAsUser } from './state.ts';

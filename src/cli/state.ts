@@ -7,6 +7,7 @@ import {
 } from 'node:crypto';
 import { failure } from '../errors.ts';
 import { type Address, defaultPorts, parseAddress } from '../protocol/address.ts';
+import { connectApi } from '../protocol/api-client.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import {
   type ClientState,
@@ -17,7 +18,6 @@ import {
   updateClientState,
 } from '../protocol/client-state.ts';
 import { type CasConnection, checkKey } from '../protocol/connect.ts';
-import { connectApi } from './client.ts';
 import { withRetries } from './retry.ts';
 
 /** The user's identity, made on first use. */

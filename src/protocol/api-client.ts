@@ -1,10 +1,10 @@
 import { request } from 'node:https';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
-import { type Address, formatAddress } from '../protocol/address.ts';
-import type { Identity } from '../protocol/certificate.ts';
-import { type CasConnection, connectCas } from '../protocol/connect.ts';
-import { Refused } from '../protocol/refusal.ts';
+import { type Address, formatAddress } from './address.ts';
+import type { Identity } from './certificate.ts';
+import { type CasConnection, connectCas } from './connect.ts';
+import { Refused } from './refusal.ts';
 
 const PATIENCE = 30_000;
 const ANSWER_LIMIT = 16 * 1024 * 1024;
@@ -31,7 +31,7 @@ const errorBody = v.object({
  */
 export async function callApi<Schema extends v.GenericSchema>(
   connection: CasConnection,
-  call: { method: 'GET' | 'POST'; path: string; body?: string },
+  call: { method: 'GET' | 'POST' | 'PUT'; path: string; body?: string },
   answer: Schema,
 ): Promise<v.InferOutput<Schema>> {
   const address = formatAddress(connection.address);
