@@ -3,7 +3,7 @@ import { parseDuration } from '../secrets/duration.ts';
 import { type SecretKind, secretKinds } from '../secrets/kinds.ts';
 import { namePattern, sessionNamePattern } from './names.ts';
 import { principalProblem } from './principals.ts';
-import { boolean, choice, hex, integer, list, object, oneOf, oneOrMany, text, textOr } from './shapes.ts';
+import { boolean, choice, hasKey, hex, integer, list, object, oneOf, oneOrMany, text, textOr } from './shapes.ts';
 import { parseSharing } from './sharing.ts';
 import { splitWords } from './words.ts';
 import type { Value } from './yaml.ts';
@@ -31,8 +31,10 @@ const referencePattern = /^\$\$(?:SCONE|PALAEMON)::(?:[^$]|\$(?!\$))+\$\$$/;
 export const isReference = (input: unknown): input is string =>
   typeof input === 'string' && referencePattern.test(input);
 
+const reference = v.pipe(text, v.regex(referencePattern, 'expected a variable $$SCONE::name$$'));
+
 const referenceOr = <Schema extends v.GenericSchema>(schema: Schema) =>
-  choice(isReference, described(text, 'A variable $$SCONE::name$$'), schema) as v.GenericSchema<
+  choice(isReference, reference, schema) as v.GenericSchema<
     string | v.InferInput<Schema>,
     string | v.InferOutput<Schema>
   >;
@@ -107,9 +109,7 @@ export function quorumOf(key: string, among: number): number | undefined {
 const isGovernance = (input: unknown) =>
   typeof input === 'object' && input !== null && Object.keys(input).some((key) => key.startsWith('require-'));
 
-const governed: v.GenericSchema<Principal> = v.lazy(() =>
-  textOr(principalText, choice(isGovernance, governance, signer)),
-) as v.GenericSchema<Principal>;
+const governed: v.GenericSchema<Principal> = v.lazy(() => principal);
 
 const governance = v.pipe(
   v.record(
@@ -124,6 +124,12 @@ const governance = v.pipe(
     'more are required than are listed',
   ),
 );
+
+/** One principal, or a rule that asks for several. */
+export const principal = textOr(
+  principalText,
+  choice(isGovernance, governance, signer),
+) as v.GenericSchema<Principal>;
 
 const principals = <Item extends v.GenericSchema<Principal>>(item: Item, explanation: string) =>
   described(
@@ -458,9 +464,6 @@ type SecretOutput =
   | v.InferOutput<typeof imported>
   | v.InferOutput<typeof importedFromVault>;
 
-const hasKey = (key: string) => (input: unknown) =>
-  typeof input === 'object' && input !== null && Object.hasOwn(input, key);
-
 const secret = choice(
   hasKey('import'),
   imported,
@@ -469,7 +472,7 @@ const secret = choice(
     importedFromVault,
     secretKinds.reduce<v.GenericSchema>(
       (others, kind) =>
-        choice((input) => (input as { kind?: unknown } | null)?.kind === kind, kinds[kind], others),
+        choice(hasKey('kind', kind), kinds[kind], others),
       noKind,
     ),
   ),

@@ -39,17 +39,32 @@ export const oneOf = <const Names extends readonly string[]>(...names: Names) =>
     return `expected one of ${names.join(', ')}, found ${describe(issue.input)}`;
   });
 
-/** One of two shapes, told apart by a look at the input, so that errors speak of the one that was meant. */
+/**
+ * One of two shapes, told apart by a look at the input, so that errors speak of the one that was meant. To whoever
+ * reads schemas it is a union.
+ */
 export function choice<A extends v.GenericSchema, B extends v.GenericSchema>(
   isFirst: (input: unknown) => boolean,
   first: A,
   second: B,
 ): v.GenericSchema<v.InferInput<A> | v.InferInput<B>, v.InferOutput<A> | v.InferOutput<B>> {
-  return v.lazy((input) => (isFirst(input) ? first : second)) as v.GenericSchema<
+  const schema = v.lazy((input) => (isFirst(input) ? first : second));
+  return Object.assign(schema, { type: 'union', options: [first, second], isFirst }) as v.GenericSchema<
     v.InferInput<A> | v.InferInput<B>,
     v.InferOutput<A> | v.InferOutput<B>
   >;
 }
+
+/** Whether a mapping has a key, or has it with this value. */
+export const hasKey = (key: string, value?: string) =>
+  Object.assign(
+    (input: unknown) =>
+      typeof input === 'object' &&
+      input !== null &&
+      Object.hasOwn(input, key) &&
+      (value === undefined || (input as Record<string, unknown>)[key] === value),
+    { key, value },
+  );
 
 const isText = (input: unknown) => typeof input === 'string';
 
@@ -92,7 +107,7 @@ export const boolean = choice(
   v.boolean(),
   v.pipe(
     text,
-    v.picklist(['true', 'True', 'TRUE', 'false', 'False', 'FALSE'], 'expected true or false'),
+    v.regex(/^(true|True|TRUE|false|False|FALSE)$/, 'expected true or false'),
     v.transform((value) => value.toLowerCase() === 'true'),
   ),
 );
