@@ -158,6 +158,53 @@ export const errors = {
     message: 'Unexpected enclave measurement (MRENCLAVE, {actual}) - Expected {expected}',
     hint: 'Compare with `SCONE_HASH=1 envcas`; a new build has a new measurement.',
   },
+  SIGNER_UNEXPECTED: {
+    exit: 77,
+    http: 403,
+    message: 'the launcher is not signed as the policy asks: {actual}',
+    hint: 'Compare with `signer` under `attestation` in the policy; software Evidence never names a signer.',
+  },
+  WEAKNESS_NOT_TOLERATED: {
+    exit: 77,
+    http: 403,
+    message: 'the platform has a known weakness: {weakness}',
+    hint: "Update the platform, or add `tolerate: [{weakness}]` to the session's `security.attestation`.",
+  },
+  ADVISORY_NOT_IGNORED: {
+    exit: 77,
+    http: 403,
+    message: 'the security advisory {advisory} applies to the platform',
+    hint: "Update the platform, or add `ignore_advisories: [{advisory}]` to the session's `security.attestation`.",
+  },
+  PROCESS_SEEN: {
+    exit: 77,
+    http: 403,
+    message: 'this process has asked for a configuration of session {session} before',
+    hint: 'With `singleton_enclaves`, each process is given a configuration once: start a new one.',
+  },
+  ACCESS_TOKEN_MISSING: {
+    exit: 77,
+    http: 403,
+    message: 'a service access token is required',
+    hint: 'Set SCONE_SERVICE_ACCESS_TOKEN to the `service_access_token` of the session.',
+  },
+  ACCESS_TOKEN_INVALID: {
+    exit: 77,
+    http: 403,
+    message: 'the service access token is wrong',
+    hint: 'SCONE_SERVICE_ACCESS_TOKEN must be the `service_access_token` of the session, to the last character.',
+  },
+  ACCESS_TOKEN_THROTTLED: {
+    exit: 77,
+    http: 429,
+    message: 'Too many wrong service access tokens. Please try again in {seconds} seconds.',
+    hint: 'No token is looked at before that.',
+  },
+  ACCESS_TOKEN_UNPROVEN: {
+    exit: 77,
+    message: 'the CAS at {address} did not prove that it knows the service access token',
+    hint: 'The session must have the same `service_access_token`; or unset SCONE_SERVICE_ACCESS_TOKEN.',
+  },
   OTP_MISSING: {
     exit: 77,
     http: 403,
@@ -297,6 +344,18 @@ export const errors = {
     message: 'the session names another `creator` than the one who uploads it',
     hint: 'Remove `creator`; it is filled in.',
   },
+  CREATOR_UNKNOWN: {
+    exit: 65,
+    http: 400,
+    message: 'the session speaks of its CREATOR, and nobody says who that is',
+    hint: 'Write `creator: signer: PUBLIC KEY` into the session before it is signed, or upload it with a client certificate.',
+  },
+  ONE_TIME_PASSWORD_UNUSED: {
+    exit: 65,
+    http: 404,
+    message: 'the service {service} of session {session} asks for no one-time password',
+    hint: 'Its policy names one with `one_time_password_shared_secret`.',
+  },
   LAUNCHER_CONFIG_MISSING: {
     exit: 78,
     message: 'the policy injects no /etc/envcas/config.yaml',
@@ -378,6 +437,24 @@ export const errors = {
     exit: 69,
     message: 'cannot listen on {address}: {detail}',
     hint: 'Stop the other server, or choose another address or folder.',
+  },
+  REQUEST_TOO_LARGE: {
+    exit: 65,
+    http: 413,
+    message: 'the body of the request has more than {limit} bytes',
+    hint: 'Split the session; large secrets can be imported from another one.',
+  },
+  TOO_MANY_REQUESTS: {
+    exit: 69,
+    http: 429,
+    message: 'you have more than {limit} requests under way at a time',
+    hint: 'Wait for the answers to those that are under way.',
+  },
+  PATH_UNKNOWN: {
+    exit: 76,
+    http: 404,
+    message: 'there is nothing at the path {path}',
+    hint: 'docs/openapi.yaml has all calls; an older CAS may not have this one.',
   },
   REQUEST_INVALID: {
     exit: 65,

@@ -20,7 +20,7 @@ const payload = v.object({
   /** RFC 9711 §4.2.9: software alone cannot rule out a debugger. */
   dbgstat: v.literal('enabled'),
   measurement: hex32,
-  process: v.object({ pid: v.number(), uid: v.number(), gid: v.number() }),
+  process: v.object({ pid: v.number(), uid: v.number(), gid: v.number(), id: hex32 }),
 });
 
 /** The process a LAS vouches for. */
@@ -29,6 +29,8 @@ export interface MeasuredProcess {
   pid: number;
   uid: number;
   gid: number;
+  /** See {@link Claims.process}. */
+  id: string;
 }
 
 /** The 32 bytes of an Ed25519 public key in hexadecimal, by which a LAS is known. */
@@ -42,7 +44,7 @@ export function platformOf(publicKey: KeyObject): string {
  * @param now milliseconds since 1970
  */
 export function signSoftwareEvidence(
-  { measurement, pid, uid, gid }: MeasuredProcess,
+  { measurement, ...process }: MeasuredProcess,
   reportData: Buffer,
   key: { private: KeyObject; platform: string },
   now: number,
@@ -53,7 +55,7 @@ export function signSoftwareEvidence(
     iat: Math.floor(now / 1000),
     dbgstat: 'enabled',
     measurement,
-    process: { pid, uid, gid },
+    process,
   };
   return new CompactSign(Buffer.from(JSON.stringify(claims)))
     .setProtectedHeader({ alg: 'EdDSA', typ: TYPE, kid: key.platform })
@@ -90,6 +92,7 @@ export async function verifySoftwareEvidence(evidence: string): Promise<Claims> 
       measurement: claims.measurement,
       platform: kid,
       debug: true,
+      process: claims.process.id,
       reportData: Buffer.from(claims.eat_nonce, 'base64url'),
     };
   } catch (error) {

@@ -1,10 +1,18 @@
+import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { isRole, principalKey } from '../policy/principals.ts';
 import { accessPolicy, type Principal, quorumOf } from '../policy/schema.ts';
+import { signerDigest } from '../policy/signed-session.ts';
 import type { Cas } from './cas.ts';
 import { expandSection, literal } from './expand.ts';
 import { createResolver, type Resolver } from './secrets.ts';
 import type { SessionVersion } from './sessions.ts';
+
+/** Who asks: digests (hexadecimal) of the keys that were shown to be held, by certificate or by signature. */
+export interface Client {
+  certificate: string | undefined;
+  signers: readonly string[];
+}
 
 export type Operation = 'read' | 'update' | 'create_sessions' | 'list_sessions';
 
@@ -16,15 +24,14 @@ const words: Record<Operation, string> = {
 };
 
 /**
- * Whether the holder of a key may do something with a session.
- * @param identity digest of the client's public key, hexadecimal
+ * Sees to it that the client may do something with a session.
  * @throws Failure ACCESS_DENIED, whose cause names variables that could not be used
  */
 export async function authorize(
   cas: Cas,
   version: SessionVersion,
   operation: Operation,
-  identity: string,
+  client: Client,
 ): Promise<void> {
   const resolver = createResolver(cas);
   const ignored: unknown[] = [];
@@ -32,13 +39,24 @@ export async function authorize(
   try {
     const entries = await principalsOf(resolver, version, operation);
     for (const entry of entries)
-      allowed = (await admits(resolver, version, entry, identity, ignored)) || allowed;
+      allowed = (await admits(resolver, version, entry, client, ignored)) || allowed;
   } catch (error) {
     ignored.push(error);
   }
   if (allowed) return;
   const cause = ignored.length > 0 ? new Error(`ignored: ${ignored.map(reason).join('; ')}`) : undefined;
   throw failure('ACCESS_DENIED', { operation: words[operation], session: version.session.name }, cause);
+}
+
+/** Whoever may create sessions below a namespace sees which ones there are. */
+export async function authorizeListing(cas: Cas, version: SessionVersion, client: Client): Promise<void> {
+  try {
+    await authorize(cas, version, 'list_sessions', client);
+  } catch (error) {
+    await authorize(cas, version, 'create_sessions', client).catch(() => {
+      throw error;
+    });
+  }
 }
 
 async function principalsOf(
@@ -65,18 +83,18 @@ async function admits(
   resolver: Resolver,
   version: SessionVersion,
   principal: Principal,
-  identity: string,
+  client: Client,
   ignored: unknown[],
 ): Promise<boolean> {
   if (typeof principal === 'string') {
-    if (!principal.startsWith('$$')) return isAdmitted(principal, version, identity);
+    if (!principal.startsWith('$$')) return isAdmitted(principal, version, client);
     try {
       const shape = accessPolicy.entries.update;
       const named = literal((await expandSection(resolver, version, 'principal', principal, shape)) ?? []);
       let allowed = false;
       for (const entry of named)
         if (typeof entry !== 'string' || !entry.startsWith('$$'))
-          allowed = (await admits(resolver, version, entry, identity, ignored)) || allowed;
+          allowed = (await admits(resolver, version, entry, client, ignored)) || allowed;
       return allowed;
     } catch (error) {
       ignored.push(error);
@@ -84,16 +102,37 @@ async function admits(
     }
   }
   for (const [key, members] of Object.entries(principal)) {
-    // Signatures are not verified by this version, so nobody has one.
-    if (!Array.isArray(members)) return false;
+    if (!Array.isArray(members)) return hasSigned(resolver, version, String(members), client, ignored);
     let count = 0;
-    for (const member of members) if (await admits(resolver, version, member, identity, ignored)) count++;
+    for (const member of members) if (await admits(resolver, version, member, client, ignored)) count++;
     if (count < (quorumOf(key, members.length) ?? Number.POSITIVE_INFINITY)) return false;
   }
   return true;
 }
 
-function isAdmitted(principal: string, { creator }: SessionVersion, identity: string): boolean {
-  if (!isRole(principal)) return principalKey(principal) === identity;
-  return principal === 'ANY' || (principal === 'CREATOR' && creator === identity);
+/** A signer may be a variable, which a public key stands behind. */
+async function hasSigned(
+  resolver: Resolver,
+  version: SessionVersion,
+  signer: string,
+  { signers }: Client,
+  ignored: unknown[],
+): Promise<boolean> {
+  try {
+    const key = signerDigest(await expandSection(resolver, version, 'signer', signer, v.string()));
+    return typeof key !== 'string' && signers.includes(key.toString('hex'));
+  } catch (error) {
+    ignored.push(error);
+    return false;
+  }
+}
+
+function isAdmitted(principal: string, { creator }: SessionVersion, client: Client): boolean {
+  const { certificate, signers } = client;
+  if (!isRole(principal)) return certificate !== undefined && principalKey(principal) === certificate;
+  if (principal === 'ANY') return true;
+  if (principal === 'NONE' || !creator) return false;
+  // A signed session has no connection of its author's; one that shows the same key is as good.
+  const [key] = Object.values(creator);
+  return key === certificate || ('signer' in creator && signers.includes(creator.signer));
 }

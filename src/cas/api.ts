@@ -1,19 +1,23 @@
+import { createPublicKey } from 'node:crypto';
+import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { reportData } from '../attestation/report-data.ts';
 import { causes, errors, Failure, failure, reason } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
 import type { Identity } from '../protocol/certificate.ts';
+import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import { publicKeyDigest } from '../protocol/key-hash.ts';
 import { connectLas } from '../protocol/las.ts';
 import { version } from '../version.ts';
 import type { Cas } from './cas.ts';
-import { createSession, readSession } from './sessions.ts';
-import { publicValue, publicValues } from './values.ts';
+import { addRoutes, Outer } from './routes.ts';
 
-/** Largest session text, in bytes. */
-const BODY_LIMIT = 2 * 1024 * 1024;
+/** Largest body of a request, in bytes: that of an encrypted session. */
+const BODY_LIMIT = ENCRYPTED_SESSION_LIMIT;
 const CONNECTIONS = 1024;
+/** Requests at a time of one client, so that others find room. */
+const AT_ONCE = 128;
 const HANDSHAKE = 10_000;
 const REQUEST_TIMEOUT = 30_000;
 const LAS_PATIENCE = 10_000;
@@ -39,6 +43,12 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
     connectionTimeout: REQUEST_TIMEOUT,
     forceCloseConnections: true,
     logger: false,
+    // What fastify and Node answer by themselves, in the form that all errors have here.
+    frameworkErrors: (error, _request, reply: FastifyReply) => {
+      const { status, body } = errorAnswer(error);
+      return reply.code(status).send(body);
+    },
+    clientErrorHandler: refuseMalformed,
   });
   app.server.maxConnections = CONNECTIONS;
   app.removeAllContentTypeParsers();
@@ -50,53 +60,25 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
       cas.log.error({ route: request.routeOptions.url, error: reason(error) }, 'request failed');
     return reply.code(status).send(body);
   });
-  app.setNotFoundHandler((_request, reply) =>
-    reply.code(404).send({ msg: ['there is nothing at this path'] }),
-  );
-
-  // Before anything of the body is read.
-  const onRequest = async (request: FastifyRequest) => void clientOf(request);
-  app.post('/session', { onRequest }, async (request, reply) => {
-    const client = clientOf(request);
-    const { hash, warnings } = await createSession(cas, textOf(request), client);
-    return reply.code(201).send({ hash, warnings });
+  app.setNotFoundHandler((request, reply) => {
+    const { status, body } = errorAnswer(failure('PATH_UNKNOWN', { path: request.url.split('?')[0] ?? '' }));
+    return reply.code(status).send(body);
   });
 
-  const read = async (request: FastifyRequest, name: string, hash?: string) => {
-    try {
-      return await readSession(cas, name, clientOf(request), hash);
-    } catch (error) {
-      throw outer(`Failed to read session '${name}'`, error);
-    }
+  const busy = new Map<string, number>();
+  const count = (request: FastifyRequest, by: number) => {
+    const who = clientOf(request) ?? request.ip;
+    const now = (busy.get(who) ?? 0) + by;
+    if (now > 0) busy.set(who, now);
+    else busy.delete(who);
+    return now;
   };
-  app.get<{ Params: { '*': string } }>('/session/*', { onRequest }, (request) =>
-    read(request, request.params['*']),
-  );
-  app.get<{ Params: { '*': string }; Querystring: { hash?: string } }>(
-    '/v1/sessions/*',
-    { onRequest },
-    async (request) => {
-      const { hash } = request.query;
-      if (hash !== undefined && !/^[0-9a-f]{64}$/.test(hash))
-        throw failure('REQUEST_INVALID', { detail: 'hash has 64 hexadecimal digits' });
-      return read(request, request.params['*'], hash);
-    },
-  );
-
-  // For everybody: no certificate is asked for.
-  app.get<{ Params: { '*': string } }>('/v1/values/*', async (request) => {
-    const match = /^session=([^,]+)(?:,secret=([^,]+))?$/.exec(request.params['*']);
-    if (!match)
-      throw failure('REQUEST_INVALID', { detail: 'expected session=NAME or session=NAME,secret=NAME' });
-    const [, session = '', secret] = match;
-    try {
-      if (secret !== undefined) return await publicValue(cas, session, secret);
-      return { values: await publicValues(cas, session) };
-    } catch (error) {
-      const what = secret === undefined ? 'values' : `value '${secret}'`;
-      throw outer(`Failed to read ${what} of '/session=${session}' requested by a public client`, error);
-    }
+  app.addHook('onRequest', async (request) => {
+    if (count(request, 1) > AT_ONCE) throw failure('TOO_MANY_REQUESTS', { limit: AT_ONCE });
   });
+  app.addHook('onResponse', async (request) => void count(request, -1));
+
+  addRoutes(app, cas, clientOf);
 
   // One after the other, since the process takes another name for each.
   let ownEvidence: Promise<unknown> = Promise.resolve();
@@ -114,6 +96,8 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
     return { evidence: await evidence, version };
   });
 
+  const publicKey = createPublicKey(cas.encryptionKey).export({ type: 'spki', format: 'pem' });
+  app.get('/v1/session-encryption-key', async () => ({ publicKey }));
   app.get('/v1/version', async () => ({ version }));
   return app;
 }
@@ -127,25 +111,10 @@ async function evidenceOf(lasSocket: string, data: Buffer): Promise<string> {
   }
 }
 
-/** Digest of the key that the client proved to hold. */
-function clientOf(request: FastifyRequest): string {
+/** Digest of the key that the client proved to hold, hexadecimal, where it showed a certificate. */
+function clientOf(request: FastifyRequest): string | undefined {
   const certificate = (request.raw.socket as TLSSocket).getPeerX509Certificate();
-  if (!certificate) throw failure('IDENTITY_REQUIRED');
-  return publicKeyDigest(certificate.publicKey).toString('hex');
-}
-
-function textOf(request: FastifyRequest): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(request.body as Buffer);
-  } catch {
-    throw failure('REQUEST_INVALID', { detail: 'the body is not a text in UTF-8' });
-  }
-}
-
-/** Says in what an error happened, and keeps its code and status. */
-class Outer extends Error {}
-function outer(message: string, cause: unknown): Error {
-  return new Outer(message, { cause });
+  return certificate && publicKeyDigest(certificate.publicKey).toString('hex');
 }
 
 function errorAnswer(error: unknown): { status: number; body: object } {
@@ -163,8 +132,18 @@ function errorAnswer(error: unknown): { status: number; body: object } {
       },
     };
   const status = (error as { statusCode?: number }).statusCode ?? 500;
-  if (status === 413)
-    return { status, body: { msg: [`a session has at most ${BODY_LIMIT} bytes`], code: 'REQUEST_INVALID' } };
-  if (status < 500) return { status, body: { msg: [reason(error)], code: 'REQUEST_INVALID' } };
+  if (status === 413) return errorAnswer(failure('REQUEST_TOO_LARGE', { limit: BODY_LIMIT }));
+  if (status < 500) return { ...errorAnswer(failure('REQUEST_INVALID', { detail: reason(error) })), status };
   return { status: 500, body: { msg: ['an error of the CAS itself; its log says more'], code: 'INTERNAL' } };
+}
+
+/** Answers what is no HTTP. */
+function refuseMalformed(error: Error, socket: Socket): void {
+  if (!socket.writable) return void socket.destroy();
+  const { body } = errorAnswer(
+    failure('REQUEST_INVALID', { detail: `it is no HTTP request: ${reason(error)}` }),
+  );
+  const text = JSON.stringify(body);
+  const head = ['HTTP/1.1 400 Bad Request', 'content-type: application/json', 'connection: close'];
+  socket.end(`${head.join('\r\n')}\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
 }

@@ -1,4 +1,6 @@
+import type { KeyObject } from 'node:crypto';
 import type { Keyring } from './keyring.ts';
+import type { OtherCases } from './other-cas.ts';
 import type { Store } from './store/store.ts';
 
 /** What the parts of a CAS share. */
@@ -7,6 +9,9 @@ export interface Cas {
   keyring: Keyring;
   /** SHA-256 of the CAS's public key, by which launchers know it. */
   key: Buffer;
+  /** X25519 key that opens sessions encrypted for this CAS. */
+  encryptionKey: KeyObject;
+  otherCases: OtherCases;
   /** LAS keys that the operator trusts, hexadecimal. */
   trustedPlatforms: readonly string[];
   /** Milliseconds since 1970. */

@@ -2,7 +2,6 @@ import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
 import * as schema from '../policy/schema.ts';
-import type { Service } from '../policy/session.ts';
 import { formatSecret, SecretUnusable } from '../secrets/kinds.ts';
 import { parseTemplate, splitReference, substitute, TemplateError } from '../secrets/substitute.ts';
 import type { Resolver } from './secrets.ts';
@@ -120,70 +119,6 @@ export async function expandSection<Schema extends v.GenericSchema>(
     section: at ? `${section}.${at}` : section,
     detail: issue?.message ?? '',
   });
-}
-
-/** Who may be given a service's configuration, all variables filled in. */
-export interface Admission {
-  mode: 'hardware' | 'none';
-  tolerate: string[];
-  measurements: string[];
-  platforms: string[];
-  trustedPlatforms: string[];
-  /** Base32. */
-  oneTimePassword: string | undefined;
-}
-
-/** The parts of a policy that decide over a launch. */
-export async function admissionOf(
-  resolver: Resolver,
-  version: SessionVersion,
-  service: Service,
-): Promise<Admission> {
-  const get = <Schema extends v.GenericSchema>(section: string, value: unknown, shape: Schema) =>
-    expandSection(resolver, version, section, value, shape);
-  const security = literal(await get('security', version.session.security, schema.security));
-  const attestation = literal(security.attestation);
-  if (attestation.mode === 'maa')
-    throw failure('POLICY_UNUSABLE', {
-      section: 'security.attestation.mode',
-      detail: 'maa is not supported',
-    });
-  if (security.service_access_token !== undefined || literal(security.singleton_enclaves) === true)
-    throw failure('POLICY_UNUSABLE', {
-      section: 'security',
-      detail: 'service_access_token and singleton_enclaves are not enforced by this version',
-    });
-  const variants = literal(await get('attestation', service.attestation, schema.attestationVariants)).map(
-    literal,
-  );
-  const own =
-    service.one_time_password_shared_secret ??
-    variants.find((variant) => variant.one_time_password_shared_secret !== undefined)
-      ?.one_time_password_shared_secret;
-  const oneTimePassword =
-    own === undefined
-      ? attestation.one_time_password_shared_secret
-      : (
-          (await get(
-            'one_time_password_shared_secret',
-            { one_time_password_shared_secret: own },
-            v.object({ one_time_password_shared_secret: v.string() }),
-          )) as { one_time_password_shared_secret: string }
-        ).one_time_password_shared_secret;
-  return {
-    mode: attestation.mode === 'none' ? 'none' : 'hardware',
-    tolerate: literal(attestation.tolerate),
-    measurements: [
-      ...(await get('mrenclaves', service.mrenclaves, schema.mrenclaves)),
-      // A variant that also asks for a signer is for hardware Evidence, which this version does not verify.
-      ...variants.flatMap(({ mrenclave, signer }) =>
-        signer === undefined && mrenclave !== undefined ? literal(mrenclave) : [],
-      ),
-    ],
-    platforms: literal(await get('platforms', service.platforms, schema.platforms)),
-    trustedPlatforms: literal(attestation.trusted_scone_qe_pubkeys),
-    oneTimePassword,
-  };
 }
 
 /** What is left where a reference might have been: never one, once all are filled in. */

@@ -1,4 +1,4 @@
-import { createPrivateKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypto';
 import { hostname } from 'node:os';
 import * as v from 'valibot';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
@@ -48,4 +48,14 @@ export async function openIdentity(
   const renewed = await issue(identity.key);
   await store.replaceState('identity', seal(renewed));
   return renewed;
+}
+
+/** The X25519 key that opens sessions which were encrypted for this CAS; made once and kept. */
+export async function openEncryptionKey(store: Store, keyring: Keyring): Promise<KeyObject> {
+  const place = 'state/session-encryption-key';
+  const fresh = () =>
+    keyring.seal(generateKeyPairSync('x25519').privateKey.export({ type: 'pkcs8', format: 'der' }), place);
+  const name = 'session-encryption-key';
+  const sealed = (await store.readState(name)) ?? (await store.createState(name, fresh()));
+  return createPrivateKey({ key: keyring.open(sealed, place), format: 'der', type: 'pkcs8' });
 }

@@ -70,8 +70,9 @@ async function serve(cas: Cas, socket: TLSSocket): Promise<void> {
     if (!request.success)
       throw failure('REQUEST_INVALID', { detail: `unexpected value at ${v.getDotPath(request.issues[0])}` });
     try {
-      const configuration = await release(cas, request.output, { channel: channelBinding(socket), source });
-      const size = channel.write({ configuration }, ON_THE_WAY - onTheWay);
+      const connection = { channel: channelBinding(socket), source };
+      const granted = await release(cas, { request: request.output, connection });
+      const size = channel.write(granted, ON_THE_WAY - onTheWay);
       if (size === undefined) throw failure('CAS_BUSY');
       onTheWay += size;
       socket.once('close', () => {

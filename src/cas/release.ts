@@ -9,13 +9,14 @@ import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../poli
 import { formatConfigId } from '../policy/names.ts';
 import { oneTimePasswordReference } from '../policy/service.ts';
 import type { Service } from '../policy/session.ts';
-import type { ConfigurationMessage, LaunchRequest } from '../protocol/launch.ts';
+import type { ConfigurationMessage, GrantedMessage, ReceivedLaunchRequest } from '../protocol/launch.ts';
 import { formatSecret, formatsOf, SecretUnusable } from '../secrets/kinds.ts';
-import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-password.ts';
 import { parseTemplate, splitReference, substitute, TooLarge } from '../secrets/substitute.ts';
+import { type Admission, admissionOf } from './admission.ts';
 import type { Cas } from './cas.ts';
-import { type Admission, admissionOf, collectForms, type Forms } from './expand.ts';
-import { createResolver, type Resolver } from './secrets.ts';
+import { collectForms, type Forms } from './expand.ts';
+import { checkAccessToken, checkOneTimePassword, checkSingleton } from './second-factors.ts';
+import { createResolver, type Recipient, type Resolver } from './secrets.ts';
 import { activeSession, type SessionVersion } from './sessions.ts';
 
 /** The connection a request came on. */
@@ -26,18 +27,21 @@ export interface LaunchConnection {
   source: string;
 }
 
+/** Someone who asks for the configuration of a service. */
+export interface LaunchAttempt {
+  request: ReceivedLaunchRequest;
+  connection: LaunchConnection;
+}
+
 /**
  * Decides one launch, in the order: is there such a service; does the Evidence verify; is the launcher
- * admitted; is the one-time password right. Nobody who would not be admitted anyway can guess a one-time
- * password, or use one up. Only then are secrets touched.
+ * admitted; are the second factors right, what can be used up last. Nobody who would not be admitted anyway can guess
+ * a one-time password, or use one up. Only then are secrets touched.
  *
  * @throws Failure with the reason of a refusal
  */
-export async function release(
-  cas: Cas,
-  request: LaunchRequest,
-  connection: LaunchConnection,
-): Promise<ConfigurationMessage> {
+export async function release(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessage> {
+  const { request, connection } = attempt;
   const { session: sessionName, service: serviceName } = request;
   const version = await activeSession(cas, sessionName);
   if (!version) throw failure('SESSION_NOT_FOUND', { session: sessionName });
@@ -45,11 +49,16 @@ export async function release(
   const service = session.services.find(({ name }) => name === serviceName);
   if (!service) throw failure('SERVICE_NOT_FOUND', { session: sessionName, service: serviceName });
 
-  const claims = await verifyEvidence(cas, request, connection);
-  const resolver = createResolver(cas);
+  const claims = await verifyEvidence(cas, attempt);
+  const recipient: Recipient = {};
+  const resolver = createResolver(cas, recipient);
   const admission = await admissionOf(resolver, version, service);
   admit(cas, admission, claims);
-  await checkOneTimePassword(cas, admission.oneTimePassword, request, connection);
+  const proof = await checkAccessToken(cas, admission.accessToken, attempt);
+  await checkSingleton(cas, admission.singleton, sessionName, claims);
+  await checkOneTimePassword(cas, admission.oneTimePassword, attempt);
+  // Where no Evidence is asked for, nobody has said that the one that came is to be trusted.
+  if (claims && admission.mode === 'hardware') recipient.softwareIdentity = claims.measurement;
 
   const configuration = await configurationOf(resolver, version, service);
   cas.log.info(
@@ -63,14 +72,13 @@ export async function release(
     },
     'released',
   );
-  return configuration;
+  return { configuration, ...(proof && { accessToken: proof.toString('base64') }) };
 }
 
 /** Claims of the Evidence, which must have been made over this very connection, for this very service. */
 async function verifyEvidence(
   cas: Cas,
-  request: LaunchRequest,
-  { channel }: LaunchConnection,
+  { request, connection: { channel } }: LaunchAttempt,
 ): Promise<Claims | undefined> {
   if (request.evidence === undefined) return undefined;
   const claims = await verifySoftwareEvidence(request.evidence);
@@ -92,32 +100,6 @@ function admit(cas: Cas, admission: Admission, claims: Claims | undefined): void
     return refusal;
   }, undefined);
   if (chain) throw chain;
-}
-
-/** @throws Failure OTP_MISSING, OTP_INVALID, OTP_USED or OTP_THROTTLED */
-async function checkOneTimePassword(
-  cas: Cas,
-  sharedSecret: string | undefined,
-  request: LaunchRequest,
-  { source }: LaunchConnection,
-): Promise<void> {
-  if (sharedSecret === undefined) return;
-  const { oneTimePassword: code } = request;
-  if (code === undefined) throw failure('OTP_MISSING');
-  const now = cas.clock();
-  const secret = parseSharedSecret(sharedSecret);
-  if (typeof secret === 'string')
-    throw failure('POLICY_UNUSABLE', { section: 'one_time_password_shared_secret', detail: secret });
-  const result = await cas.store.spendOneTimePassword({
-    secret: cas.keyring.pseudonym(secret.reveal()),
-    step: matchOneTimePassword(secret, code, now),
-    account: formatConfigId(request),
-    source,
-    now,
-  });
-  if (result.outcome === 'invalid') throw failure('OTP_INVALID');
-  if (result.outcome === 'used') throw failure('OTP_USED');
-  if (result.outcome === 'throttled') throw failure('OTP_THROTTLED', { seconds: result.seconds });
 }
 
 /** Bytes of one configuration, secrets included. */

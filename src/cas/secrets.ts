@@ -1,23 +1,14 @@
-import { createHash } from 'node:crypto';
-import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { isWithin, resolveSessionName } from '../policy/names.ts';
-import type { ExportTarget } from '../policy/schema.ts';
+import { type ExportTarget, SOFTWARE_IDENTITY } from '../policy/schema.ts';
 import type { SecretDefinition } from '../policy/session.ts';
 import { parseDuration } from '../secrets/duration.ts';
-import type { TypedSecret } from '../secrets/kinds.ts';
+import { formatSecret, type TypedSecret } from '../secrets/kinds.ts';
 import { publicKeyOf } from '../secrets/private-key.ts';
 import { Secret } from '../secrets/secret.ts';
-import {
-  certificatePublicKey,
-  certificateValidity,
-  issueCertificate,
-  LONGEST_COMMON_NAME,
-  NO_EXPIRY,
-  parseCertificates,
-  renewalTime,
-} from '../secrets/x509.ts';
+import { parseTemplate, splitReference } from '../secrets/substitute.ts';
 import type { Cas } from './cas.ts';
+import { certificateOf } from './certificates.ts';
 import { activeSession, type SessionVersion } from './sessions.ts';
 
 /** A secret, and the session that defines it, from which what it refers to is seen. */
@@ -32,12 +23,19 @@ export interface Resolved {
  */
 export type Resolver = (version: SessionVersion, name: string) => Promise<Resolved>;
 
+/** For whom secrets are resolved. */
+export interface Recipient {
+  /** Measurement of the launcher, once it is admitted; it stands for `$$SCONE::self::software_identity$$`. */
+  softwareIdentity?: string;
+  /** How many other CASes the request has come through. */
+  hops?: number;
+}
+
 /** Sessions that a secret may be handed through; longer ways are mistakes. */
 const LONGEST_WAY = 32;
-const CLOCK_SKEW = 3600 * 1000;
 
 /** A resolver for one request: every session is read once, so that what it gives fits together. */
-export function createResolver(cas: Cas): Resolver {
+export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
   const sessions = new Map<string, Promise<SessionVersion | undefined>>();
   const read = (name: string) => {
     const reading = sessions.get(name) ?? activeSession(cas, name);
@@ -83,8 +81,23 @@ export function createResolver(cas: Cas): Resolver {
           : (await other(definition.private_key)).secret.secret;
       const issuer = definition.issuer === undefined ? undefined : (await other(definition.issuer)).secret;
       try {
-        const secret = await certificate(cas, version, definition, key, issuer);
+        const secret = await certificateOf(cas, version, definition, key, issuer);
         return { secret, home: version };
+      } catch (error) {
+        throw unavailable(reason(error));
+      }
+    }
+    if (kind === 'jwt') {
+      const signer = await other(definition.signer);
+      const payload: Record<string, string> = {};
+      for (const [claim, value] of Object.entries(definition.payload))
+        payload[claim] = await claimOf(value, version, other, recipient, unavailable);
+      const validFor = parseDuration(definition.validity.for) ?? 0;
+      const { signJwt } = await import('../secrets/jwt.ts');
+      const privateKey = signer.secret.secret.reveal();
+      try {
+        const token = await signJwt({ privateKey, payload, validFor, now: cas.clock() });
+        return { secret: { kind, secret: new Secret(Buffer.from(token)) }, home: version };
       } catch (error) {
         throw unavailable(reason(error));
       }
@@ -99,7 +112,17 @@ export function createResolver(cas: Cas): Resolver {
     way: readonly string[],
     unavailable: (detail: string, cause?: unknown) => Error,
   ): Promise<Resolved> => {
-    const { session: reference, secret: name, session_hash } = definition.import;
+    const { session: reference, secret: name, session_hash, cas_key } = definition.import;
+    if (cas_key !== undefined) {
+      const secret = await cas.otherCases.import(
+        version,
+        definition.import,
+        recipient.hops ?? 0,
+        unavailable,
+      );
+      checkKind(definition, secret, unavailable);
+      return { secret, home: version };
+    }
     const session = resolveSessionName(version.session.name, reference);
     const exporter = session === undefined ? undefined : await read(session);
     // One answer for what is not there and for what is not exported: it tells nothing of other sessions.
@@ -111,22 +134,42 @@ export function createResolver(cas: Cas): Resolver {
     if (session_hash !== undefined && exporter.hash !== session_hash)
       throw unavailable(`the session ${session} is of another version than session_hash says`);
     const { secret, home } = await resolve(exporter, name, way);
-    if (definition.kind !== undefined && definition.kind !== secret.kind)
-      throw unavailable(`it is of kind ${secret.kind}, not ${definition.kind}`);
-    const keyName = 'private_key' in exported ? exported.private_key : undefined;
-    const key = exporter.session.secrets.find((other) => other.name === keyName);
-    if (!secret.privateKey || !('private_key' in exported) || (key && isExported(exporter, key, version)))
-      return { secret, home };
-    const { privateKey: _, ...withoutKey } = secret;
-    return { secret: withoutKey, home };
+    checkKind(definition, secret, unavailable);
+    return {
+      secret: exportedPart(exporter, exported, secret, (it) => isExported(exporter, it, version)),
+      home,
+    };
   };
 
   return async (version, name) => resolve(version, name, []);
 }
 
+function checkKind(
+  { kind }: SecretDefinition,
+  secret: TypedSecret,
+  unavailable: (detail: string) => Error,
+): void {
+  if (kind !== undefined && kind !== secret.kind)
+    throw unavailable(`it is of kind ${secret.kind}, not ${kind}`);
+}
+
+/** What an importer gets: a certificate comes with its key only where that is exported to him too. */
+export function exportedPart(
+  { session }: SessionVersion,
+  exported: SecretDefinition,
+  secret: TypedSecret,
+  isExportedToo: (definition: SecretDefinition) => boolean,
+): TypedSecret {
+  if (!secret.privateKey || !('private_key' in exported)) return secret;
+  const key = session.secrets.find(({ name }) => name === exported.private_key);
+  if (key && isExportedToo(key)) return secret;
+  const { privateKey: _, ...withoutKey } = secret;
+  return withoutKey;
+}
+
 function isExported(from: SessionVersion, definition: SecretDefinition, to: SessionVersion): boolean {
   return (definition.export ?? []).some((target: ExportTarget) => {
-    if (target.cas_url !== undefined || target.cas_key !== undefined) return false;
+    if (target.cas_key !== undefined) return false;
     const name = resolveSessionName(from.session.name, target.session ?? target.namespace ?? '');
     if (name === undefined) return false;
     if (target.namespace !== undefined) return isWithin(to.session.name, name);
@@ -134,88 +177,23 @@ function isExported(from: SessionVersion, definition: SecretDefinition, to: Sess
   });
 }
 
-const issuedForm = v.object({
-  certificate: v.string(),
-  /** When it is to be made anew, milliseconds since 1970. */
-  renew: v.number(),
-  issuer: v.string(),
-});
-
-type CertificateDefinition = Extract<SecretDefinition, { kind: 'x509' | 'x509-ca' }>;
-
-/** The certificate of a secret: as it was given, or issued on first use and again before it runs out. */
-async function certificate(
-  cas: Cas,
-  version: SessionVersion,
-  definition: CertificateDefinition,
-  key: Secret | undefined,
-  issuer: TypedSecret | undefined,
-): Promise<TypedSecret> {
-  const { kind, name } = definition;
-  const finished = (der: Buffer, chain: Buffer[]): TypedSecret => ({
-    kind,
-    secret: new Secret(der),
-    chain,
-    ...(key && { privateKey: key }),
-  });
-  if (definition.value !== undefined) {
-    const [own, ...chain] = parseCertificates(definition.value) as Buffer[];
-    return finished(own as Buffer, chain);
+/** Value of a claim of a JWT: text, or just one variable. */
+async function claimOf(
+  value: string,
+  { session }: SessionVersion,
+  other: (name: string) => Promise<Resolved>,
+  { softwareIdentity }: Recipient,
+  unavailable: (detail: string) => Error,
+): Promise<string> {
+  if (!value.includes('$$')) return value;
+  if (value === SOFTWARE_IDENTITY) {
+    if (softwareIdentity !== undefined) return softwareIdentity;
+    throw unavailable('it names the software identity, and only an attested launcher has one');
   }
-  if (!key) throw new Error('it has no private key');
-  const publicKey = publicKeyOf(key.reveal());
-  const issuerCertificate = issuer?.secret.reveal();
-  const issuerName = issuerCertificate ? createHash('sha256').update(issuerCertificate).digest('hex') : '';
-  const chain = issuerCertificate ? [issuerCertificate, ...(issuer?.chain ?? [])] : [];
-  const now = cas.clock();
-
-  const session = version.session.name;
-  const placeOf = (generation: number) => `certificate/${session}/${version.number}/${name}/${generation}`;
-  const stored = await cas.store.certificate(session, version.number, name);
-  if (stored) {
-    const plaintext = cas.keyring.open(stored.sealed, placeOf(stored.generation));
-    const issued = v.parse(issuedForm, JSON.parse(plaintext.toString()));
-    const der = Buffer.from(issued.certificate, 'base64');
-    if (now < issued.renew && issued.issuer === issuerName && certificatePublicKey(der).equals(publicKey))
-      return finished(der, chain);
-  }
-
-  const names = 'san' in definition ? (definition.san ?? []) : [];
-  const dns = [
-    ...('dns' in definition ? (definition.dns ?? []) : []),
-    ...names.filter((text) => text.startsWith('dns:')).map((text) => text.slice(4)),
-  ];
-  const ip = names.filter((text) => text.startsWith('ip:')).map((text) => text.slice(3));
-  if (issuer && !issuer.privateKey) throw new Error('the private key of its issuer is not accessible');
-  const commonName = definition.common_name ?? dns[0] ?? name;
-  const validFor = definition.valid_for === undefined ? undefined : parseDuration(definition.valid_for);
-  const der = await issueCertificate({
-    ca: kind === 'x509-ca',
-    commonName: commonName.slice(0, LONGEST_COMMON_NAME),
-    dns,
-    ip,
-    ...(kind === 'x509' && definition.endpoint !== undefined && { endpoint: definition.endpoint }),
-    publicKey,
-    ...(issuer?.privateKey && issuerCertificate
-      ? { issuer: { certificate: issuerCertificate, privateKey: issuer.privateKey.reveal() } }
-      : { privateKey: key.reveal() }),
-    notBefore: new Date(now - CLOCK_SKEW),
-    notAfter: validFor === undefined ? NO_EXPIRY : new Date(now + validFor),
-  });
-  const generation = (stored?.generation ?? 0) + 1;
-  const form: v.InferOutput<typeof issuedForm> = {
-    certificate: der.toString('base64'),
-    renew: renewalTime(now, certificateValidity(der).notAfter),
-    issuer: issuerName,
-  };
-  const sealed = cas.keyring.seal(Buffer.from(JSON.stringify(form)), placeOf(generation));
-  const winner = await cas.store.keepCertificate({
-    session,
-    number: version.number,
-    name,
-    generation,
-    sealed,
-  });
-  const kept = v.parse(issuedForm, JSON.parse(cas.keyring.open(winner, placeOf(generation)).toString()));
-  return finished(Buffer.from(kept.certificate, 'base64'), chain);
+  const [part] = parseTemplate(Buffer.from(value));
+  if (!part || Buffer.isBuffer(part)) throw unavailable('a claim is a text, or one variable');
+  const { name, format } = splitReference(part.text, (whole) =>
+    session.secrets.some((it) => it.name === whole),
+  );
+  return (await formatSecret((await other(name)).secret, format)).toString();
 }

@@ -7,9 +7,10 @@ import { formatAddress } from '../protocol/address.ts';
 import { publicKeyDigest } from '../protocol/key-hash.ts';
 import { createApi } from './api.ts';
 import type { Cas, Log } from './cas.ts';
-import { openIdentity } from './identity.ts';
+import { openEncryptionKey, openIdentity } from './identity.ts';
 import { openKeyring } from './keyring.ts';
 import { createLaunchPort } from './launch-port.ts';
+import { createOtherCases } from './other-cas.ts';
 import { openSqlite } from './store/sqlite.ts';
 
 export interface CasOptions {
@@ -52,6 +53,8 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       store,
       keyring,
       key,
+      encryptionKey: await openEncryptionKey(store, keyring),
+      otherCases: createOtherCases(identity),
       trustedPlatforms: options.trustedPlatforms,
       clock: Date.now,
       log: options.log,

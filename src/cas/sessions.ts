@@ -1,21 +1,14 @@
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
-import { namespaceOf, ROOT } from '../policy/names.ts';
-import { principalKey } from '../policy/principals.ts';
-import type { Problem } from '../policy/problem.ts';
-import { InvalidText } from '../policy/problem.ts';
-import {
-  isImported,
-  parseSession,
-  type SecretDefinition,
-  type Session,
-  sessionHash,
-} from '../policy/session.ts';
-import { DEFAULT_SIZE, makeSecret } from '../secrets/generate.ts';
+import { type Creator, parseSession, type Session } from '../policy/session.ts';
+import { formatKeyHash } from '../protocol/key-hash.ts';
 import { Secret } from '../secrets/secret.ts';
-import { authorize } from './access.ts';
+import { authorize, authorizeListing, type Client } from './access.ts';
 import type { Cas } from './cas.ts';
 import type { StoredVersion } from './store/store.ts';
+
+/** Who holds a key, by its digest (hexadecimal): whoever showed a certificate for it, or signed with it. */
+export type KeyHolder = Creator;
 
 /** A version of a session as the CAS works with it. */
 export interface SessionVersion {
@@ -24,95 +17,67 @@ export interface SessionVersion {
   /** The text as it was uploaded. */
   text: string;
   session: Session;
-  /** Digest of the creator's public key, hexadecimal. */
-  creator: string;
+  creator: KeyHolder | null;
+  /** This version, or one before, has a salt. */
+  isHashPublic: boolean;
   /** Secrets that are kept; the others are imported, or made from these when they are used. */
   secrets: ReadonlyMap<string, Secret>;
 }
 
 /** Counts the normal forms that sessions were stored in; one that was stored in an older one is read anew. */
-const FORM = 2;
+const FORM = 3;
+
+const keyHolder = v.union([
+  // Older versions knew only certificates.
+  v.pipe(
+    v.string(),
+    v.transform((certificate): KeyHolder => ({ certificate })),
+  ),
+  v.strictObject({ certificate: v.string() }),
+  v.strictObject({ signer: v.string() }),
+]);
 
 /** Form of a version before it is sealed. The session is in the normal form that {@link parseSession} gave. */
-const sealedForm = v.object({
+const sealedVersion = v.object({
   form: v.optional(v.number(), 1),
   hash: v.string(),
   text: v.string(),
-  creator: v.string(),
+  creator: v.nullable(keyHolder),
+  isHashPublic: v.optional(v.boolean(), false),
   session: v.custom<Session>((value) => typeof value === 'object'),
   secrets: v.array(v.object({ name: v.string(), value: v.string() })),
 });
 
-/**
- * Stores a session: a new one, or the next version of one that exists.
- * @param identity digest of the client's public key, hexadecimal
- * @throws InvalidText, or Failure SESSION_EXISTS, PREDECESSOR_*, NAMESPACE_NOT_FOUND, ACCESS_DENIED
- */
-export async function createSession(
-  cas: Cas,
-  text: string,
-  identity: string,
-): Promise<{ hash: string; warnings: Problem[] }> {
-  const { session, warnings, unsupported } = parseSession(text);
-  if (unsupported.length > 0) throw new InvalidText(unsupported);
-  const { creator } = session;
-  if (creator !== undefined && (typeof creator !== 'string' || principalKey(creator) !== identity))
-    throw failure('CREATOR_MISMATCH');
-  const active = await activeSession(cas, session.name);
-  if (active) {
-    await authorize(cas, active, 'update', identity);
-    if (session.predecessor === null) throw failure('SESSION_EXISTS', { session: session.name });
-    if (session.predecessor !== active.hash) throw failure('PREDECESSOR_STALE', { session: session.name });
-  } else {
-    await authorizeCreation(cas, session, identity);
-    if (session.predecessor !== null) throw failure('PREDECESSOR_UNKNOWN', { session: session.name });
-  }
+/** What is kept of an upload beside the session, sealed too. */
+const sealedUpload = v.object({
+  hash: v.string(),
+  /** Milliseconds since 1970. */
+  created: v.number(),
+  by: v.array(keyHolder),
+});
 
-  const number = (active?.number ?? 0) + 1;
-  const hash = sessionHash(session, identity);
-  const secrets: { name: string; value: string }[] = [];
-  for (const definition of session.secrets) {
-    if (isImported(definition)) continue;
-    const secret = keptSecret(active, definition) ?? (await makeSecret(definition));
-    if (secret) secrets.push({ name: definition.name, value: secret.reveal().toString('base64') });
-  }
-  const form: v.InferInput<typeof sealedForm> = {
+/** A version as it goes into the store. */
+export function sealVersion(
+  cas: Cas,
+  version: SessionVersion,
+  upload: { created: number; by: KeyHolder[] },
+): StoredVersion {
+  const { number, secrets, ...rest } = version;
+  const hash = cas.keyring.pseudonym(Buffer.from(version.hash));
+  const place = placeOf({ session: version.session.name, number, hash });
+  const form: v.InferInput<typeof sealedVersion> = {
     form: FORM,
-    hash,
-    text,
-    creator: identity,
-    session,
-    secrets,
+    ...rest,
+    secrets: [...secrets].map(([name, secret]) => ({ name, value: secret.reveal().toString('base64') })),
   };
-  const place = { session: session.name, number, hash: cas.keyring.pseudonym(Buffer.from(hash)) };
-  const sealed = cas.keyring.seal(Buffer.from(JSON.stringify(form)), placeOf(place));
-  if (!(await cas.store.addVersion({ ...place, sealed })))
-    throw session.name === ROOT && !active
-      ? failure('ROOT_SEALED')
-      : failure(active ? 'PREDECESSOR_STALE' : 'SESSION_EXISTS', { session: session.name });
-  cas.log.info({ session: session.name, version: number, identity }, 'session stored');
-  return { hash, warnings };
-}
-
-/**
- * Text and hash of the newest version, or of the one with a hash.
- * @throws Failure SESSION_NOT_FOUND or ACCESS_DENIED
- */
-export async function readSession(
-  cas: Cas,
-  name: string,
-  identity: string,
-  hash?: string,
-): Promise<{ session: string; hash: string }> {
-  const active = await activeSession(cas, name);
-  if (!active) throw failure('SESSION_NOT_FOUND', { session: name });
-  // Whoever may read the session now may read how it was.
-  await authorize(cas, active, 'read', identity);
-  if (hash === undefined) return { session: active.text, hash: active.hash };
-  const stored = await cas.store.versionByHash(name, cas.keyring.pseudonym(Buffer.from(hash)));
-  if (!stored) throw failure('SESSION_NOT_FOUND', { session: name });
-  const version = openVersion(cas, stored);
-  return { session: version.text, hash: version.hash };
+  const record: v.InferInput<typeof sealedUpload> = { hash: version.hash, ...upload };
+  return {
+    session: version.session.name,
+    number,
+    hash,
+    sealed: cas.keyring.seal(Buffer.from(JSON.stringify(form)), place),
+    upload: cas.keyring.seal(Buffer.from(JSON.stringify(record)), `upload of ${place}`),
+  };
 }
 
 /** The newest version of a session, decrypted, or undefined. */
@@ -123,7 +88,7 @@ export async function activeSession(cas: Cas, name: string): Promise<SessionVers
 
 function openVersion(cas: Cas, stored: StoredVersion): SessionVersion {
   const plaintext = cas.keyring.open(stored.sealed, placeOf(stored));
-  const form = v.parse(sealedForm, JSON.parse(plaintext.toString()));
+  const form = v.parse(sealedVersion, JSON.parse(plaintext.toString()));
   return {
     ...form,
     session: form.form === FORM ? form.session : parseSession(form.text).session,
@@ -133,36 +98,97 @@ function openVersion(cas: Cas, stored: StoredVersion): SessionVersion {
 }
 
 /** Where a version is kept; its ciphertext decrypts only there. */
-function placeOf({ session, number, hash }: Omit<StoredVersion, 'sealed'>): string {
+function placeOf({ session, number, hash }: Pick<StoredVersion, 'session' | 'number' | 'hash'>): string {
   return `version/${session}/${number}/${hash.toString('hex')}`;
 }
 
-/** The secret of the version before, where the definition leaves it as it is: same name, kind and size. */
-function keptSecret(before: SessionVersion | undefined, definition: SecretDefinition): Secret | undefined {
-  const old = before?.session.secrets.find(({ name }) => name === definition.name);
-  const kept = before?.secrets.get(definition.name);
-  if (!old || !kept || isImported(old) || isImported(definition)) return undefined;
-  const isGiven = (it: SecretDefinition) => 'value' in it && it.value !== undefined;
-  if (isGiven(old) || isGiven(definition)) return undefined;
-  if (old.kind === 'private-key' && definition.kind === 'private-key') {
-    const typeOf = ({ key_type = 'P-256' }: typeof old) => key_type;
-    return old.migrate && definition.migrate && typeOf(old) === typeOf(definition) ? kept : undefined;
-  }
-  if ((old.kind === 'ascii' || old.kind === 'binary') && old.kind === definition.kind) {
-    const sizeOf = ({ size = DEFAULT_SIZE }: { size?: unknown }) => size;
-    return sizeOf(old) === sizeOf(definition) ? kept : undefined;
-  }
-  return undefined;
+/** The newest version of a session. @throws Failure SESSION_NOT_FOUND */
+export async function requireSession(cas: Cas, name: string): Promise<SessionVersion> {
+  const active = await activeSession(cas, name);
+  if (!active) throw failure('SESSION_NOT_FOUND', { session: name });
+  return active;
 }
 
-/** A session is created by whoever may create sessions in its namespace; at the top by anyone, unless there is a root. */
-async function authorizeCreation(cas: Cas, session: Session, identity: string): Promise<void> {
-  const { name, namespace_hash } = session;
-  const namespace = namespaceOf(name);
-  if (namespace === undefined) return;
-  const parent = await activeSession(cas, namespace);
-  if (!parent && namespace !== ROOT) throw failure('NAMESPACE_NOT_FOUND', { namespace });
-  if (parent) await authorize(cas, parent, 'create_sessions', identity);
-  if (namespace_hash !== undefined && namespace_hash !== parent?.hash)
-    throw failure('NAMESPACE_CHANGED', { namespace });
+/** A session as people get it. */
+export interface ReadSession {
+  session: string;
+  hash: string;
+  creator: object | null;
+}
+
+/**
+ * Text and hash of the newest version, or of the one with a hash.
+ * @throws Failure SESSION_NOT_FOUND or ACCESS_DENIED
+ */
+export async function readSession(
+  cas: Cas,
+  name: string,
+  client: Client,
+  hash?: string,
+): Promise<ReadSession> {
+  const active = await requireSession(cas, name);
+  // Whoever may read the session now may read how it was.
+  await authorize(cas, active, 'read', client);
+  if (hash === undefined || hash === active.hash) return readable(active);
+  const stored = await cas.store.versionByHash(name, cas.keyring.pseudonym(Buffer.from(hash)));
+  if (!stored) throw failure('SESSION_NOT_FOUND', { session: name });
+  return readable(openVersion(cas, stored));
+}
+
+function readable({ text, hash, creator }: SessionVersion): ReadSession {
+  return { session: text, hash, creator: creator && shownHolder(creator) };
+}
+
+/** A key holder with the key hash that people know the key by. */
+function shownHolder(holder: KeyHolder): object {
+  return Object.fromEntries(
+    Object.entries(holder).map(([how, key]) => [how, formatKeyHash(Buffer.from(key, 'hex'))]),
+  );
+}
+
+/**
+ * Hash of the newest version: for everybody once a version had a salt, else for those who may read the session.
+ * @param client undefined for somebody who is not known
+ * @throws Failure SESSION_NOT_FOUND, IDENTITY_REQUIRED or ACCESS_DENIED
+ */
+export async function readHash(cas: Cas, name: string, client: Client | undefined): Promise<string> {
+  const active = await requireSession(cas, name);
+  if (active.isHashPublic) return active.hash;
+  if (!client) throw failure('IDENTITY_REQUIRED');
+  await authorize(cas, active, 'read', client);
+  return active.hash;
+}
+
+/** Versions and names that one answer holds at most. */
+const MOST_VERSIONS = 100;
+const MOST_NAMES = 1000;
+
+/**
+ * Who changed a session when, newest first.
+ * @param before only versions with smaller numbers
+ * @throws Failure SESSION_NOT_FOUND or ACCESS_DENIED
+ */
+export async function readHistory(cas: Cas, name: string, client: Client, before: number): Promise<object> {
+  await authorize(cas, await requireSession(cas, name), 'read', client);
+  const stored = await cas.store.versions(name, before, MOST_VERSIONS + 1);
+  const versions = stored.slice(0, MOST_VERSIONS).map((version) => {
+    const { number, upload } = version;
+    // Older versions of this program kept neither time nor uploader.
+    if (!upload) return { number, hash: openVersion(cas, version).hash, created: null, by: [] };
+    const plaintext = cas.keyring.open(upload, `upload of ${placeOf(version)}`);
+    const { hash, created, by } = v.parse(sealedUpload, JSON.parse(plaintext.toString()));
+    return { number, hash, created: new Date(created).toISOString(), by: by.map(shownHolder) };
+  });
+  return { versions, more: stored.length > MOST_VERSIONS };
+}
+
+/**
+ * Names of the sessions anywhere below a namespace.
+ * @param after only names that come after this one
+ * @throws Failure SESSION_NOT_FOUND or ACCESS_DENIED
+ */
+export async function listSessions(cas: Cas, namespace: string, client: Client, after: string) {
+  await authorizeListing(cas, await requireSession(cas, namespace), client);
+  const names = await cas.store.sessionsBelow(namespace, after, MOST_NAMES + 1);
+  return { sessions: names.slice(0, MOST_NAMES), more: names.length > MOST_NAMES };
 }

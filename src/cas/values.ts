@@ -1,5 +1,5 @@
 import { Failure, failure } from '../errors.ts';
-import { formatSecret, type TypedSecret } from '../secrets/kinds.ts';
+import { formatSecret, type SecretKind, type TypedSecret } from '../secrets/kinds.ts';
 import { certificateValidity, NO_EXPIRY, renewalTime } from '../secrets/x509.ts';
 import type { Cas } from './cas.ts';
 import { createResolver } from './secrets.ts';
@@ -24,6 +24,8 @@ export async function publicValue(cas: Cas, session: string, secret: string): Pr
   const version = await activeSession(cas, session);
   if (!version || !published(version).includes(secret)) throw failure('VALUE_NOT_PUBLIC');
   const { secret: typed } = await createResolver(cas)(version, secret);
+  // An imported secret may turn out to be one.
+  if (typed.kind === 'private-key') throw failure('VALUE_NOT_PUBLIC');
   return present(typed);
 }
 
@@ -34,7 +36,8 @@ export async function publicValues(cas: Cas, session: string): Promise<Record<st
   const values: Record<string, PublicValue> = {};
   for (const name of published(version))
     try {
-      values[name] = await present((await resolver(version, name)).secret);
+      const { secret } = await resolver(version, name);
+      if (secret.kind !== 'private-key') values[name] = await present(secret);
     } catch (error) {
       // One that cannot be used at present keeps nobody from the others.
       if (!(error instanceof Failure)) throw error;
@@ -46,9 +49,15 @@ function published({ session }: SessionVersion): string[] {
   return session.secrets.filter((secret) => secret.export_public).map(({ name }) => name);
 }
 
+/** Formats of values that have none by themselves, or another; of a key pair only the public part. */
+const publicFormats: Partial<Record<SecretKind, string>> = {
+  binary: ':hex',
+  'pgp-key': ':publickey:asciiarmored',
+};
+
 async function present(secret: TypedSecret): Promise<PublicValue> {
   const { kind } = secret;
-  const value = (await formatSecret(secret, kind === 'binary' ? ':hex' : '')).toString();
+  const value = (await formatSecret(secret, publicFormats[kind] ?? '')).toString();
   const shown = kind === 'ascii' ? 'string' : kind;
   if (kind !== 'x509' && kind !== 'x509-ca') return { kind: shown, value, expires: null, renew: null };
   const { notBefore, notAfter } = certificateValidity(secret.secret.reveal());

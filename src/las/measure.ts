@@ -11,6 +11,7 @@ import {
   initialEnvironmentNames,
   type MemoryImage,
   openExecutable,
+  processIdentity,
   processName,
   startTime,
   tracer,
@@ -132,7 +133,13 @@ async function observeImage(
     check();
   });
   return {
-    process: { measurement: await measureFile(pid, executable), pid, uid, gid },
+    process: {
+      measurement: await measureFile(pid, executable),
+      pid,
+      uid,
+      gid,
+      id: processIdentity(pid, started),
+    },
     confirm: (name) =>
       looking(pid, () => {
         bears(name);

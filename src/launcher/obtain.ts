@@ -1,8 +1,10 @@
+import { timingSafeEqual } from 'node:crypto';
 import * as v from 'valibot';
 import { reportData } from '../attestation/report-data.ts';
 import { failure, reason } from '../errors.ts';
 import { makeNonDumpable } from '../platform/libc.ts';
 import { formatConfigId } from '../policy/names.ts';
+import { accessTokenProof } from '../protocol/access-token.ts';
 import { formatAddress } from '../protocol/address.ts';
 import { PINNED_BY_ATTEST, pinnedKey } from '../protocol/client-state.ts';
 import { checkKey, connectCas } from '../protocol/connect.ts';
@@ -32,7 +34,7 @@ const LAS_PATIENCE = 6_000;
  * Evidence comes first, then this process makes itself unreadable, then it asks: a LAS of the same user could
  * not look at it any more otherwise, and no secret is here before.
  *
- * @throws Failure of either, or LAUNCH_REFUSED with the CAS's reasons as causes
+ * @throws Failure of either, LAUNCH_REFUSED with the CAS's reasons as causes, or ACCESS_TOKEN_UNPROVEN
  */
 export async function obtain(settings: Settings): Promise<Configuration> {
   const { configId } = settings;
@@ -46,27 +48,35 @@ export async function obtain(settings: Settings): Promise<Configuration> {
   const { key, source } = expectedKey(settings, las);
   checkKey(cas, key, source);
 
+  const channel = channelBinding(cas.socket);
+  const context = { channel, casKey: key, configId: formatConfigId(configId) };
+  const proof = (role: 'launcher' | 'cas') =>
+    settings.accessToken === undefined
+      ? undefined
+      : accessTokenProof(settings.accessToken, { role, ...context });
   let evidence: string | undefined;
   // Whether Evidence is needed is for the CAS to say; if it is, this says why there is none.
   let without: unknown;
   try {
     if ('error' in las) throw las.error;
-    const channel = channelBinding(cas.socket);
-    evidence = await las.evidence(
-      reportData({ role: 'launcher', channel, casKey: key, configId: formatConfigId(configId) }),
-    );
+    evidence = await las.evidence(reportData({ role: 'launcher', ...context }));
     las.close();
   } catch (error) {
     without = error;
   }
   makeNonDumpable();
 
-  const request: LaunchRequest = { ...configId, ...(evidence === undefined ? {} : { evidence }) };
-  const channel = frames(cas.socket, CONFIGURATION_LIMIT);
+  const accessToken = proof('launcher')?.toString('base64');
+  const request: LaunchRequest = {
+    ...configId,
+    ...(evidence !== undefined && { evidence }),
+    ...(accessToken !== undefined && { accessToken }),
+  };
+  const stream = frames(cas.socket, CONFIGURATION_LIMIT);
   let answer: unknown;
   try {
-    channel.write(request);
-    answer = await channel.read(deadline);
+    stream.write(request);
+    answer = await stream.read(deadline);
   } catch (error) {
     if (error instanceof MalformedFrame) throw failure('CAS_PROTOCOL', { address, detail: error.message });
     throw failure('CAS_UNREACHABLE', { address, detail: reason(error) });
@@ -78,7 +88,14 @@ export async function obtain(settings: Settings): Promise<Configuration> {
   // The issue's own text may quote what was received, so only its place is named.
   if (!parsed.success)
     throw failure('CAS_PROTOCOL', { address, detail: `at ${v.getDotPath(parsed.issues[0]) ?? 'the top'}` });
+  const expected = proof('cas');
+  if (expected && !isEqual(parsed.output.accessToken, expected))
+    throw failure('ACCESS_TOKEN_UNPROVEN', { address });
   return parsed.output.configuration;
+}
+
+function isEqual(actual: Buffer | undefined, expected: Buffer): boolean {
+  return actual?.length === expected.length && timingSafeEqual(actual, expected);
 }
 
 /** The key that the CAS must have, and who says so. There is no trust on first use. */

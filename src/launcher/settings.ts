@@ -10,6 +10,8 @@ export interface Settings {
   /** SHA-256 of the CAS's public key, where SCONE_CAS_KEY gives it. */
   casKey: Buffer | undefined;
   las: string;
+  /** Known to the session's own launchers and its CAS alone, where SCONE_SERVICE_ACCESS_TOKEN gives it. */
+  accessToken: string | undefined;
   /** Everything the host offers; the policy says what of it is taken. */
   hostEnvironment: NodeJS.ProcessEnv;
   hostArguments: readonly string[];
@@ -23,6 +25,7 @@ export function readSettings(env: NodeJS.ProcessEnv, hostArguments: readonly str
     cas: casAddress(env),
     casKey: env.SCONE_CAS_KEY ? parseKeyHash(env.SCONE_CAS_KEY, 'SCONE_CAS_KEY') : undefined,
     las: lasSocket(env.SCONE_LAS_ADDR),
+    accessToken: env.SCONE_SERVICE_ACCESS_TOKEN || undefined,
     hostEnvironment: env,
     hostArguments,
   };

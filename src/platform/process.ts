@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import {
   closeSync,
   fstatSync,
@@ -41,6 +42,16 @@ export function startTime(pid: number): bigint {
   const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return BigInt(fields[19] ?? '0');
+}
+
+/**
+ * Names a process for ever: no other one has the same, on this host or another. SHA-256, hexadecimal, of the boot id
+ * (random(4)), the namespace its pid is seen from, the pid and the start time.
+ */
+export function processIdentity(pid: number, started: bigint): string {
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  const identity = [boot, readlinkSync('/proc/self/ns/pid'), pid, started].join('\n');
+  return createHash('sha256').update(identity).digest('hex');
 }
 
 /** A launcher has about ten. */

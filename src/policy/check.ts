@@ -162,21 +162,18 @@ export function check(
     if (wrong) error(at('value'), wrong);
     for (const [exported, target] of (secret.export ?? []).entries()) {
       const name = target.session ?? target.namespace ?? '';
-      if (target.cas_url === undefined && resolveSessionName(session.name, name) === undefined)
+      if (target.cas_key === undefined && resolveSessionName(session.name, name) === undefined)
         error(at('export', exported), `${name} leads to no session, seen from ${session.name}`);
-      if (
-        target.cas_url !== undefined ||
-        target.cas_key !== undefined ||
-        target.cas_software_key !== undefined
-      )
-        refuse(at('export', exported), 'sharing with another CAS');
     }
+    if (secret.export_public && secret.kind === 'private-key')
+      error(
+        at('export_public'),
+        'a private key is not for everybody; publish a public-key secret made from it',
+      );
     if ('import' in secret) {
-      const { session: name, cas_url, cas_key, cas_software_key } = secret.import;
+      const { session: name } = secret.import;
       if (resolveSessionName(session.name, name) === undefined)
         error(at('import', 'session'), `${name} leads to no session, seen from ${session.name}`);
-      if (cas_url !== undefined || cas_key !== undefined || cas_software_key !== undefined)
-        refuse(at('import'), 'sharing with another CAS');
       return;
     }
     if ('import_akv' in secret) {
@@ -195,8 +192,21 @@ export function check(
       else if (other.kind !== undefined && !expected.includes(other.kind))
         error(at(key), `${name} is of kind ${other.kind}, expected ${expected.join(' or ')}`);
     };
-    if (secret.kind === 'jwt' || secret.kind === 'pgp-key' || secret.kind === 'aad-token')
-      refuse(at('kind'), `secrets of kind ${secret.kind}`);
+    if (secret.kind === 'aad-token') refuse(at('kind'), 'tokens of Azure Active Directory');
+    if (secret.kind === 'jwt') {
+      refersTo('signer', secret.signer, 'private-key');
+      const signer = secrets.get(secret.signer);
+      if (signer?.kind === 'private-key' && 'key_type' in signer && signer.key_type !== 'P-384')
+        error(at('signer'), `${secret.signer} is of key_type ${signer.key_type}; ES384 takes a key of P-384`);
+      for (const [claim, value] of Object.entries(secret.payload)) {
+        if (!value.includes('$$') || value === schema.SOFTWARE_IDENTITY) continue;
+        const parts = partsOf(value, at('payload', claim));
+        const [only] = parts;
+        if (parts.length !== 1 || !only || Buffer.isBuffer(only) || only.escape)
+          error(at('payload', claim), 'a claim is a text, or one variable and nothing else');
+        else checkReference(only, at('payload', claim), 'text');
+      }
+    }
     if (secret.kind === 'public-key') {
       refersTo('private_key', secret.private_key, 'private-key');
       if ((secret.private_key === undefined) === (secret.value === undefined))
@@ -230,12 +240,15 @@ export function check(
   if (attestation?.mode === 'maa') refuse(['security', 'attestation', 'mode'], 'attestation mode maa');
   if (attestation?.must_be_sgx_local)
     refuse(['security', 'attestation', 'must_be_sgx_local'], 'local attestation');
-  if (security?.service_access_token !== undefined) {
-    checkTemplate(security.service_access_token, ['security', 'service_access_token'], 'policy');
-    refuse(['security', 'service_access_token'], 'a service access token');
-  }
-  if (security?.singleton_enclaves !== undefined && security.singleton_enclaves !== false)
-    refuse(['security', 'singleton_enclaves'], 'singleton_enclaves');
+  if (security?.service_access_token !== undefined)
+    checkTemplate(security.service_access_token, ['security', 'service_access_token'], 'text');
+  if (security?.service_access_token === '')
+    error(['security', 'service_access_token'], 'an empty token is none');
+  if (security?.singleton_enclaves === true && attestation?.mode === 'none')
+    error(
+      ['security', 'singleton_enclaves'],
+      'a process is known by Evidence alone, which attestation mode none does not ask for',
+    );
   const checkValues = (value: unknown, path: Path): void => {
     if (typeof value === 'string') checkTemplate(value, path, 'policy');
     else if (typeof value === 'object' && value !== null)
@@ -306,7 +319,11 @@ export function check(
     const { attestation: variants } = service;
     if (attestation?.mode === 'hardware' && variants.length + service.mrenclaves.length === 0)
       error(at('name'), `no launcher is admitted: give the service an \`attestation\` with \`mrenclave\``);
-    if (attestation?.mode === 'none' && oneTimePasswordReference(session, service) === undefined)
+    if (
+      attestation?.mode === 'none' &&
+      oneTimePasswordReference(session, service) === undefined &&
+      security?.service_access_token === undefined
+    )
       warn(
         at('name'),
         'attestation mode is none and no second factor is asked for: whoever reaches the CAS can start this service, and is given what it is given',

@@ -1,10 +1,25 @@
 import * as v from 'valibot';
+import { defaultPorts, parseAddress } from '../protocol/address.ts';
+import { parseKeyHash } from '../protocol/key-hash.ts';
 import { parseDuration } from '../secrets/duration.ts';
 import { type SecretKind, secretKinds } from '../secrets/kinds.ts';
 import { namePattern, sessionNamePattern } from './names.ts';
 import { principalProblem } from './principals.ts';
-import { boolean, choice, hasKey, hex, integer, list, object, oneOf, oneOrMany, text, textOr } from './shapes.ts';
+import {
+  boolean,
+  choice,
+  hasKey,
+  hex,
+  integer,
+  list,
+  object,
+  oneOf,
+  oneOrMany,
+  text,
+  textOr,
+} from './shapes.ts';
 import { parseSharing } from './sharing.ts';
+import { signerDigest } from './signed-session.ts';
 import { splitWords } from './words.ts';
 import type { Value } from './yaml.ts';
 
@@ -93,8 +108,12 @@ const duration = invalidText((value) =>
 export type Principal = string | { signer: string } | { [governance: string]: Principal[] };
 
 const principalText = invalidText(principalProblem);
+const signerKey = invalidText((value) => {
+  const key = signerDigest(value);
+  return typeof key === 'string' ? key : undefined;
+});
 const signer = object({
-  signer: described(referenceOr(text), 'Public key (PEM) of whoever signs the session'),
+  signer: described(referenceOr(signerKey), 'Public key (PEM) of whoever signs the session'),
 });
 
 const GOVERNANCE = /^require-(all|at-least-([1-9][0-9]{0,3}))$/;
@@ -293,6 +312,27 @@ const remote = {
   cas_software_key: v.optional(described(text, 'Key hash of the software of the other CAS')),
 };
 
+/** What is wrong with the way another CAS is named, if anything. */
+function otherCasProblem(it: {
+  cas_url?: string | undefined;
+  cas_key?: string | undefined;
+  cas_software_key?: string | undefined;
+  session?: string | undefined;
+}): string | undefined {
+  if (it.cas_software_key !== undefined) return 'a CAS is known by cas_key; it has no other key';
+  if (it.cas_key === undefined)
+    return it.cas_url === undefined ? undefined : 'the key of the other CAS is missing: cas_key';
+  if (it.session !== undefined && !sessionNamePattern.test(it.session))
+    return 'a session on another CAS has no relative name';
+  try {
+    parseKeyHash(it.cas_key, 'cas_key');
+    if (it.cas_url !== undefined) parseAddress(it.cas_url, defaultPorts.api, 'cas_url');
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
 const exportTarget = v.pipe(
   object({
     session: v.optional(sessionReference),
@@ -310,18 +350,34 @@ const exportTarget = v.pipe(
       (session_hash === undefined && cas_key === undefined && cas_url === undefined),
     'a namespace is exported to without session_hash, and on this CAS alone',
   ),
+  v.rawCheck(({ dataset, addIssue }) => {
+    const message = dataset.typed ? otherCasProblem(dataset.value) : undefined;
+    if (message !== undefined) addIssue({ message });
+  }),
 );
 /** To whom a secret is exported. */
 export type ExportTarget = v.InferOutput<typeof exportTarget>;
 
 const exports = oneOrMany(textOr(sharingProblem, exportTarget) as v.GenericSchema<unknown, ExportTarget>);
 
-const importSource = object({
-  session: described(sessionReference, 'The session that exports the secret'),
-  secret: described(name, 'Its name there'),
-  session_hash: v.optional(described(hex(64), 'The version that the other session must have')),
-  ...remote,
-});
+const importSource = v.pipe(
+  object({
+    session: described(sessionReference, 'The session that exports the secret'),
+    secret: described(name, 'Its name there'),
+    session_hash: v.optional(described(hex(64), 'The version that the other session must have')),
+    ...remote,
+  }),
+  v.rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed) return;
+    const { cas_url, cas_key } = dataset.value;
+    const message =
+      otherCasProblem(dataset.value) ??
+      (cas_key !== undefined && cas_url === undefined
+        ? 'where is the other CAS? cas_url is missing'
+        : undefined);
+    if (message !== undefined) addIssue({ message });
+  }),
+);
 /** Where a secret is imported from. */
 export type ImportSource = v.InferOutput<typeof importSource>;
 
@@ -382,6 +438,14 @@ const certificate = {
   ),
 };
 
+/** In a claim of a JWT: the measurement of the launcher that gets it. */
+export const SOFTWARE_IDENTITY = '$$SCONE::self::software_identity$$';
+
+const claimName = v.pipe(
+  text,
+  v.check((claim) => !['iat', 'nbf', 'exp'].includes(claim), 'the CAS sets iat, nbf and exp itself'),
+);
+
 const alternativeName = v.pipe(text, v.regex(/^(dns|ip):.+$/, 'expected "dns:NAME" or "ip:ADDRESS"'));
 
 const kinds = {
@@ -425,7 +489,13 @@ const kinds = {
     signer: described(secretName, 'The P-384 private-key secret that signs it'),
     alg: v.literal('ES384', 'expected ES384'),
     validity: object({ for: duration }),
-    payload: v.optional(v.record(text, text, 'expected a mapping of texts'), {}),
+    payload: v.optional(
+      described(
+        v.record(claimName, text, 'expected a mapping of texts'),
+        'Claims; a value is a text, or one variable',
+      ),
+      {},
+    ),
   }),
   'aad-token': object({
     ...shared,
@@ -471,8 +541,7 @@ const secret = choice(
     hasKey('import_akv'),
     importedFromVault,
     secretKinds.reduce<v.GenericSchema>(
-      (others, kind) =>
-        choice(hasKey('kind', kind), kinds[kind], others),
+      (others, kind) => choice(hasKey('kind', kind), kinds[kind], others),
       noKind,
     ),
   ),
@@ -565,7 +634,7 @@ export const session = v.pipe(
     salt: v.optional(described(hex(32), 'Once given, the session hash counts as public')),
     creator: v.optional(
       described(
-        textOr(text, object({ signer: text })),
+        textOr(text, object({ signer: signerKey })),
         'Who uploads the session: certificate, or public key that signs. Filled in by the CAS',
       ),
     ),

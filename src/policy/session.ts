@@ -36,13 +36,20 @@ export function parseSession(text: string, variables?: Variables): ParsedSession
   return { session, text: yaml.text, warnings: [...warnings, ...unsupported.map(asWarning)], unsupported };
 }
 
+/** Digest of a creator's public key, hexadecimal, by how it was shown. */
+export type Creator = { certificate: string } | { signer: string };
+
 /**
  * The 32 bytes, in hexadecimal, that name this version of a session: SHA-256 of its normal form and of its
- * creator's key, as JSON with sorted keys.
- * @param creator digest of the creator's public key, hexadecimal
+ * creator's key, as JSON with sorted keys. Whether the text names its creator makes no difference.
  */
-export function sessionHash(session: schema.Session, creator: string): string {
+export function sessionHash({ creator: _, ...session }: schema.Session, creator: Creator | null): string {
   return createHash('sha256').update(JSON.stringify({ session, creator }, sortKeys)).digest('hex');
+}
+
+/** Whether an access policy speaks of the CREATOR, as it does by default. One that is a variable is not seen into. */
+export function refersToCreator({ access_policy }: schema.Session): boolean {
+  return JSON.stringify(access_policy).includes('"CREATOR"');
 }
 
 function asWarning(problem: Problem): Problem {

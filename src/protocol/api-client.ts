@@ -12,11 +12,16 @@ const ANSWER_LIMIT = 16 * 1024 * 1024;
 /**
  * Connects to the REST interface of a CAS; the connection is good for one request.
  * @param identity the client's own, where one is to be shown
+ * @param patience milliseconds
  * @throws Failure CAS_UNREACHABLE or CAS_PROTOCOL
  */
-export function connectApi(address: Address, identity?: Identity): Promise<CasConnection> {
+export function connectApi(
+  address: Address,
+  identity?: Identity,
+  patience = PATIENCE,
+): Promise<CasConnection> {
   const own = identity && { key: identity.key, cert: identity.certificate };
-  return connectCas(address, { minVersion: 'TLSv1.2', ...own }, Date.now() + PATIENCE);
+  return connectCas(address, { minVersion: 'TLSv1.2', ...own }, Date.now() + patience);
 }
 
 const errorBody = v.object({

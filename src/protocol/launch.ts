@@ -24,18 +24,19 @@ export function channelBinding(socket: {
 }
 
 const name = v.pipe(v.string(), v.maxLength(512));
-const base64 = v.pipe(
-  v.string(),
-  v.transform((text) => Buffer.from(text, 'base64')),
-);
+const base64 = v.transform((text: string) => Buffer.from(text, 'base64'));
+const bytes = v.pipe(v.string(), base64);
 
 export const launchRequest = v.strictObject({
   session: name,
   service: name,
   oneTimePassword: v.optional(v.pipe(v.string(), v.maxLength(64))),
   evidence: v.optional(v.pipe(v.string(), v.maxLength(128 * 1024))),
+  /** Proof that the launcher knows the service access token (access-token.ts). */
+  accessToken: v.optional(v.pipe(v.string(), v.maxLength(64), base64, v.length(32))),
 });
 export type LaunchRequest = v.InferInput<typeof launchRequest>;
+export type ReceivedLaunchRequest = v.InferOutput<typeof launchRequest>;
 
 /** A piece of an argument: text, or the place of a host argument counted from 1. */
 const argumentPart = v.union([
@@ -59,12 +60,17 @@ export const configuration = v.strictObject({
     }),
   ),
   /** Injected files that are needed; one without content is a template on the launcher's own file system. */
-  files: v.array(v.strictObject({ path: v.string(), content: v.optional(base64) })),
+  files: v.array(v.strictObject({ path: v.string(), content: v.optional(bytes) })),
   /** What templates on the launcher's file system may refer to, by the text of the reference. */
-  secrets: v.array(v.strictObject({ reference: v.string(), value: base64 })),
+  secrets: v.array(v.strictObject({ reference: v.string(), value: bytes })),
 });
 export type Configuration = v.InferOutput<typeof configuration>;
 export type ConfigurationMessage = v.InferInput<typeof configuration>;
 
 /** The answer where the request is granted. */
-export const granted = v.strictObject({ configuration });
+export const granted = v.strictObject({
+  configuration,
+  /** Proof that the CAS knows the service access token, where the session has one. */
+  accessToken: v.optional(v.pipe(v.string(), base64)),
+});
+export type GrantedMessage = v.InferInput<typeof granted>;

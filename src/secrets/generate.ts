@@ -52,18 +52,26 @@ export function checkValue(definition: Definition): string | undefined {
 
 /**
  * Takes the explicit value, or makes one from the system's randomness.
+ * @param now milliseconds since 1970
  * @returns undefined for a kind that is made from other secrets when it is used
  */
-export async function makeSecret(definition: Definition): Promise<Secret | undefined> {
+export async function makeSecret(
+  definition: Definition & { name: string },
+  now: number,
+): Promise<Secret | undefined> {
   const given = parseValue(definition);
   if (typeof given === 'string') throw new Error(given);
   if (given) return new Secret(given);
-  const { kind, size = DEFAULT_SIZE, key_type = 'P-256' } = definition;
+  const { name, kind, size = DEFAULT_SIZE, key_type = 'P-256' } = definition;
   if (kind === 'ascii')
     return new Secret(
       Buffer.from(Array.from({ length: size }, () => randomInt(FIRST_PRINTABLE, LAST_PRINTABLE + 1))),
     );
   if (kind === 'binary') return new Secret(randomBytes(size));
   if (kind === 'private-key') return new Secret(await generatePrivateKey(key_type));
+  if (kind === 'pgp-key') {
+    const { generateOpenPgpKey } = await import('./openpgp-key.ts');
+    return new Secret(await generateOpenPgpKey(name, now));
+  }
   return undefined;
 }

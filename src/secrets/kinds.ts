@@ -22,7 +22,7 @@ export interface TypedSecret {
   kind: SecretKind;
   /**
    * Its bytes: PKCS#8 in DER of a private-key, SubjectPublicKeyInfo in DER of a public-key, certificate in DER of
-   * x509 and x509-ca, transferable secret key of a pgp-key, JSON of a config-fragment.
+   * x509 and x509-ca, transferable secret key of a pgp-key, compact form of a jwt, JSON of a config-fragment.
    */
   secret: Secret;
   /** Certificates of the issuers in DER, from the nearest to the root; of a certificate only. */
@@ -80,6 +80,21 @@ const certificateFormats: Record<string, Format> = {
   },
 };
 
+const openPgpFormats = Object.fromEntries(
+  (['privatekey', 'publickey'] as const).flatMap((part) =>
+    (['asciiarmored', 'binary', 'base64'] as const).map((encoding): [string, Format] => [
+      `:${part}:${encoding}`,
+      {
+        ...(encoding === 'binary' && { raw: true }),
+        encode: async (it) => {
+          const { formatOpenPgpKey } = await import('./openpgp-key.ts');
+          return formatOpenPgpKey(bytesOf(it), part, encoding);
+        },
+      },
+    ]),
+  ),
+);
+
 /** Formats of each kind, by the suffix that a reference has; '' is none. */
 const formats: Record<SecretKind, Record<string, Format>> = {
   ascii: asIs,
@@ -102,7 +117,7 @@ const formats: Record<SecretKind, Record<string, Format>> = {
   x509: certificateFormats,
   'x509-ca': certificateFormats,
   'config-fragment': asIs,
-  'pgp-key': {},
+  'pgp-key': openPgpFormats,
   jwt: asIs,
   'aad-token': asIs,
 };

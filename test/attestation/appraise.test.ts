@@ -55,7 +55,13 @@ for (const [what, { measurements: admitted, codes: measured }] of Object.entries
           debug,
           reportData: Buffer.alloc(64),
         } as const;
-        const expected = { tolerate, measurements: admitted, platforms, trustedPlatforms };
+        const expected = {
+          tolerate,
+          ignoreAdvisories: [],
+          variants: [{ measurements: admitted }],
+          platforms,
+          trustedPlatforms,
+        };
         const found = (mode: 'hardware' | 'none') =>
           appraise({ mode, ...expected }, claims).map(({ code }) => code);
         assert.deepEqual(found('hardware'), codes);
@@ -66,7 +72,8 @@ for (const [what, { measurements: admitted, codes: measured }] of Object.entries
 test('without Evidence only mode none admits', () => {
   const expected = {
     tolerate: ['debug-mode'],
-    measurements: [good],
+    ignoreAdvisories: [],
+    variants: [{ measurements: [good] }],
     platforms: [],
     trustedPlatforms: [here],
   };
@@ -81,7 +88,8 @@ test('a refusal names the measurement that was found and those expected', () => 
   const expected = {
     mode: 'hardware',
     tolerate: [],
-    measurements: [bad, there],
+    ignoreAdvisories: [],
+    variants: [{ measurements: [bad, there] }],
     platforms: [],
     trustedPlatforms: [here],
   } as const;
@@ -96,4 +104,74 @@ test('a refusal names the measurement that was found and those expected', () => 
     refusal?.message,
     `Unexpected enclave measurement (MRENCLAVE, ${good}) - Expected ${bad} or ${there}`,
   );
+});
+
+/** What a verifier of hardware would claim; the decision over it is the same whatever the root of trust. */
+const signed = {
+  root: 'software',
+  measurement: good,
+  platform: here,
+  debug: false,
+  signer: { mrsigner: there, isvprodid: 7, isvsvn: 3 },
+  reportData: Buffer.alloc(64),
+} as const;
+const codesFor = (
+  expected: Partial<Parameters<typeof appraise>[0]>,
+  claims: Parameters<typeof appraise>[1] = signed,
+): string[] =>
+  appraise(
+    {
+      mode: 'hardware',
+      tolerate: [],
+      ignoreAdvisories: [],
+      variants: [{}],
+      platforms: [],
+      trustedPlatforms: [here],
+      ...expected,
+    },
+    claims,
+  ).map(({ code }) => code);
+
+const bySigner = (more: object) => [{ signer: { mrsigner: there, isvprodid: 7, ...more } }];
+for (const [what, variants, codes] of [
+  ['the signer', bySigner({}), []],
+  ['the version', bySigner({ isvsvn: 3 }), []],
+  ['a range of versions', bySigner({ isvsvn_min: 3, isvsvn_max: 3 }), []],
+  ['another signer', bySigner({ mrsigner: bad }), ['SIGNER_UNEXPECTED']],
+  ['another product', bySigner({ isvprodid: 8 }), ['SIGNER_UNEXPECTED']],
+  ['another version', bySigner({ isvsvn: 2 }), ['SIGNER_UNEXPECTED']],
+  ['a newer version only', bySigner({ isvsvn_min: 4 }), ['SIGNER_UNEXPECTED']],
+  ['an older version only', bySigner({ isvsvn_max: 2 }), ['SIGNER_UNEXPECTED']],
+  ['signer and measurement', [{ ...bySigner({})[0], measurements: [good] }], []],
+  [
+    'the signer with another measurement',
+    [{ ...bySigner({})[0], measurements: [bad] }],
+    ['MEASUREMENT_UNEXPECTED'],
+  ],
+  ['either variant', [{ measurements: [bad] }, ...bySigner({})], []],
+] as const)
+  test(`a policy that asks for ${what}: ${codes.join(', ') || 'admitted'}`, () => {
+    assert.deepEqual(codesFor({ variants }), codes);
+  });
+
+test('who names no signer is not admitted where one is asked for', () => {
+  const { signer: _, ...unsigned } = signed;
+  assert.deepEqual(codesFor({ variants: bySigner({}) }, unsigned), ['SIGNER_UNEXPECTED']);
+});
+
+test('weaknesses and advisories of the platform are refused one by one, unless the policy says so', () => {
+  const claims = {
+    ...signed,
+    weaknesses: ['outdated-tcb', 'hyperthreading'],
+    advisories: ['INTEL-SA-00334', 'INTEL-SA-00615'],
+  };
+  const all = ['WEAKNESS_NOT_TOLERATED', 'WEAKNESS_NOT_TOLERATED'];
+  const advised = ['ADVISORY_NOT_IGNORED', 'ADVISORY_NOT_IGNORED'];
+  assert.deepEqual(codesFor({}, claims), [...all, ...advised]);
+  assert.deepEqual(codesFor({ tolerate: ['outdated-tcb'], ignoreAdvisories: ['INTEL-SA-00615'] }, claims), [
+    'WEAKNESS_NOT_TOLERATED',
+    'ADVISORY_NOT_IGNORED',
+  ]);
+  const tolerate = ['hyperthreading', 'outdated-tcb'];
+  assert.deepEqual(codesFor({ tolerate, ignoreAdvisories: ['*'] }, claims), []);
 });

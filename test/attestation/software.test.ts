@@ -10,9 +10,10 @@ const other = generateKeyPairSync('ed25519');
 const platform = platformOf(pair.publicKey);
 const otherPlatform = platformOf(other.publicKey);
 const measurement = 'ab'.repeat(32);
+const id = 'cd'.repeat(32);
 const reportData = Buffer.alloc(64, 7);
 const evidence = await signSoftwareEvidence(
-  { measurement, pid: 1, uid: 2, gid: 3 },
+  { measurement, pid: 1, uid: 2, gid: 3, id },
   reportData,
   { private: pair.privateKey, platform },
   1_700_000_000_999,
@@ -44,12 +45,12 @@ test('Evidence is an Entity Attestation Token that says what was measured', () =
     iat: 1_700_000_000,
     dbgstat: 'enabled',
     measurement,
-    process: { pid: 1, uid: 2, gid: 3 },
+    process: { pid: 1, uid: 2, gid: 3, id },
   });
 });
 
 test('its claims are those that were signed, and it counts as debug', async () => {
-  const claims = { root: 'software', measurement, platform, debug: true, reportData };
+  const claims = { root: 'software', measurement, platform, debug: true, process: id, reportData };
   assert.deepEqual(await verifySoftwareEvidence(evidence), claims);
   assert.deepEqual(await verifySoftwareEvidence(signed(decoded(head), decoded(body))), claims);
 });
@@ -144,7 +145,8 @@ const payloads: [what: string, payload: Record<string, unknown>][] = [
   ['a measurement too long', { measurement: `${measurement}0` }],
   ['a measurement in capitals', { measurement: measurement.toUpperCase() }],
   ['a measurement with a line end', { measurement: `${measurement}\n` }],
-  ['a process without pid', { process: { uid: 2, gid: 3 } }],
+  ['a process without pid', { process: { uid: 2, gid: 3, id } }],
+  ['a process without identity', { process: { pid: 1, uid: 2, gid: 3 } }],
   ['a process that is a text', { process: 'init' }],
 ];
 for (const [what, payload] of payloads)

@@ -25,10 +25,12 @@ const version = (session: string, number: number, hash: string) => ({
   number,
   hash: Buffer.from(hash),
   sealed: Buffer.from(hash),
+  upload: Buffer.from('upload'),
 });
+/** Of a code of a step, or a wrong one. */
 const attempt = (step: number | undefined, now = 1_000_000, source = '192.0.2.1') => ({
-  secret: Buffer.from('pseudonym'),
-  step,
+  right: step !== undefined,
+  ...(step !== undefined && { once: { secret: Buffer.from('pseudonym'), step } }),
   account: 'session/service',
   source,
   now,
@@ -53,10 +55,10 @@ test('a value of the CAS is made once; who comes second gets the first', async (
 
 test('a step is good once for a secret, for all who share the database', async () => {
   const other = openSqlite(path);
-  assert.deepEqual(await store.spendOneTimePassword(attempt(7)), { outcome: 'accepted' });
-  assert.deepEqual(await other.spendOneTimePassword(attempt(7)), { outcome: 'used' });
-  assert.deepEqual(await other.spendOneTimePassword(attempt(8)), { outcome: 'accepted' });
-  assert.deepEqual(await store.spendOneTimePassword({ ...attempt(7), secret: Buffer.from('another') }), {
+  assert.deepEqual(await store.attempt(attempt(7)), { outcome: 'accepted' });
+  assert.deepEqual(await other.attempt(attempt(7)), { outcome: 'used' });
+  assert.deepEqual(await other.attempt(attempt(8)), { outcome: 'accepted' });
+  assert.deepEqual(await store.attempt({ ...attempt(7), once: { secret: Buffer.from('another'), step: 7 } }), {
     outcome: 'accepted',
   });
   await other.close();
@@ -65,17 +67,17 @@ test('a step is good once for a secret, for all who share the database', async (
 test('wrong codes cost more and more time, for their source alone', async () => {
   let now = 1_000_000;
   for (let guess = 0; guess < 5; guess++)
-    assert.deepEqual(await store.spendOneTimePassword(attempt(undefined, now)), { outcome: 'invalid' });
+    assert.deepEqual(await store.attempt(attempt(undefined, now)), { outcome: 'invalid' });
   // Now even the right code is not looked at, and not used up.
-  assert.deepEqual(await store.spendOneTimePassword(attempt(7, now)), { outcome: 'throttled', seconds: 30 });
-  assert.deepEqual(await store.spendOneTimePassword(attempt(6, now, '192.0.2.2')), { outcome: 'accepted' });
+  assert.deepEqual(await store.attempt(attempt(7, now)), { outcome: 'throttled', seconds: 30 });
+  assert.deepEqual(await store.attempt(attempt(6, now, '192.0.2.2')), { outcome: 'accepted' });
   now += 30_000;
-  assert.deepEqual(await store.spendOneTimePassword(attempt(undefined, now)), { outcome: 'invalid' });
-  assert.deepEqual(await store.spendOneTimePassword(attempt(7, now)), { outcome: 'throttled', seconds: 60 });
+  assert.deepEqual(await store.attempt(attempt(undefined, now)), { outcome: 'invalid' });
+  assert.deepEqual(await store.attempt(attempt(7, now)), { outcome: 'throttled', seconds: 60 });
   now += 60_000;
-  assert.deepEqual(await store.spendOneTimePassword(attempt(7, now)), { outcome: 'accepted' });
-  assert.deepEqual(await store.spendOneTimePassword(attempt(undefined, now)), { outcome: 'invalid' });
-  assert.deepEqual(await store.spendOneTimePassword(attempt(undefined, now)), { outcome: 'invalid' });
+  assert.deepEqual(await store.attempt(attempt(7, now)), { outcome: 'accepted' });
+  assert.deepEqual(await store.attempt(attempt(undefined, now)), { outcome: 'invalid' });
+  assert.deepEqual(await store.attempt(attempt(undefined, now)), { outcome: 'invalid' });
 });
 
 test('the pause doubles up to an hour', () => {
@@ -83,10 +85,10 @@ test('the pause doubles up to an hour', () => {
 });
 
 test('a clock that is set back neither ends a pause nor lengthens it', async () => {
-  for (let guess = 0; guess < 5; guess++) await store.spendOneTimePassword(attempt(undefined, 9_000_000));
+  for (let guess = 0; guess < 5; guess++) await store.attempt(attempt(undefined, 9_000_000));
   const throttled = { outcome: 'throttled', seconds: 30 };
-  assert.deepEqual(await store.spendOneTimePassword(attempt(7, 1_000)), throttled);
-  assert.deepEqual(await store.spendOneTimePassword(attempt(7, 31_000)), { outcome: 'accepted' });
+  assert.deepEqual(await store.attempt(attempt(7, 1_000)), throttled);
+  assert.deepEqual(await store.attempt(attempt(7, 31_000)), { outcome: 'accepted' });
 });
 
 test('a database of a newer version is left alone', async () => {
@@ -98,4 +100,42 @@ test('a database of a newer version is left alone', async () => {
 
 test('a file that is no database is refused', () => {
   assert.throws(() => openSqlite(folder), { code: 'STATE_UNUSABLE' });
+});
+
+test('a proof that is good more than once is counted where it is wrong', async () => {
+  const token = { account: 'token', source: '192.0.2.1', now: 1_000_000 };
+  assert.deepEqual(await store.attempt({ ...token, right: true }), { outcome: 'accepted' });
+  assert.deepEqual(await store.attempt({ ...token, right: true }), { outcome: 'accepted' });
+  for (let guess = 0; guess < 5; guess++)
+    assert.deepEqual(await store.attempt({ ...token, right: false }), { outcome: 'invalid' });
+  assert.deepEqual(await store.attempt({ ...token, right: true }), { outcome: 'throttled', seconds: 30 });
+});
+
+test('a process comes to a session once', async () => {
+  const process = Buffer.alloc(32, 1);
+  assert.equal(await store.admitProcess('s', process), true);
+  assert.equal(await store.admitProcess('s', process), false);
+  assert.equal(await store.admitProcess('other', process), true);
+  assert.equal(await store.admitProcess('s', Buffer.alloc(32, 2)), true);
+});
+
+test('the history of a session is told backwards, a part at a time', async () => {
+  for (const number of [1, 2, 3]) await store.addVersion(version('s', number, String(number)));
+  await store.addVersion(version('s/below', 1, 'x'));
+  const numbers = async (before: number, limit: number) =>
+    (await store.versions('s', before, limit)).map(({ number }) => number);
+  assert.deepEqual(await numbers(100, 2), [3, 2]);
+  assert.deepEqual(await numbers(2, 2), [1]);
+  assert.deepEqual((await store.versions('s', 2, 1))[0], version('s', 1, '1'));
+});
+
+test('the sessions below a namespace are listed in order, a part at a time', async () => {
+  const names = ['a', 'a.b', 'a/c', 'a/c/d', 'a/~', 'a0', 'b', '-', '~z/~'];
+  assert.equal(await store.addVersion(version('/', 1, 'root')), true);
+  for (const name of names) await store.addVersion(version(name, 1, name));
+  await store.addVersion(version('a/c', 2, 'again'));
+  assert.deepEqual(await store.sessionsBelow('a', '', 10), ['a/c', 'a/c/d', 'a/~']);
+  assert.deepEqual(await store.sessionsBelow('a', 'a/c', 1), ['a/c/d']);
+  assert.deepEqual(await store.sessionsBelow('/', '', 100), [...names].sort());
+  assert.deepEqual(await store.sessionsBelow('/', 'a/~', 2), ['a0', 'b']);
 });

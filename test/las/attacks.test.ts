@@ -444,7 +444,8 @@ describe('a script', () => {
         {
           mode: 'hardware',
           tolerate: ['debug-mode'],
-          measurements: [measurement],
+          ignoreAdvisories: [],
+          variants: [{ measurements: [measurement] }],
           platforms: [],
           trustedPlatforms: [host.key.platform],
         },

@@ -585,7 +585,7 @@ test('a session with a digits-only measurement reads as its filled-in text does'
 
 test('the hash of a session is the same for the same content, however it is written', () => {
   const creator = 'c'.repeat(64);
-  const hash = (text: string, by = creator) => sessionHash(parseSession(text).session, by);
+  const hash = (text: string, by = creator) => sessionHash(parseSession(text).session, { certificate: by });
   const text = 'name: s\nversion: 0.3\nservices: [{name: a, command: x y, mrenclaves: ["AB"]}]'.replace(
     'AB',
     upper,

@@ -1,5 +1,6 @@
 import { DatabaseSync } from 'node:sqlite';
 import { failure, reason } from '../../errors.ts';
+import { ROOT } from '../../policy/names.ts';
 import { pauseAfter, type Store, type StoredVersion } from './store.ts';
 
 /** Every change to the schema is a new entry; `user_version` counts those that a database has seen. */
@@ -36,6 +37,12 @@ const migrations = [
      sealed BLOB NOT NULL,
      PRIMARY KEY (session, number, name, generation)
    ) STRICT;`,
+  `ALTER TABLE version ADD COLUMN upload BLOB;
+   CREATE TABLE process (
+     session TEXT NOT NULL,
+     process BLOB NOT NULL,
+     PRIMARY KEY (session, process)
+   ) STRICT, WITHOUT ROWID;`,
 ];
 
 const FORGET_WRONG_CODES_AFTER = 24 * 3600 * 1000;
@@ -63,14 +70,22 @@ export function openSqlite(path: string): Store {
   const createState = db.prepare('INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING');
   const replaceState = db.prepare('UPDATE state SET value = ? WHERE name = ?');
   const activeVersion = db.prepare(
-    'SELECT session, number, hash, sealed FROM version WHERE session = ? ORDER BY number DESC LIMIT 1',
+    'SELECT session, number, hash, sealed, upload FROM version WHERE session = ? ORDER BY number DESC LIMIT 1',
   );
   const versionByHash = db.prepare(
-    'SELECT session, number, hash, sealed FROM version WHERE session = ? AND hash = ?',
+    'SELECT session, number, hash, sealed, upload FROM version WHERE session = ? AND hash = ?',
+  );
+  const versions = db.prepare(
+    `SELECT session, number, hash, sealed, upload FROM version WHERE session = ? AND number < ?
+     ORDER BY number DESC LIMIT ?`,
+  );
+  const sessionsBelow = db.prepare(
+    `SELECT session FROM version WHERE session > ? AND session >= ? AND session < ? AND session <> '/' AND number = 1
+     ORDER BY session LIMIT ?`,
   );
   const addVersion = db.prepare(
-    `INSERT INTO version (session, number, hash, sealed)
-     SELECT ?1, ?2, ?3, ?4 WHERE ?1 <> '/' OR ?2 > 1 OR NOT EXISTS (SELECT 1 FROM version)
+    `INSERT INTO version (session, number, hash, sealed, upload)
+     SELECT ?1, ?2, ?3, ?4, ?5 WHERE ?1 <> '/' OR ?2 > 1 OR NOT EXISTS (SELECT 1 FROM version)
      ON CONFLICT DO NOTHING`,
   );
   const certificate = db.prepare(
@@ -95,6 +110,10 @@ export function openSqlite(path: string): Store {
   );
   const spendStep = db.prepare(
     'INSERT INTO one_time_password (secret, step) VALUES (?, ?) ON CONFLICT DO NOTHING',
+  );
+
+  const admitProcess = db.prepare(
+    'INSERT INTO process (session, process) VALUES (?, ?) ON CONFLICT DO NOTHING',
   );
 
   /** The statements run in one piece, as the calls are synchronous, and across processes by the write lock. */
@@ -131,9 +150,17 @@ export function openSqlite(path: string): Store {
         keepCertificate.run(session, number, name, generation, sealed);
         return blob(certificateOf.get(session, number, name, generation)?.sealed) as Buffer;
       }),
-    addVersion: async ({ session, number, hash, sealed }) =>
-      addVersion.run(session, number, hash, sealed).changes === 1,
-    spendOneTimePassword: async ({ secret, step, account, source, now }) =>
+    versions: async (session, before, limit) =>
+      versions.all(session, before, limit).map((row) => versionOf(row) as StoredVersion),
+    sessionsBelow: async (namespace, after, limit) => {
+      // Names are printable ASCII, in which 0 is what follows the slash.
+      const [from, to] = namespace === ROOT ? ['', '\x7f'] : [`${namespace}/`, `${namespace}0`];
+      return sessionsBelow.all(after, from, to, limit).map(({ session }) => String(session));
+    },
+    addVersion: async ({ session, number, hash, sealed, upload }) =>
+      addVersion.run(session, number, hash, sealed, upload).changes === 1,
+    admitProcess: async (session, process) => admitProcess.run(session, process).changes === 1,
+    attempt: async ({ account, source, right, once, now }) =>
       transaction(() => {
         const wrong = wrongCodes.get(account, source);
         const pause = pauseAfter(Number(wrong?.count ?? 0)) * 1000;
@@ -142,11 +169,11 @@ export function openSqlite(path: string): Store {
         if (last > now) moveWrongCodes.run(now, account, source);
         const waited = Math.max(0, now - last);
         if (waited < pause) return { outcome: 'throttled', seconds: Math.ceil((pause - waited) / 1000) };
-        if (step === undefined) {
+        if (!right) {
           countWrongCode.run(account, source, now);
           return { outcome: 'invalid' };
         }
-        if (spendStep.run(secret, step).changes === 0) return { outcome: 'used' };
+        if (once && spendStep.run(once.secret, once.step).changes === 0) return { outcome: 'used' };
         forgetWrongCodes.run(account, source, now - FORGET_WRONG_CODES_AFTER);
         return { outcome: 'accepted' };
       }),
@@ -175,6 +202,7 @@ function versionOf(row: Record<string, unknown> | undefined): StoredVersion | un
       number: Number(row.number),
       hash: blob(row.hash) as Buffer,
       sealed: blob(row.sealed) as Buffer,
+      upload: blob(row.upload) ?? null,
     }
   );
 }

@@ -23,8 +23,14 @@ export interface Store {
   keepCertificate(certificate: StoredCertificate): Promise<Buffer>;
   /** Adds a version; false where the session has one of that number already, or where the root namespace comes after another session. */
   addVersion(version: StoredVersion): Promise<boolean>;
-  /** Spends a one-time password, or counts a wrong one. */
-  spendOneTimePassword(attempt: OneTimePasswordAttempt): Promise<OneTimePasswordResult>;
+  /** The versions of a session with numbers below `before`, newest first. */
+  versions(session: string, before: number, limit: number): Promise<StoredVersion[]>;
+  /** Names of the sessions below a namespace (`/` is the root) that come after a name, in order of their bytes. */
+  sessionsBelow(namespace: string, after: string, limit: number): Promise<string[]>;
+  /** Counts a wrong proof of knowledge; takes a right one, unless too many wrong ones came before it. */
+  attempt(attempt: Attempt): Promise<AttemptResult>;
+  /** Whether a process comes to a session for the first time. */
+  admitProcess(session: string, process: Buffer): Promise<boolean>;
   close(): Promise<void>;
 }
 
@@ -35,6 +41,8 @@ export interface StoredVersion {
   /** Pseudonym of the session hash: the hash itself would let a guess at a written secret be checked. */
   hash: Buffer;
   sealed: Buffer;
+  /** When it was uploaded and by whom, sealed; null where that was not kept yet. */
+  upload: Buffer | null;
 }
 
 /** A certificate of a secret; each time it is issued anew is a generation, counted from 1. */
@@ -48,29 +56,29 @@ export interface StoredCertificate {
   sealed: Buffer;
 }
 
-export interface OneTimePasswordAttempt {
-  /** Pseudonym of the shared secret; a step is good once for each secret. */
-  secret: Buffer;
-  /** The step the code belongs to, or undefined where the code is wrong. */
-  step: number | undefined;
-  /** `session/service`, and from where: wrong codes are counted for the pair. */
+/** Someone shows to know a secret: a one-time password or an access token. */
+export interface Attempt {
+  /** What is asked for, and from where: wrong attempts are counted for the pair. */
   account: string;
   source: string;
+  right: boolean;
+  /** For what is good once only: pseudonym of the shared secret, and the time step of the code. */
+  once?: { secret: Buffer; step: number };
   /** Milliseconds since 1970. */
   now: number;
 }
 
-export type OneTimePasswordResult =
+export type AttemptResult =
   | { outcome: 'accepted' | 'used' | 'invalid' }
   | { outcome: 'throttled'; seconds: number };
 
-/** Wrong codes that cost nothing. */
+/** Wrong attempts that cost nothing. */
 const FREE_GUESSES = 5;
 const FIRST_PAUSE = 30;
 const LONGEST_PAUSE = 3600;
 
-/** Seconds to wait after so many wrong codes in a row: none, then 30 doubling up to an hour. */
-export function pauseAfter(wrongCodes: number): number {
-  if (wrongCodes < FREE_GUESSES) return 0;
-  return Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (wrongCodes - FREE_GUESSES));
+/** Seconds to wait after so many wrong attempts in a row: none, then 30 doubling up to an hour. */
+export function pauseAfter(wrong: number): number {
+  if (wrong < FREE_GUESSES) return 0;
+  return Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (wrong - FREE_GUESSES));
 }

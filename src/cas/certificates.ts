@@ -1,0 +1,106 @@
+import { createHash } from 'node:crypto';
+import * as v from 'valibot';
+import type { SecretDefinition } from '../policy/session.ts';
+import { parseDuration } from '../secrets/duration.ts';
+import type { TypedSecret } from '../secrets/kinds.ts';
+import { publicKeyOf } from '../secrets/private-key.ts';
+import { Secret } from '../secrets/secret.ts';
+import {
+  certificatePublicKey,
+  certificateValidity,
+  issueCertificate,
+  LONGEST_COMMON_NAME,
+  NO_EXPIRY,
+  parseCertificates,
+  renewalTime,
+} from '../secrets/x509.ts';
+import type { Cas } from './cas.ts';
+import type { SessionVersion } from './sessions.ts';
+
+const CLOCK_SKEW = 3600 * 1000;
+
+const issuedForm = v.object({
+  certificate: v.string(),
+  /** When it is to be made anew, milliseconds since 1970. */
+  renew: v.number(),
+  issuer: v.string(),
+});
+
+type CertificateDefinition = Extract<SecretDefinition, { kind: 'x509' | 'x509-ca' }>;
+
+/** The certificate of a secret: as it was given, or issued on first use and again before it runs out. */
+export async function certificateOf(
+  cas: Cas,
+  version: SessionVersion,
+  definition: CertificateDefinition,
+  key: Secret | undefined,
+  issuer: TypedSecret | undefined,
+): Promise<TypedSecret> {
+  const { kind, name } = definition;
+  const finished = (der: Buffer, chain: Buffer[]): TypedSecret => ({
+    kind,
+    secret: new Secret(der),
+    chain,
+    ...(key && { privateKey: key }),
+  });
+  if (definition.value !== undefined) {
+    const [own, ...chain] = parseCertificates(definition.value) as Buffer[];
+    return finished(own as Buffer, chain);
+  }
+  if (!key) throw new Error('it has no private key');
+  const publicKey = publicKeyOf(key.reveal());
+  const issuerCertificate = issuer?.secret.reveal();
+  const issuerName = issuerCertificate ? createHash('sha256').update(issuerCertificate).digest('hex') : '';
+  const chain = issuerCertificate ? [issuerCertificate, ...(issuer?.chain ?? [])] : [];
+  const now = cas.clock();
+
+  const session = version.session.name;
+  const placeOf = (generation: number) => `certificate/${session}/${version.number}/${name}/${generation}`;
+  const stored = await cas.store.certificate(session, version.number, name);
+  if (stored) {
+    const plaintext = cas.keyring.open(stored.sealed, placeOf(stored.generation));
+    const issued = v.parse(issuedForm, JSON.parse(plaintext.toString()));
+    const der = Buffer.from(issued.certificate, 'base64');
+    if (now < issued.renew && issued.issuer === issuerName && certificatePublicKey(der).equals(publicKey))
+      return finished(der, chain);
+  }
+
+  const names = 'san' in definition ? (definition.san ?? []) : [];
+  const dns = [
+    ...('dns' in definition ? (definition.dns ?? []) : []),
+    ...names.filter((text) => text.startsWith('dns:')).map((text) => text.slice(4)),
+  ];
+  const ip = names.filter((text) => text.startsWith('ip:')).map((text) => text.slice(3));
+  if (issuer && !issuer.privateKey) throw new Error('the private key of its issuer is not accessible');
+  const commonName = definition.common_name ?? dns[0] ?? name;
+  const validFor = definition.valid_for === undefined ? undefined : parseDuration(definition.valid_for);
+  const der = await issueCertificate({
+    ca: kind === 'x509-ca',
+    commonName: commonName.slice(0, LONGEST_COMMON_NAME),
+    dns,
+    ip,
+    ...(kind === 'x509' && definition.endpoint !== undefined && { endpoint: definition.endpoint }),
+    publicKey,
+    ...(issuer?.privateKey && issuerCertificate
+      ? { issuer: { certificate: issuerCertificate, privateKey: issuer.privateKey.reveal() } }
+      : { privateKey: key.reveal() }),
+    notBefore: new Date(now - CLOCK_SKEW),
+    notAfter: validFor === undefined ? NO_EXPIRY : new Date(now + validFor),
+  });
+  const generation = (stored?.generation ?? 0) + 1;
+  const form: v.InferOutput<typeof issuedForm> = {
+    certificate: der.toString('base64'),
+    renew: renewalTime(now, certificateValidity(der).notAfter),
+    issuer: issuerName,
+  };
+  const sealed = cas.keyring.seal(Buffer.from(JSON.stringify(form)), placeOf(generation));
+  const winner = await cas.store.keepCertificate({
+    session,
+    number: version.number,
+    name,
+    generation,
+    sealed,
+  });
+  const kept = v.parse(issuedForm, JSON.parse(cas.keyring.open(winner, placeOf(generation)).toString()));
+  return finished(Buffer.from(kept.certificate, 'base64'), chain);
+}

@@ -1,0 +1,72 @@
+import { failure } from '../errors.ts';
+import { parseConfigId } from '../policy/names.ts';
+import { oneTimePasswordReference } from '../policy/service.ts';
+import type { Service } from '../policy/session.ts';
+import { parseTemplate, splitReference } from '../secrets/substitute.ts';
+import { authorize, type Client } from './access.ts';
+import { admissionOf } from './admission.ts';
+import type { Cas } from './cas.ts';
+import { createResolver } from './secrets.ts';
+import { requireSession, type SessionVersion } from './sessions.ts';
+
+/**
+ * What a launcher must show to be admitted to a service, all variables filled in, for whoever may read the session.
+ * @param configId `SESSION/SERVICE`
+ * @throws Failure SESSION_NOT_FOUND, SERVICE_NOT_FOUND, ACCESS_DENIED, POLICY_UNUSABLE or SECRET_UNAVAILABLE
+ */
+export async function explainAdmission(cas: Cas, configId: string, client: Client): Promise<object> {
+  const { version, service } = await findService(cas, configId);
+  await authorize(cas, version, 'read', client);
+  const { oneTimePassword, accessToken, trustedPlatforms, ...admission } = await admissionOf(
+    createResolver(cas),
+    version,
+    service,
+  );
+  return {
+    session: version.session.name,
+    service: service.name,
+    ...admission,
+    trustedPlatforms: [...new Set([...cas.trustedPlatforms, ...trustedPlatforms])],
+    // That they are asked for, never what they are.
+    oneTimePassword: oneTimePassword !== undefined,
+    accessToken: accessToken !== undefined,
+  };
+}
+
+/**
+ * The shared secret of a service's one-time passwords, in base32, to be put into an authenticator. Where the session
+ * says it in so many words, whoever may read that; else whoever may update the session that defines the secret, since
+ * he could have it handed to a program of his.
+ * @throws Failure as {@link explainAdmission}, or ONE_TIME_PASSWORD_UNUSED
+ */
+export async function readSharedSecret(
+  cas: Cas,
+  configId: string,
+  client: Client,
+): Promise<{ secret: string }> {
+  const { version, service } = await findService(cas, configId);
+  const resolver = createResolver(cas);
+  const { session } = version;
+  const written = oneTimePasswordReference(session, service);
+  const [part] = parseTemplate(Buffer.from(written ?? ''));
+  await authorize(cas, version, 'read', client);
+  if (part && !Buffer.isBuffer(part)) {
+    const { name } = splitReference(part.text, (whole) => session.secrets.some((it) => it.name === whole));
+    await authorize(cas, (await resolver(version, name)).home, 'update', client);
+  } else if (written === undefined) await authorize(cas, version, 'update', client);
+  const { oneTimePassword } = await admissionOf(resolver, version, service);
+  if (oneTimePassword === undefined)
+    throw failure('ONE_TIME_PASSWORD_UNUSED', { session: session.name, service: service.name });
+  return { secret: oneTimePassword };
+}
+
+async function findService(
+  cas: Cas,
+  configId: string,
+): Promise<{ version: SessionVersion; service: Service }> {
+  const { session, service: name } = parseConfigId(configId);
+  const version = await requireSession(cas, session);
+  const service = version.session.services.find((it) => it.name === name);
+  if (!service) throw failure('SERVICE_NOT_FOUND', { session, service: name });
+  return { version, service };
+}

@@ -1,0 +1,149 @@
+import { failure } from '../errors.ts';
+import { namespaceOf, ROOT } from '../policy/names.ts';
+import { principalKey } from '../policy/principals.ts';
+import { InvalidText, type Problem } from '../policy/problem.ts';
+import {
+  isImported,
+  parseSession,
+  refersToCreator,
+  type SecretDefinition,
+  type Session,
+  sessionHash,
+} from '../policy/session.ts';
+import {
+  isSignedSession,
+  parseSignedSession,
+  signerDigest,
+  verifySignatures,
+} from '../policy/signed-session.ts';
+import { decryptSession, isEncryptedSession } from '../protocol/encrypted-session.ts';
+import { DEFAULT_SIZE, makeSecret } from '../secrets/generate.ts';
+import type { Secret } from '../secrets/secret.ts';
+import { authorize, type Client } from './access.ts';
+import type { Cas } from './cas.ts';
+import { activeSession, type KeyHolder, type SessionVersion, sealVersion } from './sessions.ts';
+
+/**
+ * Takes a session: a new one, or the next version of one that exists. It comes as its text, signed, or encrypted for
+ * this CAS.
+ * @param certificate digest of the client certificate's key, hexadecimal, where there is one
+ * @param form whether only an encrypted one is taken
+ * @throws InvalidText, or Failure IDENTITY_REQUIRED, SIGNED_SESSION_INVALID, SIGNATURE_INVALID,
+ *   ENCRYPTED_SESSION_INVALID, CREATOR_*, SESSION_EXISTS, PREDECESSOR_*, NAMESPACE_*, ROOT_SEALED, ACCESS_DENIED
+ */
+export async function uploadSession(
+  cas: Cas,
+  body: string,
+  certificate: string | undefined,
+  form: 'any' | 'encrypted' = 'any',
+): Promise<{ hash: string; warnings: Problem[] }> {
+  if (form === 'encrypted' && !isEncryptedSession(body))
+    throw failure('ENCRYPTED_SESSION_INVALID', { detail: 'it is not encrypted' });
+  const { text, signers } = await openUpload(cas, body);
+  if (certificate === undefined && signers.length === 0) throw failure('IDENTITY_REQUIRED');
+  const client: Client = { certificate, signers };
+  const { session, warnings, unsupported } = parseSession(text);
+  if (unsupported.length > 0) throw new InvalidText(unsupported);
+  const creator = creatorOf(session, client);
+
+  const active = await activeSession(cas, session.name);
+  if (active) {
+    await authorize(cas, active, 'update', client);
+    if (session.predecessor === null) throw failure('SESSION_EXISTS', { session: session.name });
+    if (session.predecessor !== active.hash) throw failure('PREDECESSOR_STALE', { session: session.name });
+  } else {
+    await authorizeCreation(cas, session, client);
+    if (session.predecessor !== null) throw failure('PREDECESSOR_UNKNOWN', { session: session.name });
+  }
+
+  const secrets = new Map<string, Secret>();
+  for (const definition of session.secrets) {
+    if (isImported(definition)) continue;
+    const secret = keptSecret(active, definition) ?? (await makeSecret(definition, cas.clock()));
+    if (secret) secrets.set(definition.name, secret);
+  }
+  const version: SessionVersion = {
+    number: (active?.number ?? 0) + 1,
+    hash: sessionHash(session, creator),
+    text,
+    session,
+    creator,
+    isHashPublic: session.salt !== undefined || (active?.isHashPublic ?? false),
+    secrets,
+  };
+  const by: KeyHolder[] = signers.map((key) => ({ signer: key }));
+  if (certificate !== undefined) by.push({ certificate });
+  if (!(await cas.store.addVersion(sealVersion(cas, version, { created: cas.clock(), by }))))
+    throw session.name === ROOT && !active
+      ? failure('ROOT_SEALED')
+      : failure(active ? 'PREDECESSOR_STALE' : 'SESSION_EXISTS', { session: session.name });
+  const shown = version.isHashPublic ? { hash: version.hash } : {};
+  cas.log.info({ session: session.name, version: version.number, by, ...shown }, 'session stored');
+  return { hash: version.hash, warnings };
+}
+
+/** The text of a session, and the digests of the keys that signed it. */
+async function openUpload(cas: Cas, body: string): Promise<{ text: string; signers: string[] }> {
+  const isEncrypted = isEncryptedSession(body);
+  const content = isEncrypted ? await decryptSession(body, cas.encryptionKey) : body;
+  if (isSignedSession(content)) {
+    const signed = parseSignedSession(content);
+    return { text: signed.policy, signers: verifySignatures(signed).map((key) => key.toString('hex')) };
+  }
+  // Else whoever sees it on its way could upload it as his own, and read it then.
+  if (isEncrypted) throw failure('ENCRYPTED_SESSION_INVALID', { detail: 'what is encrypted is not signed' });
+  return { text: content, signers: [] };
+}
+
+/**
+ * Who a session belongs to: whom it names, who must be here, else whoever uploads it. Who brings a signed session
+ * need not be its author, so that names its creator itself, or has none.
+ */
+function creatorOf(session: Session, { certificate, signers }: Client): KeyHolder | null {
+  const { creator } = session;
+  if (creator === undefined) {
+    if (signers.length === 0 && certificate !== undefined) return { certificate };
+    if (refersToCreator(session)) throw failure('CREATOR_UNKNOWN');
+    return null;
+  }
+  if (typeof creator === 'string') {
+    const named = principalKey(creator);
+    if (named !== undefined && named === certificate) return { certificate };
+  } else {
+    const named = signerDigest(creator.signer);
+    const signer = typeof named === 'string' ? undefined : named.toString('hex');
+    if (signer !== undefined && signers.includes(signer)) return { signer };
+  }
+  throw failure('CREATOR_MISMATCH');
+}
+
+/** A session is created by whoever may create sessions in its namespace; at the top by anyone, unless there is a root. */
+async function authorizeCreation(cas: Cas, session: Session, client: Client): Promise<void> {
+  const { name, namespace_hash } = session;
+  const namespace = namespaceOf(name);
+  if (namespace === undefined) return;
+  const parent = await activeSession(cas, namespace);
+  if (!parent && namespace !== ROOT) throw failure('NAMESPACE_NOT_FOUND', { namespace });
+  if (parent) await authorize(cas, parent, 'create_sessions', client);
+  if (namespace_hash !== undefined && namespace_hash !== parent?.hash)
+    throw failure('NAMESPACE_CHANGED', { namespace });
+}
+
+/** The secret of the version before, where the definition leaves it as it is: same name, kind and size. */
+function keptSecret(before: SessionVersion | undefined, definition: SecretDefinition): Secret | undefined {
+  const old = before?.session.secrets.find(({ name }) => name === definition.name);
+  const kept = before?.secrets.get(definition.name);
+  if (!old || !kept || isImported(old) || isImported(definition)) return undefined;
+  const isGiven = (it: SecretDefinition) => 'value' in it && it.value !== undefined;
+  if (isGiven(old) || isGiven(definition)) return undefined;
+  if (old.kind === 'private-key' && definition.kind === 'private-key') {
+    const typeOf = ({ key_type = 'P-256' }: typeof old) => key_type;
+    return old.migrate && definition.migrate && typeOf(old) === typeOf(definition) ? kept : undefined;
+  }
+  if (old.kind === 'pgp-key' && definition.kind === 'pgp-key') return kept;
+  if ((old.kind === 'ascii' || old.kind === 'binary') && old.kind === definition.kind) {
+    const sizeOf = ({ size = DEFAULT_SIZE }: { size?: unknown }) => size;
+    return sizeOf(old) === sizeOf(definition) ? kept : undefined;
+  }
+  return undefined;
+}
