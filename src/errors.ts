@@ -350,6 +350,16 @@ export const errors = {
     message: 'the session speaks of its CREATOR, and nobody says who that is',
     hint: 'Write `creator: signer: PUBLIC KEY` into the session before it is signed, or upload it with a client certificate.',
   },
+  SESSION_DIFFERS: {
+    exit: 65,
+    message: 'the session {session} on the CAS, {hash}, is not the one in the file; they differ in: {sections}',
+    hint: '`scone session read` prints what is on the CAS, and `scone session history` who changed it.',
+  },
+  WARNINGS: {
+    exit: 65,
+    message: '{path}: warnings: {count}, and --fail-on-warning was given',
+    hint: 'The warnings above say what and where. Nothing was uploaded.',
+  },
   ONE_TIME_PASSWORD_UNUSED: {
     exit: 65,
     http: 404,

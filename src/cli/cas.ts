@@ -5,8 +5,9 @@ import { callApi } from '../protocol/api-client.ts';
 import { readClientState, updateClientState } from '../protocol/client-state.ts';
 import { formatKeyHash } from '../protocol/key-hash.ts';
 import { printable } from '../protocol/refusal.ts';
+import { connectTo } from './connect.ts';
 import type { Output } from './output.ts';
-import { connectKnown, knownCas, sessionEncryptionKey } from './state.ts';
+import { knownCas, sessionEncryptionKey } from './state.ts';
 
 /** `scone cas list`: the attested CASes, the default one marked. */
 export function listCas(): Output {
@@ -73,7 +74,7 @@ export async function showCasVersion(
   { retries }: { retries: number },
 ): Promise<Output> {
   const cas = knownCas(process.env, name);
-  const connection = await connectKnown(cas, { retries });
+  const connection = await connectTo(cas, retries);
   const call = { method: 'GET', path: '/v1/version' } as const;
   const { version } = await callApi(connection, call, v.object({ version: v.string() }));
   return { text: `${printable(version)}\n`, json: { name: cas.name, version } };

@@ -6,7 +6,7 @@ import { readClientState } from '../protocol/client-state.ts';
  */
 const FILES = ':file';
 /** Names in angle brackets that stand for a file or folder, and for an attested CAS. */
-const fileNames = /^(file|dir|socket)$/;
+const fileNames = /^(file|dir|socket|signer)$/;
 const casNames = /^cas$/;
 
 /** `scone completion SHELL`: the script that makes a shell complete `scone`. */

@@ -2,7 +2,7 @@ import { createHash, createPublicKey, X509Certificate } from 'node:crypto';
 import { formatKeyHash, publicKeyDigest } from '../protocol/key-hash.ts';
 import type { Output } from './output.ts';
 import { warn } from './report.ts';
-import { openClientIdentity, openSigningKey } from './state.ts';
+import { openIdentity, openSigningKey } from './state.ts';
 
 /** What `scone self …` shows of the user's own identity, which is made on first use: never its private key. */
 
@@ -42,7 +42,7 @@ export function showSigningKey(): Output {
 }
 
 async function ownIdentity(): Promise<{ certificate: string; keyHash: string }> {
-  const { certificate } = await openClientIdentity(process.env);
+  const { certificate } = await openIdentity(process.env);
   const keyHash = formatKeyHash(publicKeyDigest(new X509Certificate(certificate).publicKey));
   return { certificate, keyHash };
 }

@@ -12,6 +12,7 @@ import { pinnedKey } from '../protocol/client-state.ts';
 import { formatKeyHash, parseKeyHash } from '../protocol/key-hash.ts';
 import { readDigest } from './digest.ts';
 import { openLog } from './log.ts';
+import { shellQuote } from './shell.ts';
 
 /** Options of `scone cas serve`. */
 export interface CasServeOptions {
@@ -164,10 +165,6 @@ function readCas(text: string): [string, string] {
   const key = keyText === undefined ? pinnedKey(process.env, address) : parseKeyHash(keyText, '--cas');
   if (!key) throw failure('CAS_KEY_UNKNOWN', { address: addressText, host: address.host });
   return [formatAddress(address), formatKeyHash(key)];
-}
-
-function shellQuote(text: string): string {
-  return /^[A-Za-z0-9_./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 function print(...lines: string[]): void {

@@ -4,26 +4,33 @@ import {
   generateKeyPairSync,
   type KeyObject,
   randomBytes,
+  X509Certificate,
 } from 'node:crypto';
 import { failure } from '../errors.ts';
 import { type Address, defaultPorts, parseAddress } from '../protocol/address.ts';
-import { connectApi } from '../protocol/api-client.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import {
   type ClientState,
   chainKey,
   clientStatePath,
-  PINNED_BY_ATTEST,
   readClientState,
   updateClientState,
 } from '../protocol/client-state.ts';
-import { type CasConnection, checkKey } from '../protocol/connect.ts';
-import { withRetries } from './retry.ts';
+import { readPem, toPem } from '../secrets/private-key.ts';
+import { readInput } from './input.ts';
 
-/** The user's identity, made on first use. */
-export async function openClientIdentity(env: NodeJS.ProcessEnv): Promise<Identity> {
+/** Bytes of a key and a certificate in PEM, with text around them. */
+const LARGEST_IDENTITY = 262_144;
+
+/**
+ * Who the user is: whoever the file says, or the user's own identity, made on first use.
+ * @param file PEM of a PKCS#8 key and its certificate, in any order
+ * @throws Failure FILE_INVALID, which quotes nothing of the file
+ */
+export async function openIdentity(env: NodeJS.ProcessEnv, file?: string): Promise<Identity> {
+  if (file !== undefined) return readIdentity(file, readInput(file, LARGEST_IDENTITY).toString('latin1'));
   const present = readClientState(env).identity;
-  if (present !== undefined) return splitIdentity(env, present);
+  if (present !== undefined) return readIdentity(clientStatePath(env), present);
   // Certificates take a while to load, and are made once.
   const { selfSignedCertificate } = await import('../protocol/certificate.ts');
   const { NO_EXPIRY } = await import('../secrets/x509.ts');
@@ -38,19 +45,24 @@ export async function openClientIdentity(env: NodeJS.ProcessEnv): Promise<Identi
     notAfter: NO_EXPIRY,
   });
   const state = updateClientState(env, (before) => ({ identity: key + certificate, ...before }));
-  return splitIdentity(env, state.identity ?? '');
+  return readIdentity(clientStatePath(env), state.identity ?? '');
 }
 
-function splitIdentity(env: NodeJS.ProcessEnv, pem: string): Identity {
-  const parts =
-    /^(-----BEGIN PRIVATE KEY-----[^-]+-----END PRIVATE KEY-----\s+)(-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\s*)$/;
-  const [, key, certificate] = parts.exec(pem) ?? [];
-  if (key === undefined || certificate === undefined)
-    throw failure('FILE_INVALID', {
-      path: clientStatePath(env),
-      detail: 'its identity is no PKCS#8 key followed by a certificate',
-    });
-  return { key, certificate };
+function readIdentity(path: string, pem: string): Identity {
+  const wrong = (detail: string) => failure('FILE_INVALID', { path, detail });
+  const blocks = readPem(pem) ?? [];
+  const only = (label: string) => blocks.find((block) => block.label === label);
+  const [key, certificate] = [only('PRIVATE KEY'), only('CERTIFICATE')];
+  if (!key || !certificate)
+    throw wrong('its identity is no PKCS#8 key (BEGIN PRIVATE KEY) with a certificate');
+  try {
+    const privateKey = createPrivateKey({ key: key.der, format: 'der', type: 'pkcs8' });
+    if (new X509Certificate(certificate.der).checkPrivateKey(privateKey))
+      return { key: toPem('PRIVATE KEY', key.der), certificate: toPem('CERTIFICATE', certificate.der) };
+  } catch {
+    throw wrong('the key or the certificate of its identity is damaged');
+  }
+  throw wrong('the certificate of its identity is for another key');
 }
 
 /** RFC 8410 §7: all of a PKCS#8 Ed25519 key in DER but the 32 bytes of its seed, which come last. */
@@ -80,6 +92,8 @@ export interface KnownCas {
   url: string;
   chain: string;
   key: Buffer;
+  /** Address for launchers. */
+  enclave: string | undefined;
   /** Public key for sessions that only this CAS can open, as PEM, where it gave one when it was attested. */
   encryptionKey: string | undefined;
 }
@@ -94,13 +108,14 @@ export function knownCas(env: NodeJS.ProcessEnv, name: string | undefined): Know
   if (wanted === undefined) throw failure('CAS_UNKNOWN', { name: '(there is no default)' });
   const entry = Object.hasOwn(state.cas_db, wanted) ? state.cas_db[wanted] : undefined;
   if (!entry) throw failure('CAS_UNKNOWN', { name: wanted });
-  const { url, chain, session_encryption_key: encryptionKey } = entry;
+  const { url, chain, enclave, session_encryption_key: encryptionKey } = entry;
   return {
     name: wanted,
     address: parseAddress(url.replace(/^https:\/\/|\/$/g, ''), defaultPorts.api, 'url'),
     url,
     chain,
     key: chainKey(env, chain),
+    enclave,
     encryptionKey: typeof encryptionKey === 'string' ? encryptionKey : undefined,
   };
 }
@@ -112,24 +127,4 @@ export function knownCas(env: NodeJS.ProcessEnv, name: string | undefined): Know
 export function sessionEncryptionKey({ name, encryptionKey }: KnownCas): KeyObject {
   if (encryptionKey === undefined) throw failure('ENCRYPTION_KEY_UNKNOWN', { name });
   return createPublicKey(encryptionKey);
-}
-
-/** Connects to an attested CAS, and makes sure that it has the key it was attested with. */
-export async function connectKnown(
-  cas: KnownCas,
-  options: { identity?: Identity; retries?: number } = {},
-): Promise<CasConnection> {
-  const connection = await withRetries(options.retries ?? 0, () => connectApi(cas.address, options.identity));
-  checkKey(connection, cas.key, PINNED_BY_ATTEST);
-  return connection;
-}
-
-/** Connects to an attested CAS as this user, and makes sure that it has the key it was attested with. */
-export async function connectAsUser(
-  env: NodeJS.ProcessEnv,
-  name: string | undefined,
-  retries = 0,
-): Promise<CasConnection> {
-  const cas = knownCas(env, name);
-  return connectKnown(cas, { identity: await openClientIdentity(env), retries });
 }

@@ -39,3 +39,12 @@ export function oneTimePassword(sharedSecret: Secret, now: number): string {
   const secret = new SharedSecret({ buffer: new Uint8Array(sharedSecret.reveal()).buffer });
   return TOTP.generate({ ...parameters, secret, timestamp: now });
 }
+
+/**
+ * The URI from which authenticator apps take a shared secret (Key URI Format of Google Authenticator), most often as
+ * a QR code. A colon separates issuer and account in it, so that those of the issuer become hyphens.
+ */
+export function oneTimePasswordUri(sharedSecret: Secret, issuer: string, account: string): string {
+  const secret = new SharedSecret({ buffer: new Uint8Array(sharedSecret.reveal()).buffer });
+  return new TOTP({ ...parameters, secret, issuer: issuer.replaceAll(':', '-'), label: account }).toString();
+}

@@ -42,7 +42,10 @@ test('commands, options and values are offered where they fit', () => {
     [['session', 'create', '--use'], ['--use-env']],
     [
       ['session', 'create', '--use-env', '-'],
-      ['-e', '--use-env', '--json', '--cas', '--help'],
+      [
+        ...['-e', '--use-env', '--name', '--fail-on-warning', '--json', '--help'],
+        ...['--cas', '--identity', '--retries', '--only_for_testing-disable-attestation-verification'],
+      ],
     ],
     [['session', 'create', '--', '--use'], [':file']],
     [['up', '--log-level', 'd'], ['debug']],
@@ -52,6 +55,8 @@ test('commands, options and values are offered where they fit', () => {
       ['bash', 'zsh', 'fish'],
     ],
     [['completion', 'bash', ''], []],
+    [['session', 'sign', 'x', 'add'], ['add-signature']],
+    [['session', 'calculate-hash', '--with-self-as-creator=s'], ['--with-self-as-creator=signer']],
   ];
   for (const [words, candidates] of expected)
     assert.deepEqual(complete(...words).sort(), candidates.sort(), words.join(' '));
@@ -68,10 +73,15 @@ test('a file is asked for where one is expected, and nowhere else', () => {
     ['cert', 'show-key-hash', 'a'],
     ['up', '--dir', ''],
     ['cas', 'list', '-o', ''],
+    ['session', 'create', '--identity', ''],
+    ['session', 'encrypt', 'x', '--key='],
+    ['session', 'sign', 'x', 'add-signature', ''],
   ])
     assert.deepEqual(complete(...words), [':file'], words.join(' '));
   for (const words of [
     ['session', 'read', ''],
+    ['session', 'sign', 'x', 'add-signature', 'x', ''],
+    ['otp', 'show', ''],
     ['session', 'check', '-e', ''],
     ['cas', 'attest', ''],
     ['@@x'],

@@ -203,7 +203,7 @@ test('every command says what it is for, and mistakes get a hint', () => {
     return [path, ...rest.flatMap((name) => commandsOf(...path, name))];
   };
   const all = commandsOf().map((path) => path.join(' '));
-  for (const name of ['cas show-identification', 'self show-session-signing-key', 'cert show-key-hash', 'up'])
+  for (const name of ['cas show-identification', 'cert show-key-hash', 'otp show', 'session explain', 'up'])
     assert.ok(all.includes(name), `${name}: ${all}`);
   assert.equal(fresh(['cas', 'list', '--help']).stdout, fresh(['help', 'cas', 'list']).stdout);
   assert.equal(fresh(['cas', 'help', 'list']).stdout, fresh(['help', 'cas', 'list']).stdout);
@@ -303,7 +303,7 @@ test('the signing key is made once, kept as a seed, and never shown', {
   assert.equal(broken.stderr.includes(seed), false);
   writeFileSync(config, '{"identity": "-----BEGIN PRIVATE KEY-----\\nTOPSECRET"}');
   const identity = fresh(['-c', config, 'self', 'show']);
-  assert.match(identity.stderr, /its identity is no PKCS#8 key followed by a certificate/);
+  assert.match(identity.stderr, /its identity is no PKCS#8 key \(BEGIN PRIVATE KEY\) with a certificate/);
   assert.equal(identity.stderr.includes('TOPSECRET'), false);
 });
 

@@ -1,0 +1,100 @@
+import { type Command, Option } from 'commander';
+import { defaultLasSocket, defaultPorts } from '../../protocol/address.ts';
+import { leaveOutOptions } from '../left-out.ts';
+import { collect, example, logLevel, retries, structured } from '../options.ts';
+import { prints, serves } from '../output.ts';
+
+/** `scone cas …` */
+export function addCas(program: Command): void {
+  const cas = program.command('cas').description('the configuration and attestation service');
+  const load = () => import('../cas.ts');
+  cas
+    .command('serve')
+    .description('run a CAS in the foreground')
+    .requiredOption('--dir <dir>', 'keep store and master key there')
+    .option('--host <address>', 'address to listen on', '0.0.0.0')
+    .option('--api-port <port>', 'port for people and tools', String(defaultPorts.api))
+    .option('--enclave-port <port>', 'port for launchers', String(defaultPorts.enclave))
+    .option('--name <host>', 'further host name for the certificate (repeatable)', collect)
+    .option('--trusted-platform <key>', 'trust this LAS key, 64 hexadecimal digits (repeatable)', collect)
+    .option('--las <socket>', 'the LAS that vouches for this CAS', defaultLasSocket)
+    .addOption(logLevel('info'))
+    .addHelpText('after', example('scone cas serve --dir /var/lib/scone --trusted-platform LASKEY'))
+    .action(serves(async () => (await import('../serve.ts')).runCas));
+  const attest = structured(cas.command('attest'))
+    .description('check a CAS and pin its key; the first one becomes the default')
+    .argument('<address>', 'HOST or HOST:PORT')
+    .argument('[mrenclave]', 'measurement that the CAS must have')
+    .option('--mrenclave <hex>', 'a measurement that the CAS may have (repeatable)', collect)
+    .option('-c, --cas-key-hash <hash>', 'the key that the CAS must have')
+    .option('--trusted-platform <key>', 'trust this LAS key (repeatable)', collect)
+    .addOption(retries())
+    .option('-C, --accept-configuration-needed', 'tolerate hardware that needs configuration')
+    .option('-G, --accept-group-out-of-date', 'tolerate hardware that needs updates')
+    .option('-S, --accept-sw-hardening-needed', 'tolerate hardware that needs software hardening')
+    .option('--allow-cas-owner-secret-access', 'changes nothing: a CAS has no owner who could read secrets')
+    .option('--only_for_testing-debug', 'tolerate debug mode, and so software Evidence')
+    .option('--only_for_testing-ignore-signer', 'do not ask who signed the CAS')
+    .option('--only_for_testing-trust-any', 'trust any measurement and any LAS')
+    .option('--only_for_testing_allow-unprovisioned-cas', 'changes nothing: a CAS needs no provisioning')
+    .addHelpText(
+      'after',
+      example(
+        'scone cas attest cas.example.org MRENCLAVE --trusted-platform LASKEY \\',
+        '    --only_for_testing-debug --only_for_testing-ignore-signer',
+      ),
+    )
+    .action(prints(async () => (await import('../attest.ts')).attestCas));
+  leaveOutOptions(attest, [
+    ['-s, --software-key-hash <hash>', 'a CAS has one key, which its Evidence is bound to'],
+    ['--mrsigner <hex>', 'software Evidence names no signer'],
+    ['--isvprodid <number>', 'software Evidence names no signer, so no product of one'],
+    ['--isvsvn <number>', 'software Evidence names no signer, so no security version of a product'],
+    [
+      '--offline-report <file>',
+      'Evidence is asked for anew each time, and none is kept to be looked at later',
+    ],
+    ['--nonce <hex>', 'it belongs to --offline-report; each attestation makes a nonce of its own'],
+    ['--verification-time <date>', 'software Evidence has nothing in it that runs out'],
+  ]);
+  structured(cas.command('list'))
+    .description('list the attested CASes, the default one marked')
+    .action(prints(async () => (await load()).listCas));
+  structured(cas.command('set-default'))
+    .description('choose the CAS that commands go to')
+    .argument('<cas>', 'its name in `scone cas list`')
+    .action(prints(async () => (await load()).setDefaultCas));
+  structured(cas.command('show-certificate'))
+    .description('print the certificate chain of an attested CAS as PEM')
+    .argument('[cas]', 'its name (default: the default CAS)')
+    .action(prints(async () => (await load()).showCertificate));
+  const identification = structured(cas.command('show-identification'))
+    .description('print what there is to know an attested CAS by')
+    .argument('[cas]', 'its name (default: the default CAS)')
+    .addOption(
+      new Option('-c, --cas-key-hash', 'the key hash, for SCONE_CAS_KEY (the default)').conflicts([
+        'certificate',
+        'chain',
+        'sessionEncryptionKey',
+      ]),
+    )
+    .addOption(
+      new Option('-C, --certificate', 'its certificate as PEM').conflicts(['chain', 'sessionEncryptionKey']),
+    )
+    .addOption(
+      new Option('-T, --chain', 'the certificate chain as PEM, for curl --cacert').conflicts(
+        'sessionEncryptionKey',
+      ),
+    )
+    .option('--session-encryption-key', 'public key for sessions that only this CAS can open, as PEM')
+    .action(prints(async () => (await load()).showIdentification));
+  leaveOutOptions(identification, [
+    ['-s, --software-key-hash', 'a CAS has one key, which -c shows'],
+    ['-S, --software-certificate', 'a CAS has one certificate, which -C shows'],
+  ]);
+  structured(cas.command('version'))
+    .description('print the version of an attested CAS')
+    .argument('[cas]', 'its name (default: the default CAS)')
+    .addOption(retries())
+    .action(prints(async () => (await load()).showCasVersion));
+}

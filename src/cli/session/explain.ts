@@ -1,0 +1,161 @@
+import * as v from 'valibot';
+import { formatConfigId } from '../../policy/names.ts';
+import { formatKeyHash } from '../../protocol/key-hash.ts';
+import { printable } from '../../protocol/refusal.ts';
+import { type NetworkOptions, openCas } from '../connect.ts';
+import type { Output } from '../output.ts';
+import { shellQuote } from '../shell.ts';
+import { knownCas } from '../state.ts';
+import { readServiceName, type ServiceName, servicePath } from './names.ts';
+
+const texts = v.array(v.string());
+const admission = v.object({
+  session: v.string(),
+  service: v.string(),
+  mode: v.picklist(['hardware', 'none']),
+  tolerate: texts,
+  ignoreAdvisories: texts,
+  variants: v.array(
+    v.object({
+      measurements: v.optional(texts),
+      signer: v.optional(
+        v.object({
+          mrsigner: v.string(),
+          isvprodid: v.number(),
+          isvsvn: v.optional(v.number()),
+          isvsvn_min: v.optional(v.number()),
+          isvsvn_max: v.optional(v.number()),
+        }),
+      ),
+    }),
+  ),
+  platforms: texts,
+  trustedPlatforms: texts,
+  oneTimePassword: v.boolean(),
+  accessToken: v.boolean(),
+  singleton: v.boolean(),
+});
+type Admission = v.InferOutput<typeof admission>;
+type Variant = Admission['variants'][number];
+
+/** `scone session explain SESSION/SERVICE`: says what a launcher must show to be given a service, and how to run it. */
+export async function explainService(text: string, options: NetworkOptions): Promise<Output> {
+  const name = readServiceName(text);
+  const cas = await openCas(options);
+  const answer = await cas.call({ method: 'GET', path: `/v1/admission/${servicePath(name)}` }, admission);
+  const conditions = [
+    ...(answer.mode === 'none'
+      ? [['No Evidence is asked for: the attestation mode is none.']]
+      : evidence(answer)),
+    ...factors(answer),
+  ];
+  const isOpen = answer.mode === 'none' && !answer.oneTimePassword && !answer.accessToken;
+  const lines = [
+    `The CAS gives ${formatConfigId(name)} to a launcher if all of this holds:`,
+    '',
+    ...conditions.flatMap(([sentence = '', ...details], index) => [
+      `${index + 1}. ${sentence}`,
+      ...details.map((detail) => `     ${detail}`),
+    ]),
+    ...(isOpen ? ['', 'So whoever reaches the CAS can start it, and is given what it is given.'] : []),
+    '',
+    'To start it:',
+    `  ${commandLine(name, answer, options)}`,
+  ];
+  return { text: lines.map((line) => `${printable(line)}\n`).join(''), json: answer };
+}
+
+/** A sentence, and the lines that belong under it. */
+type Condition = string[];
+
+function evidence(answer: Admission): Condition[] {
+  const { variants, platforms, trustedPlatforms, tolerate, ignoreAdvisories } = answer;
+  const conditions = [
+    variants.length === 0
+      ? ['The launcher is one that the policy admits, and it admits none.']
+      : ['The launcher shows Evidence that it is one of these:', ...variants.map(describeVariant)],
+    trustedPlatforms.length === 0
+      ? ['A trusted LAS vouches for it, and neither the operator of the CAS nor the policy trusts any.']
+      : ['A LAS with one of these keys vouches for it:', ...trustedPlatforms],
+  ];
+  if (platforms.length > 0) conditions.push(['It runs on one of these platforms:', ...platforms]);
+  conditions.push(
+    tolerate.length === 0
+      ? ['It is not in debug mode, and its platform has no known weakness.']
+      : ['Of weaknesses, it and its platform have none but these:', ...tolerate.map(explainWeakness)],
+  );
+  if (!ignoreAdvisories.includes('*'))
+    conditions.push(
+      ignoreAdvisories.length === 0
+        ? ['No security advisory applies to its platform.']
+        : ['No security advisory applies to its platform but these:', ...ignoreAdvisories],
+    );
+  return conditions;
+}
+
+function factors({ session, service, oneTimePassword, accessToken, singleton }: Admission): Condition[] {
+  const conditions: Condition[] = [];
+  if (oneTimePassword)
+    conditions.push([
+      'It gives a fresh one-time password: an @ and six digits after the name of the service.',
+      `(scone otp show ${session}/${service} gives the secret to an authenticator app.)`,
+    ]);
+  if (accessToken) conditions.push(['It knows the service access token, from SCONE_SERVICE_ACCESS_TOKEN.']);
+  if (singleton) conditions.push(['Its process was given no configuration of this session before.']);
+  return conditions;
+}
+
+function describeVariant({ measurements, signer }: Variant): string {
+  const parts = [
+    ...(measurements
+      ? [`measurement ${measurements.join(' or ')} (SCONE_HASH=1 envcas prints its own)`]
+      : []),
+    ...(signer
+      ? [`signer (MRSIGNER) ${signer.mrsigner}, product ${signer.isvprodid}${describeVersions(signer)}`]
+      : []),
+  ];
+  return parts.join(', and ');
+}
+
+function describeVersions({ isvsvn, isvsvn_min, isvsvn_max }: NonNullable<Variant['signer']>): string {
+  const bounds = [
+    ...(isvsvn === undefined ? [] : [`exactly ${isvsvn}`]),
+    ...(isvsvn_min === undefined ? [] : [`at least ${isvsvn_min}`]),
+    ...(isvsvn_max === undefined ? [] : [`at most ${isvsvn_max}`]),
+  ];
+  return bounds.length === 0 ? '' : `, security version ${bounds.join(' and ')}`;
+}
+
+const weaknesses: Record<string, string> = {
+  'debug-mode':
+    'software Evidence, or an enclave that can be looked into: the administrator of its host can forge it',
+  hyperthreading: 'another program on the same core can observe it',
+  'insecure-igpu': "the processor's graphics unit can observe it",
+  'software-hardening-needed': 'it is safe only if the program itself was hardened',
+  'aepic-leak': 'stale data of the processor can be read (INTEL-SA-00657)',
+  'insecure-configuration': 'the firmware is not set up as is advised',
+  'outdated-tcb': 'firmware or microcode lacks published corrections',
+  'maa-managed-tcb': 'Microsoft Azure Attestation says what counts as secure',
+  'local-attestation-trust-cas-tcb': 'on the host of the CAS, the platform is not looked at again',
+};
+
+function explainWeakness(name: string): string {
+  return Object.hasOwn(weaknesses, name) ? `${name}: ${weaknesses[name]}` : name;
+}
+
+/** With the address and the key of the CAS where they are known, so that it can be run on any host. */
+function commandLine(name: ServiceName, answer: Admission, options: NetworkOptions): string {
+  const cas = options.only_for_testingDisableAttestationVerification
+    ? undefined
+    : knownCas(process.env, options.cas);
+  const variables: [name: string, value: string | undefined][] = [
+    ['SCONE_CAS_ADDR', cas?.enclave],
+    ['SCONE_CAS_KEY', cas && formatKeyHash(cas.key)],
+    ['SCONE_SERVICE_ACCESS_TOKEN', answer.accessToken ? 'TOKEN' : undefined],
+    ['SCONE_CONFIG_ID', `${formatConfigId(name)}${answer.oneTimePassword ? '@CODE' : ''}`],
+  ];
+  const settings = variables.flatMap(([key, value]) =>
+    value === undefined ? [] : [`${key}=${shellQuote(value)}`],
+  );
+  return `${settings.join(' ')} envcas`;
+}
