@@ -39,6 +39,18 @@ export class InvalidText extends Error {
   }
 }
 
+/** Longest message or path that is told, in characters. */
+const LONGEST = 1000;
+
+/** A text of a user as it can be shown: without line ends and what else moves a terminal, and not too long. */
+export function onOneLine(text: string): string {
+  const cut = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+  return cut.replace(
+    /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu,
+    (found) => `\\u{${found.codePointAt(0)?.toString(16)}}`,
+  );
+}
+
 /** `services[0].environment.HOME` */
 export function formatPath(path: Path): string {
   return path

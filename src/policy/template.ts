@@ -7,22 +7,32 @@ export type Variables = (name: string) => string | undefined;
 const token =
   /\\\$|(\$\$(?:SCONE|PALAEMON)::)((?:[^$]|\$(?!\$))*)(\$\$)|\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))/g;
 
+/** What one unquoted variable looks like, and nothing else. */
+const onlyVariable = /^\$(?:\{[A-Za-z_][A-Za-z0-9_]*\}|[A-Za-z_][A-Za-z0-9_]*)$/;
+
 /**
  * Fills in the template variables of a document, in place: `$NAME` and `${NAME}` in values become the
  * variable's value, `\$` a dollar sign; `$$SCONE::…$$` stays as it is, but for variables in it. A value that is
  * all one unquoted variable with the value `~` becomes null. Nodes keep their places in the text.
  *
- * @param missing is told of each variable without a value, and the offset where it stands
+ * @param told.limit longest that the text may become, in characters
+ * @param told.tooLong is told of the value at which it became longer
+ * @param told.missing is told of each variable without a value, and the offset where it stands
  * @returns the text with the values filled in, each quoted, so that it never counts as YAML
  */
 export function expandTemplate(
   document: Document,
   text: string,
   variables: Variables,
-  missing: (offset: number, path: Path, name: string) => void,
+  told: {
+    limit: number;
+    tooLong: (offset: number, path: Path) => never;
+    missing: (offset: number, path: Path, name: string) => void;
+  },
 ): string {
   const pieces: string[] = [];
   let copied = 0;
+  let length = text.length;
 
   const expandNode = (node: Scalar<string>, path: Path) => {
     const [start, end] = node.range ?? [0, 0];
@@ -33,13 +43,15 @@ export function expandTemplate(
     // Escapes of a double-quoted text can hide where a variable stands; its beginning is told then.
     const known = placed.length === used.length;
     used.forEach(({ name }, index) => {
-      const at = known ? body + (placed[index]?.at ?? 0) : start;
-      if (variables(name) === undefined) missing(at, path, name);
+      const value = variables(name);
+      if (value === undefined) told.missing(known ? body + (placed[index]?.at ?? 0) : start, path, name);
+      length += value?.length ?? 0;
+      if (length > told.limit) told.tooLong(start, path);
     });
 
     const value = fill(node.value, variables);
     if (value === node.value) return;
-    const isNull = value === '~' && node.type === Scalar.PLAIN && !node.tag;
+    const isNull = value === '~' && node.type === Scalar.PLAIN && !node.tag && onlyVariable.test(node.value);
     Object.assign(node, { value: isNull ? null : value, source: undefined });
     pieces.push(text.slice(copied, start), isNull ? '~' : JSON.stringify(value), isBlock ? '\n' : '');
     copied = end;
@@ -48,7 +60,7 @@ export function expandTemplate(
   const visit = (node: unknown, path: Path): void => {
     if (isMap(node))
       for (const { key, value } of node.items)
-        visit(value, [...path, isScalar(key) ? String(key.value) : '?']);
+        visit(value, [...path, isScalar(key) ? String(key.source) : '?']);
     else if (isSeq(node))
       node.items.forEach((item, index) => {
         visit(item, [...path, index]);

@@ -1,6 +1,15 @@
 import type * as v from 'valibot';
-import { isAlias, isMap, isPair, isScalar, isSeq, type Node, parseDocument } from 'yaml';
-import { didYouMean, formatPath, InvalidText, MOST_PROBLEMS, type Path, type Problem } from './problem.ts';
+import { isAlias, isMap, isPair, isScalar, isSeq, LineCounter, type Node } from 'yaml';
+import { limits, parseDocument, TOO_DEEP } from './document.ts';
+import {
+  didYouMean,
+  formatPath,
+  InvalidText,
+  MOST_PROBLEMS,
+  onOneLine,
+  type Path,
+  type Problem,
+} from './problem.ts';
 import { suggestionFor } from './shapes.ts';
 import { expandTemplate, type Variables } from './template.ts';
 
@@ -16,9 +25,6 @@ export interface YamlText {
   problem(path: Path, message: string, severity?: Problem['severity']): Problem;
 }
 
-/** What a text may cost: characters, values (what aliases stand for counts each time) and nesting. */
-export const limits = { characters: 4 * 1024 * 1024, values: 100_000, depth: 64 } as const;
-
 /**
  * Parses one YAML 1.2 document.
  *
@@ -26,51 +32,49 @@ export const limits = { characters: 4 * 1024 * 1024, values: 100_000, depth: 64 
  * says later what each must look like. Only an unquoted null is null.
  *
  * @param variables fills in template variables; without it, `$NAME` is text like any other
- * @throws InvalidText with the first syntax error, or every variable without a value, its line and column
+ * @throws InvalidText with the first syntax error, or with every key that is not allowed and every variable without
+ *   a value
  */
 export function readYaml(text: string, variables?: Variables): YamlText {
   if (text.length > limits.characters)
     throw new InvalidText([problemOf(1, 1, [], `the text is longer than ${limits.characters} characters`)]);
-  const document = parseDocument(text, {
-    prettyErrors: false,
-    // Checked below: the library compares every key with every other.
-    uniqueKeys: false,
-  });
-  let starts: number[] | undefined;
+  let lines: LineCounter | undefined;
   const problemAt = (offset: number, path: Path, message: string, severity?: Problem['severity']) => {
-    starts ??= [0, ...[...text.matchAll(/\n/g)].map(({ index }) => index + 1)];
-    const line = starts.findLastIndex((start) => start <= offset);
-    return problemOf(line + 1, offset - (starts[line] ?? 0) + 1, path, message, severity);
+    lines ??= linesOf(text);
+    const { line, col } = lines.linePos(offset);
+    return problemOf(line, col, path, message, severity);
   };
-  // After the first one, places are guesses.
-  const [syntaxError] = document.errors;
-  if (syntaxError)
-    throw new InvalidText([problemAt(syntaxError.pos[0], [], withoutQuotes(syntaxError.message))]);
-
   const problems: Problem[] = [];
+  const tell = (offset: number, path: Path, message: string) => {
+    if (problems.length < MOST_PROBLEMS) problems.push(problemAt(offset, path, message));
+  };
+  const failAt = (offset: number, path: Path, message: string): never => {
+    throw new InvalidText([...problems, problemAt(offset, path, message)]);
+  };
+  const document = parseDocument(text, (offset, message) => failAt(offset, [], message));
   const expanded =
     variables === undefined
       ? text
-      : expandTemplate(document, text, variables, (offset, path, name) => {
-          if (problems.length < MOST_PROBLEMS)
-            problems.push(problemAt(offset, path, `Value for variable $${name} is missing`));
+      : expandTemplate(document, text, variables, {
+          limit: limits.characters,
+          tooLong: (offset, path) =>
+            failAt(
+              offset,
+              path,
+              `with its variables, the text is longer than ${limits.characters} characters`,
+            ),
+          missing: (offset, path, name) => tell(offset, path, `Value for variable $${name} is missing`),
         });
-  if (problems.length > 0) throw new InvalidText(problems);
 
   let values = 0;
   let characters = 0;
   const anchors = new Map<string, Node>();
   const targets = new Map<Node, Node>();
   const visited = new Set<Node>();
-  const failAt =
-    (node: Node | null | undefined, path: Path) =>
-    (message: string): never => {
-      throw new InvalidText([problemAt(node?.range?.[0] ?? 0, path, message)]);
-    };
   const toValue = (node: Node | null | undefined, path: Path, depth: number): Value => {
-    const fail = failAt(node, path);
+    const fail = (message: string) => failAt(offsetIn(node), path, message);
     if (++values > limits.values) fail(`more than ${limits.values} values, aliases included`);
-    if (depth > limits.depth) fail(`nested deeper than ${limits.depth} levels`);
+    if (depth > limits.depth) fail(TOO_DEEP);
     if (isAlias(node)) {
       // An alias means the last anchor before it, also where what holds it is used again further down.
       const target =
@@ -86,36 +90,40 @@ export function readYaml(text: string, variables?: Variables): YamlText {
     return untagged(node, path, depth);
   };
   const untagged = (node: Node | null | undefined, path: Path, depth: number): Value => {
-    const fail = failAt(node, path);
+    const fail = (message: string) => failAt(offsetIn(node), path, message);
+    const counted = (text: string) => {
+      characters += text.length;
+      if (characters > limits.characters) fail(`more than ${limits.characters} characters, aliases included`);
+      return text;
+    };
     if (isScalar(node)) {
       if (node.value === null) return null;
-      const scalar = typeof node.value === 'string' ? node.value : (node.source ?? String(node.value));
-      characters += scalar.length;
-      if (characters > limits.characters) fail(`more than ${limits.characters} characters, aliases included`);
-      return scalar;
+      return counted(typeof node.value === 'string' ? node.value : (node.source ?? String(node.value)));
     }
     if (isSeq(node))
       return node.items.map((item, index) => toValue(item as Node, [...path, index], depth + 1));
     if (isMap(node)) {
       const map: { [key: string]: Value } = {};
       for (const { key, value } of node.items) {
-        if (!isScalar(key)) return fail('a key must be a text');
-        const name = typeof key.value === 'string' ? key.value : (key.source ?? '');
+        const name = counted(textOf(key) ?? '?');
         const at = [...path, name];
-        if (name in Object.prototype || name === 'prototype')
-          throw new InvalidText([problemAt(key.range?.[0] ?? 0, at, `the key ${name} is not allowed`)]);
-        if (Object.hasOwn(map, name))
-          throw new InvalidText([problemAt(key.range?.[0] ?? 0, at, 'the key is there twice')]);
-        map[name] = toValue(value as Node | null, at, depth + 1);
+        const item = toValue(value as Node | null, at, depth + 1);
+        if (!isScalar(key)) tell(offsetIn(key), path, 'a key must be a text');
+        else if (name in Object.prototype || name === 'prototype')
+          tell(offsetIn(key), at, `the key ${name} is not allowed`);
+        else if (Object.hasOwn(map, name)) tell(offsetIn(key), at, 'the key is there twice');
+        else map[name] = item;
       }
       return map;
     }
     return node ? fail('this kind of value is not understood') : null;
   };
 
+  const value = toValue(document.contents, [], 0);
+  if (problems.length > 0) throw new InvalidText(problems);
   return {
     text: expanded,
-    value: toValue(document.contents, [], 0),
+    value,
     problem: (path, message, severity) =>
       problemAt(offsetOf(document.contents, path), path, message, severity),
   };
@@ -134,9 +142,24 @@ export function invalid(yaml: YamlText, issues: readonly v.BaseIssue<unknown>[])
   );
 }
 
-/** What the parser says, less what it quotes of the text, which may be a secret. */
-function withoutQuotes(message: string): string {
-  return message.replace(/\s+/g, ' ').replace(/: ".*$|"[^"]*"/g, '');
+function linesOf(text: string): LineCounter {
+  const lines = new LineCounter();
+  for (let start = 0; start >= 0; ) {
+    lines.addNewLine(start);
+    const end = text.indexOf('\n', start);
+    start = end < 0 ? -1 : end + 1;
+  }
+  return lines;
+}
+
+/** A key as it was written; undefined where it is more than a text. */
+function textOf(key: unknown): string | undefined {
+  if (!isScalar(key)) return undefined;
+  return typeof key.value === 'string' ? key.value : (key.source ?? '');
+}
+
+function offsetIn(node: unknown): number {
+  return (node as Node | null | undefined)?.range?.[0] ?? 0;
 }
 
 /** Offset of the value at a path; of its key where the value is empty; of the nearest one above otherwise. */
@@ -145,7 +168,7 @@ function offsetOf(root: Node | null, path: Path): number {
   let offset = root?.range?.[0] ?? 0;
   for (const step of path) {
     if (isMap(node)) {
-      const pair = node.items.find(({ key }) => isScalar(key) && (key.source ?? String(key.value)) === step);
+      const pair = node.items.find(({ key }) => textOf(key) === step);
       if (!isPair(pair)) break;
       offset = (pair.key as Node).range?.[0] ?? offset;
       node = pair.value;
@@ -166,5 +189,5 @@ function problemOf(
   message: string,
   severity: Problem['severity'] = 'error',
 ): Problem {
-  return { severity, line, column, path: formatPath(path), message };
+  return { severity, line, column, path: onOneLine(formatPath(path)), message: onOneLine(message) };
 }

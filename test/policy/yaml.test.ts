@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { limits } from '../../src/policy/document.ts';
 import { formatPath } from '../../src/policy/problem.ts';
-import { limits, readYaml } from '../../src/policy/yaml.ts';
+import { readYaml } from '../../src/policy/yaml.ts';
 import { onlyInvalidText, problemsOf, variablesFrom } from './support.ts';
 
 test('every scalar but null is the text that was written', () => {
@@ -30,7 +31,7 @@ const refused: [what: string, text: string, problem: RegExp][] = [
   ['a tab as indentation', 'a:\n\tb: 1', /^2:\d+ /],
   ['a second document', 'a: 1\n---\nb: 2', /^2:1 .*multiple documents/],
   ['a duplicate key', 'a:\n  b: 1\n  b: 2', /^3:3 a\.b: .*twice/],
-  ['a key that is a list', 'a: 1\n? [b]\n: 2', /^2:1 a key must be a text$|^\d+:\d+ a key must be a text$/],
+  ['a key that is a list', 'a: 1\n? [b]\n: 2', /^2:3 a key must be a text$/],
   ['a value in its own anchor', 'a: &a [*a]', /^1:\d+ .*nested deeper than 64 levels$/],
 ];
 for (const [what, text, problem] of refused)
