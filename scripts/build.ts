@@ -64,6 +64,8 @@ async function bundle(entry: string, outfile: string, plugins: Plugin[]): Promis
     platform: 'node',
     target: `node${process.versions.node}`,
     format: 'cjs',
+    // openpgp asks where it lies before anything else, which a script does not know; it uses the answer for nothing.
+    define: { 'import.meta.url': '"file:///"' },
     minify: true,
     // fastify and pino go by the names of functions.
     keepNames: outfile === 'scone.cjs',

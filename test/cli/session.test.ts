@@ -88,6 +88,103 @@ secrets: [{name: a, kind: binary}, {name: b, kind: binary, size: ${size}}]
   assert.equal(b2?.length, 18);
 });
 
+test('-n names the session, and changes nothing else of its text', () => {
+  const text = '# c\nname: $NAME # c\nversion: "0.3" # c\naccess_policy: {read: ANY}\n';
+  const check = (...args: string[]) => scone(['session', 'check', ...args, '-'], text);
+  const renamed = '# c\nname: "other" # c\nversion: "0.3" # c\naccess_policy: {read: ANY}\n';
+  assert.equal(check('-e', 'NAME=one', '-n', 'other').stdout, renamed);
+  // Variables are filled in before.
+  assert.match(check('-n', 'other').stderr, /Value for variable \$NAME is missing/);
+  assert.equal(check('-e', 'NAME=no name', '--name', 'other').stdout, renamed);
+  for (const wrong of ['no name', '', 'a//b', '$NAME'])
+    assert.equal(check('-e', 'NAME=a', '-n', wrong).status, 64);
+  const created = scone(['session', 'create', '-e', 'NAME=one', '-n', 'other', '-'], text);
+  assert.equal(created.status, 0, created.stderr);
+  assert.equal(stack.scone('session', 'read', 'other'), renamed);
+});
+
+test('with --fail-on-warning nothing is uploaded that is warned of', () => {
+  const text = `name: doubtful\nversion: "0.3"\nsecurity: {attestation: {mode: none}}\nservices: [{name: s}]\n`;
+  for (const command of ['check', 'create', 'sign', 'calculate-hash']) {
+    const { status, stdout, stderr } = scone(['session', command, '--fail-on-warning', '-'], text);
+    assert.deepEqual([command, status, stdout], [command, 65, '']);
+    assert.match(
+      stderr,
+      /^-:4:\d+: warning: [^\n]*\nError: -: warnings: 1, [\s\S]*Code: WARNINGS, exit status 65/,
+    );
+  }
+  assert.match(stack.tryScone('session', 'read', 'doubtful').stderr, /Code: SESSION_NOT_FOUND/);
+  assert.equal(scone(['session', 'check', '--fail-on-warning', '-e', 'NAME=n', '-'], valid).status, 0);
+});
+
+test('update fills in the version before, and needs one', () => {
+  const text = 'name: steps\nversion: "0.3" # c\npredecessor: ~\n';
+  const update = (input: string) => scone(['session', 'update', '-'], input);
+  assert.match(update(text).stderr, /Code: SESSION_NOT_FOUND, exit status 77/);
+  const first = stack.create(text);
+  const second = update(text.replace('"0.3"', '"0.3.1"'));
+  assert.equal(second.status, 0, second.stderr);
+  assert.equal(
+    stack.scone('session', 'read', 'steps'),
+    `name: steps\nversion: "0.3.1" # c\npredecessor: "${first}"\n`,
+  );
+  const third = update(`predecessor: ${second.stdout}name: steps\nversion: "0.3.2"\n`);
+  assert.equal(third.status, 0, third.stderr);
+  const stale = update(`predecessor: ${second.stdout}name: steps\nversion: "0.3.3"\n`);
+  assert.match(stale.stderr, /Code: PREDECESSOR_STALE, exit status 73/);
+  const early = update(`predecessor: ${first}\nname: nothing\nversion: "0.3.3"\n`);
+  assert.match(early.stderr, /Code: PREDECESSOR_UNKNOWN, exit status 65/);
+  const signed = scone(['session', 'sign', '-'], text).stdout;
+  assert.match(update(signed).stderr, /it is signed, so its `predecessor` has to be written into it before/);
+});
+
+test('verify tells a session that the CAS has from one that it has not, and where they differ', () => {
+  const text = 'name: same\nversion: "0.3"\nservices: [{name: s, mrenclaves: [DIGITS]}]\n'.replace(
+    'DIGITS',
+    'a'.repeat(64),
+  );
+  const verify = (input: string, ...args: string[]) => scone(['session', 'verify', ...args, '-'], input);
+  assert.match(verify(text).stderr, /Code: SESSION_NOT_FOUND/);
+  const first = stack.create(text);
+  assert.equal(verify(text).stdout, `${first}\n`);
+  const next = `${text}secrets: [{name: k, kind: binary}]\n`;
+  const second = scone(['session', 'update', '-'], next).stdout;
+  // The file, what is read back, and both with who made it, are the same session.
+  const readBack = stack.scone('session', 'read', 'same');
+  const creator = `creator: ${JSON.stringify(stack.scone('self', 'show-certificate'))}\n`;
+  for (const same of [next, readBack, creator + next, creator + readBack, `# c\n${next}`])
+    assert.equal(verify(same).stdout, second);
+  for (const [other, sections] of [
+    [text, 'secrets (-k)'],
+    [next.replace('{name: s', '{name: t'), 'services (-s, +t)'],
+    [next.replace('binary', 'ascii'), 'secrets (k)'],
+    [readBack.replace(first, 'b'.repeat(64)), 'predecessor'],
+    [`access_policy: {read: ANY}\n${next.replace('"0.3"', '"0.3.1"')}`, 'version, access_policy (read)'],
+  ] as const) {
+    const { status, stdout, stderr } = verify(other);
+    assert.deepEqual([status, stdout], [65, ''], sections);
+    assert.match(stderr, new RegExp(`^Error: the session same on the CAS, ${second.trim()}, is not the one`));
+    assert.ok(stderr.includes(`they differ in: ${sections}\n`), stderr);
+    assert.match(stderr, /Code: SESSION_DIFFERS, exit status 65/);
+  }
+  assert.match(verify(next.replace('same', 'elsewhere')).stderr, /Code: SESSION_NOT_FOUND/);
+  assert.equal(JSON.parse(verify(next, '--json').stdout).hash, second.trim());
+});
+
+test('what is no session in UTF-8 is told', () => {
+  const path = join(stack.files, 'latin1.yaml');
+  writeFileSync(path, Buffer.from('name: \xe9\n', 'latin1'));
+  assert.match(stack.tryScone('session', 'check', path).stderr, /it is no text in UTF-8/);
+  assert.match(stack.tryScone('session', 'check', '/dev/zero').stderr, /it has more than \d+ bytes/);
+  assert.match(stack.tryScone('session', 'check', stack.files).stderr, /it is a directory/);
+});
+
+test('the JSON Schema of sessions is printed', () => {
+  const schema = JSON.parse(stack.scone('session', 'schema'));
+  assert.ok(schema.properties.services && schema.properties.access_policy);
+  assert.deepEqual(JSON.parse(stack.scone('session', 'schema', '--json')), schema);
+});
+
 test('control characters of a file never reach the terminal', () => {
   const { stderr } = scone(['session', 'check', '-'], 'name: a\nversion: "0.3"\n"\\x1b[31mred": x\n');
   assert.match(stderr, /unknown key/);

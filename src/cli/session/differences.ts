@@ -8,12 +8,12 @@ const isNamed = (key: string): key is Named => (named as readonly string[]).incl
 
 /**
  * What differs between two sessions: keys at the top, and for lists and mappings what in them, such as
- * `services (web, +admin)`, where + is new, - gone, and anything else changed. Who created them is left out.
+ * `services (web, +admin)`, where + is new, - gone, and anything else changed. Who created them, and which version is
+ * before each, are no differences.
  */
 export function changedSections(before: Session, after: Session): string[] {
-  const { creator: _, ...old } = before;
-  const { creator: __, ...now } = after;
-  const keys = [...new Set([...Object.keys(old), ...Object.keys(now)])] as (keyof typeof now)[];
+  const [old, now] = [contentsOf(before), contentsOf(after)];
+  const keys = [...new Set([...Object.keys(now), ...Object.keys(old)])] as (keyof typeof now)[];
   return keys.flatMap((key) => {
     if (isDeepStrictEqual(old[key], now[key])) return [];
     const inside = isNamed(key)
@@ -23,6 +23,10 @@ export function changedSections(before: Session, after: Session): string[] {
         : [];
     return [inside.length > 0 ? `${key} (${inside.join(', ')})` : key];
   });
+}
+
+function contentsOf({ creator: _, predecessor: __, ...contents }: Session) {
+  return contents;
 }
 
 function entriesChanged(old: Map<string, unknown>, now: Map<string, unknown>): string[] {

@@ -77,6 +77,7 @@ export async function verifySession(
   const hash = sessionHash(expected, creator);
   if (hash === present.hash) return { text: `${hash}\n`, json: { hash } };
   const sections = changedSections(stored, expected);
+  if (expected.predecessor !== stored.predecessor) sections.push('predecessor');
   throw failure('SESSION_DIFFERS', {
     session: session.name,
     hash: present.hash,
