@@ -11,7 +11,7 @@ import { oneTimePasswordReference } from '../policy/service.ts';
 import type { Service } from '../policy/session.ts';
 import type { ConfigurationMessage, GrantedMessage, ReceivedLaunchRequest } from '../protocol/launch.ts';
 import { formatSecret, formatsOf, SecretUnusable } from '../secrets/kinds.ts';
-import { parseTemplate, splitReference, substitute, TooLarge } from '../secrets/substitute.ts';
+import { parseTemplate, splitReference, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { type Admission, admissionOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { collectForms, type Forms } from './expand.ts';
@@ -171,6 +171,8 @@ async function configurationOf(
         : [],
     };
   } catch (error) {
+    if (error instanceof TemplateError)
+      throw failure('POLICY_UNUSABLE', { section: 'a variable', detail: error.message });
     if (!(error instanceof TooLarge)) throw error;
     throw failure('CONFIGURATION_TOO_LARGE', { limit: LARGEST_CONFIGURATION });
   }

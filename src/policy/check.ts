@@ -23,6 +23,7 @@ const hostName = /^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-
 /** What one session may make the CAS do: an RSA key takes it up to a second. */
 const MOST_SECRETS = 2000;
 const MOST_RSA_KEYS = 16;
+const MOST_SECRET_BYTES = 8 * 1024 * 1024;
 
 /** What the schema of single values cannot see: references, duplicates, combinations. */
 export function check(
@@ -32,9 +33,10 @@ export function check(
   const errors: Problem[] = [];
   const warnings: Problem[] = [];
   const unsupported: Problem[] = [];
-  const error = (path: Path, message: string, suggestion?: string) => {
+  /** @param meant gives a guess; not asked once there are enough errors, since guessing takes long */
+  const error = (path: Path, message: string, meant?: () => string | undefined) => {
     if (errors.length < MOST_PROBLEMS)
-      errors.push({ ...yaml.problem(path, message), ...didYouMean(suggestion) });
+      errors.push({ ...yaml.problem(path, message), ...didYouMean(meant?.()) });
   };
   const refuse = (path: Path, what: string) => {
     if (unsupported.length < MOST_PROBLEMS)
@@ -64,6 +66,9 @@ export function check(
     'key_type' in secret && secret.key_type?.startsWith('RSA');
   if (session.secrets.filter(isRsa).length > MOST_RSA_KEYS)
     error(['secrets'], `expected at most ${MOST_RSA_KEYS} RSA keys; others are made much faster`);
+  const generated = session.secrets.map((secret) => Number(('size' in secret && secret.size) || 0));
+  if (generated.reduce((sum, size) => sum + size, 0) > MOST_SECRET_BYTES)
+    error(['secrets'], `the sizes of all secrets are more than ${MOST_SECRET_BYTES} together`);
 
   const secrets = new Map(session.secrets.map((secret) => [secret.name, secret]));
   const nameOf = ({ text }: Reference) => splitReference(text, (name) => secrets.has(name));
@@ -71,9 +76,7 @@ export function check(
     const { name, format } = nameOf(reference);
     const secret = secrets.get(name);
     if (!secret)
-      return error(
-        path,
-        `there is no secret ${JSON.stringify(name)} in this session`,
+      return error(path, `there is no secret ${JSON.stringify(name)} in this session`, () =>
         nearest(name, secrets.keys()),
       );
     // The kind of an imported secret may be unknown here.
@@ -88,8 +91,11 @@ export function check(
           .map((known) => known || '(none)')
           .join(' ')}`,
       );
-    else if (found.raw && place === 'text')
-      error(path, `raw bytes cannot stand in an argument or variable; add a format such as :hex to ${name}`);
+    else if (found.raw && (place === 'text' || reference.escape))
+      error(
+        path,
+        `raw bytes cannot stand in an argument, variable or JSON; add a format such as :hex to ${name}`,
+      );
   };
   const partsOf = (template: string, path: Path): Part[] => {
     try {
@@ -131,6 +137,7 @@ export function check(
   };
 
   const checkLauncher = (image: schema.Image, content: string, path: Path) => {
+    if (errors.length >= MOST_PROBLEMS) return;
     try {
       const { files } = parseLauncherConfiguration(content);
       const injected = new Set(image.injection_files.map((file) => file.path));
@@ -184,9 +191,7 @@ export function check(
       if (name === undefined) return;
       const other = secrets.get(name);
       if (!other)
-        error(
-          at(key),
-          `there is no secret ${JSON.stringify(name)} in this session`,
+        error(at(key), `there is no secret ${JSON.stringify(name)} in this session`, () =>
           nearest(name, secrets.keys()),
         );
       else if (other.kind !== undefined && !expected.includes(other.kind))
@@ -226,7 +231,7 @@ export function check(
         error(at('dns'), 'a client certificate has no host names');
       secret.san?.forEach((name, position) => {
         const [, type, value = ''] = /^(dns|ip):(.*)$/s.exec(name) ?? [];
-        if (type === 'ip' ? isIP(value) === 0 : !hostName.test(value))
+        if (type === 'ip' ? isIP(value) === 0 || value.includes('%') : !hostName.test(value))
           error(at('san', position), 'expected "dns:" and a host name, or "ip:" and an address');
       });
       secret.dns?.forEach((name, position) => {

@@ -7,7 +7,7 @@ export type ArgumentPart = string | { argument: number };
 export function parseHostArguments(word: string): ArgumentPart[] {
   const parts: ArgumentPart[] = [];
   let from = 0;
-  for (const match of word.matchAll(/@@([1-9][0-9]{0,4})/g)) {
+  for (const match of word.matchAll(/@@([1-9][0-9]{0,8})(?![0-9])/g)) {
     if (match.index > from) parts.push(word.slice(from, match.index));
     parts.push({ argument: Number(match[1]) });
     from = match.index + match[0].length;
@@ -21,5 +21,5 @@ export function parseHostArguments(word: string): ArgumentPart[] {
  * The key is written `\@\@NAME`, since YAML lets no unquoted text begin with `@`; `"@@NAME"` means the same.
  */
 export function hostVariable(key: string): string | undefined {
-  return /^(?:\\@\\@|@@)(.+)$/.exec(key)?.[1];
+  return /^(?:\\@\\@|@@)(.+)$/s.exec(key)?.[1];
 }

@@ -23,7 +23,7 @@ const units: [spelling: RegExp, milliseconds: number][] = [
  * @returns milliseconds; undefined where it is malformed, nothing, or longer than 10,000 years
  */
 export function parseDuration(text: string): number | undefined {
-  if (!/^\s*([0-9]{1,15}\s*[A-Za-z]{1,10}\s*)+$/.test(text)) return undefined;
+  if (text.length > 256 || !/^\s*([0-9]{1,15}\s*[A-Za-z]{1,10}\s*)+$/.test(text)) return undefined;
   let total = 0;
   for (const [, number, unit = ''] of text.matchAll(/([0-9]+)\s*([A-Za-z]+)/g)) {
     const known = units.find(([spelling]) => spelling.test(unit));

@@ -1,3 +1,5 @@
+import { isUtf8 } from 'node:buffer';
+
 /** A variable `$$SCONE::name:format|escape(json)$$`. */
 export interface Reference {
   /** Name and format as they were written, such as `cert:chain`. */
@@ -72,7 +74,7 @@ export function splitReference(
  * Puts secrets in the place of references, once: what a secret contains is never looked at again.
  * @param forms what stands for each reference, by its text
  * @param limit largest result, in bytes
- * @throws TemplateError at a reference that stands for nothing
+ * @throws TemplateError at a reference that stands for nothing, or for bytes that JSON cannot hold
  * @throws TooLarge
  */
 export function substitute(template: Buffer, forms: ReadonlyMap<string, Buffer>, limit: number): Buffer {
@@ -95,6 +97,8 @@ export class TooLarge extends Error {
 function formOf({ text, escape: encoding }: Reference, forms: ReadonlyMap<string, Buffer>): Buffer {
   const form = forms.get(text);
   if (!form) throw new TemplateError(`there is no secret ${text} to use here`);
+  if (encoding === undefined) return form;
+  if (!isUtf8(form)) throw new TemplateError(`${text} is no text, so JSON cannot hold it`);
   // RFC 8259 §7, without the quotation marks around it.
-  return encoding === 'json' ? Buffer.from(JSON.stringify(form.toString()).slice(1, -1)) : form;
+  return Buffer.from(JSON.stringify(form.toString()).slice(1, -1));
 }
