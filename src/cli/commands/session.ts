@@ -2,6 +2,9 @@ import { Argument, type Command, Option } from 'commander';
 import { example, identity, networked, structured, templated, wholeNumber } from '../options.ts';
 import { prints } from '../output.ts';
 
+const FILE = 'session file, - for standard input';
+const NAME = 'session name';
+
 /** `scone session …` */
 export function addSession(program: Command): void {
   const session = program.command('session').description('sessions, also called policies');
@@ -123,6 +126,3 @@ With a P-384 key:
     )
     .action(prints(async () => (await import('../session/encrypt.ts')).encryptSessionFile));
 }
-
-const FILE = 'session file, - for standard input';
-const NAME = 'session name';

@@ -5,10 +5,10 @@ import { type CasClient, type NetworkOptions, openCas } from '../connect.ts';
 import type { Output } from '../output.ts';
 import { warnOf } from '../report.ts';
 import { changed, loadSession, loadUpload, type TemplateOptions, uploadOf } from './file.ts';
-import { hash, sessionPath } from './names.ts';
+import { sessionPath, versionHash } from './names.ts';
 
 const stored = v.object({
-  hash,
+  hash: versionHash,
   warnings: v.array(
     v.object({
       severity: v.literal('warning'),
@@ -50,7 +50,7 @@ export async function updateSession(
   if (predecessor !== null) return upload(cas, file, uploadOf(loaded), loaded.warnings);
   const present = await cas.call(
     { method: 'GET', path: `/v1/hashes/${sessionPath(name)}` },
-    v.object({ hash }),
+    v.object({ hash: versionHash }),
   );
   return upload(cas, file, uploadOf(changed(loaded, 'predecessor', present.hash)), loaded.warnings);
 }

@@ -5,14 +5,14 @@ import { printable } from '../../protocol/refusal.ts';
 import { type CasClient, type NetworkOptions, openCas } from '../connect.ts';
 import type { Output } from '../output.ts';
 import { changedSections } from './differences.ts';
-import { hash, sessionPath } from './names.ts';
+import { sessionPath, versionHash } from './names.ts';
 import { fetchSession, keyHolder } from './read.ts';
 
 const page = v.object({
   versions: v.array(
     v.object({
       number: v.number(),
-      hash,
+      hash: versionHash,
       created: v.nullable(v.pipe(v.string(), v.isoTimestamp())),
       by: v.array(keyHolder),
     }),

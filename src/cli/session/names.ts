@@ -3,7 +3,7 @@ import { failure } from '../../errors.ts';
 import { namePattern, sessionNamePattern } from '../../policy/names.ts';
 
 /** Hash of a version, as a CAS gives it. */
-export const hash = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
+export const versionHash = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
 
 /**
  * A session name as part of a URL's path.

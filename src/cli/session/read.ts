@@ -1,11 +1,10 @@
 import * as v from 'valibot';
 import { failure } from '../../errors.ts';
-import { ROOT } from '../../policy/names.ts';
 import { printable } from '../../protocol/refusal.ts';
 import { type CasClient, type NetworkOptions, openCas } from '../connect.ts';
 import { readDigest } from '../digest.ts';
 import type { Output } from '../output.ts';
-import { hash, sessionPath } from './names.ts';
+import { sessionPath, versionHash } from './names.ts';
 
 /** Who made a version, as a CAS names its creator and uploaders: by key hash. */
 export const keyHolder = v.union([
@@ -13,13 +12,13 @@ export const keyHolder = v.union([
   v.strictObject({ signer: v.string() }),
 ]);
 
-const version = v.object({ session: v.string(), hash, creator: v.nullable(keyHolder) });
+const version = v.object({ session: v.string(), hash: versionHash, creator: v.nullable(keyHolder) });
 /** A version of a session as a CAS gives it. */
 export type StoredSession = v.InferOutput<typeof version>;
 
 /** The present version of a session, or the one with a hash. */
-export function fetchSession(cas: CasClient, name: string, versionHash?: string): Promise<StoredSession> {
-  const query = versionHash === undefined ? '' : `?hash=${versionHash}`;
+export function fetchSession(cas: CasClient, name: string, wanted?: string): Promise<StoredSession> {
+  const query = wanted === undefined ? '' : `?hash=${wanted}`;
   return cas.call({ method: 'GET', path: `/v1/sessions/${sessionPath(name)}${query}` }, version);
 }
 
@@ -40,10 +39,10 @@ const page = v.object({ sessions: v.array(v.string()), more: v.boolean() });
 /** `scone session list [NAMESPACE]`: prints the names of all sessions below it, one a line. */
 export async function listSessions(namespace: string, options: NetworkOptions): Promise<Output> {
   const cas = await openCas(options);
-  const query = namespace === ROOT ? '%2F' : sessionPath(namespace);
+  const within = sessionPath(namespace);
   const names: string[] = [];
   for (let after = ''; ; ) {
-    const path = `/v1/sessions?namespace=${query}${after === '' ? '' : `&after=${encodeURIComponent(after)}`}`;
+    const path = `/v1/sessions?namespace=${within}${after === '' ? '' : `&after=${encodeURIComponent(after)}`}`;
     const { sessions, more } = await cas.call({ method: 'GET', path }, page);
     names.push(...sessions);
     const last = sessions.at(-1);
