@@ -1,75 +1,12 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
 import { describe, test } from 'node:test';
 import { parseSession } from '../src/policy/session.ts';
+import { files, publicSession, skip, variables } from './support/public-sessions.ts';
 
-/** Session files that other people wrote, read where they are. */
-const shared = resolve(import.meta.dirname, '../../shared/policies');
-const files = [
-  'args-env-tutorial/access_policy.yaml',
-  'args-env-tutorial/access_token_policy.yaml',
-  'args-env-tutorial/attestation_policy_4.yaml',
-  'args-env-tutorial/host_arguments_policy.yaml',
-  'args-env-tutorial/namespace.yaml',
-  'args-env-tutorial/otp_policy.yaml',
-  'args-env-tutorial/service_access_token.yaml',
-  'copy_dapp/session_template.yml',
-  'envcas-example/bash.yaml',
-  'envcas-example/python.yaml',
-  'ethernity/etny-securelock-test.yaml.tpl',
-  'flask_example/flask-template.yml',
-  'flask_example/redis-template.yml',
-  'iexec-sms/tee-session-hardware.yml',
-  'manifests/cas-owner.yaml',
-  'manifests/vault-verify-policy.yaml',
-  'node_example/nodejs-template.yml',
-  'volume-demo/session_template.yml',
-];
-
-const digest = 'ab'.repeat(32);
-/** What a file holds in place of a value, in its own template syntax or none. */
-const placeholders: [RegExp, string][] = [
-  [/__ENCLAVE_NAME__/g, 'enclave'],
-  [/__PREDECESSOR__/g, ''],
-  [/__MRENCLAVE__|mrEnclave[13]/g, digest],
-];
-const variables: Record<string, string> = {
-  SESSION: 'session',
-  MRENCLAVE: digest,
-  OWNER_ID: 'owner',
-  URL: 'https://example.test/x.zip',
-  ...Object.fromEntries(
-    [
-      '',
-      'ACCESS_POLICY_',
-      'ACCESS_TOKEN_POLICY_',
-      'ATTESTATION_POLICY_',
-      'HOST_ARGUMENTS_POLICY_',
-      'OTP_POLICY_',
-    ].map((name) => [`${name}PREDECESSOR`, '~']),
-  ),
-  ...Object.fromEntries(
-    ['', 'SCONE_', 'INPUT_', 'OUTPUT_'].flatMap((name) => [
-      [`${name}FSPF_TAG`, 'cd'.repeat(16)],
-      [`${name}FSPF_KEY`, digest],
-    ]),
-  ),
-  FLASK_SESSION: 'flask',
-  NODE_SESSION: 'node',
-  REDIS_SESSION: 'redis',
-  NAMESPACE: 'namespace',
-  NAMESPACE_PREDECESSOR: '~',
-};
-
-describe('public session files', { skip: existsSync(shared) ? false : `${shared} is not there` }, () => {
+describe('public session files', { skip }, () => {
   for (const file of files)
     test(`${file} is understood`, () => {
-      const text = placeholders.reduce(
-        (before, [placeholder, value]) => before.replace(placeholder, value),
-        readFileSync(join(shared, file), 'utf8'),
-      );
-      const { session } = parseSession(text, (name) => variables[name]);
+      const { session } = parseSession(publicSession(file), variables);
       assert.ok(session.name);
     });
 });

@@ -4,17 +4,19 @@ import { parseKeyHash } from '../protocol/key-hash.ts';
 import { parseDuration } from '../secrets/duration.ts';
 import { type SecretKind, secretKinds } from '../secrets/kinds.ts';
 import { namePattern, sessionNamePattern } from './names.ts';
-import { principalProblem } from './principals.ts';
+import { principalProblem, roles } from './principals.ts';
 import {
   boolean,
   choice,
-  hasKey,
   hex,
   integer,
   list,
+  looseObject,
   object,
   oneOf,
   oneOrMany,
+  pick,
+  record,
   text,
   textOr,
 } from './shapes.ts';
@@ -107,7 +109,7 @@ const duration = invalidText((value) =>
 /** Who may do something: one principal. */
 export type Principal = string | { signer: string } | { [governance: string]: Principal[] };
 
-const principalText = invalidText(principalProblem);
+const principalText = v.pipe(invalidText(principalProblem), v.examples([...roles]));
 const signerKey = invalidText((value) => {
   const key = signerDigest(value);
   return typeof key === 'string' ? key : undefined;
@@ -131,12 +133,11 @@ const isGovernance = (input: unknown) =>
 const governed: v.GenericSchema<Principal> = v.lazy(() => principal);
 
 const governance = v.pipe(
-  v.record(
+  record(
     v.pipe(text, v.regex(GOVERNANCE, 'expected require-all or require-at-least-N')),
     v.pipe(list(governed), v.minLength(1, 'expected at least one principal')),
-    'expected a mapping',
   ),
-  v.check((entry) => Object.keys(entry).length === 1, 'expected one of require-all or require-at-least-N'),
+  v.entries(1, 'expected one of require-all or require-at-least-N'),
   v.check(
     (entry) =>
       Object.entries(entry).every(([key, members]) => (quorumOf(key, members.length) ?? 0) <= members.length),
@@ -177,6 +178,11 @@ export const accessPolicy = object({
 
 // --- services
 
+const oneTimePassword = described(
+  text,
+  'Shared secret of one-time passwords: base32, or $$SCONE::name:base32nopad$$ of a binary secret',
+);
+
 const measurements = referenceOr(oneOrMany(referenceOr(hex(64))));
 
 const signerVariant = v.pipe(
@@ -198,7 +204,7 @@ const attestationVariant = v.pipe(
   object({
     mrenclave: v.optional(described(measurements, 'Measurement of the launcher, or a list of them')),
     signer: v.optional(described(referenceOr(signerVariant), 'Who signed the launcher, and its version')),
-    one_time_password_shared_secret: v.optional(text),
+    one_time_password_shared_secret: v.optional(oneTimePassword),
   }),
   v.check(
     ({ mrenclave, signer }) => mrenclave !== undefined || signer !== undefined,
@@ -225,11 +231,6 @@ export const platforms = referenceOr(
   ),
 );
 
-const oneTimePassword = described(
-  text,
-  'Shared secret of one-time passwords: base32, or $$SCONE::name:base32nopad$$ of a binary secret',
-);
-
 const service = object({
   name: described(name, 'Name of the service: launched as SESSION/NAME'),
   image_name: v.optional(described(imageName, 'Name of the image with its files')),
@@ -239,7 +240,7 @@ const service = object({
   ),
   environment: v.optional(
     described(
-      v.nullable(v.record(variableName, v.nullable(withoutNul), 'expected a mapping of variables'), {}),
+      v.nullable(record(variableName, v.nullable(withoutNul)), {}),
       'The only environment the program sees; \\@\\@NAME admits a variable of the host',
     ),
     {},
@@ -252,13 +253,21 @@ const service = object({
   fspf_path: v.optional(described(text, 'File system protection file')),
   fspf_key: v.optional(described(referenceOr(hex(64)), 'Key of the file system protection file')),
   fspf_tag: v.optional(described(hex(32), 'Tag of the file system protection file')),
-  fspf_update_policy: v.optional(oneOf('rollback_protected_reinitializable', 'no_rollback_protection')),
+  fspf_update_policy: v.optional(
+    described(
+      oneOf('rollback_protected_reinitializable', 'no_rollback_protection'),
+      'Whether an older state of the file system is refused',
+    ),
+  ),
   persistency: v.optional(described(text, 'Kept, without a meaning')),
 });
 
 // --- images and volumes
 
-const volumePolicy = oneOf('rollback_protected', 'ephemeral', 'no_rollback_protection');
+const volumePolicy = described(
+  oneOf('rollback_protected', 'ephemeral', 'no_rollback_protection'),
+  'Whether an older state is refused, or changes are not kept',
+);
 
 const permission = v.pipe(
   text,
@@ -277,9 +286,18 @@ const filePath = v.pipe(
 );
 
 const image = object({
-  name: imageName,
+  name: described(imageName, 'Named by image_name of services'),
   volumes: v.optional(
-    list(object({ name, path: absolutePath, update_policy: v.optional(volumePolicy) })),
+    described(
+      list(
+        object({
+          name: described(name, 'Name of the volume, below in volumes'),
+          path: described(absolutePath, 'Where it is mounted'),
+          update_policy: v.optional(volumePolicy),
+        }),
+      ),
+      'Volumes of the service',
+    ),
     [],
   ),
   injection_files: v.optional(
@@ -333,10 +351,12 @@ function otherCasProblem(it: {
   }
 }
 
+const importerHash = described(hex(64), 'The version that session must have');
+
 const exportTarget = v.pipe(
   object({
-    session: v.optional(sessionReference),
-    session_hash: v.optional(hex(64)),
+    session: v.optional(described(sessionReference, 'The session that may import it')),
+    session_hash: v.optional(importerHash),
     namespace: v.optional(described(sessionReference, 'This session, and everything below it')),
     ...remote,
   }),
@@ -383,26 +403,40 @@ export type ImportSource = v.InferOutput<typeof importSource>;
 
 const volume = v.pipe(
   object({
-    name,
-    fspf_key: v.optional(referenceOr(hex(64))),
-    fspf_tag: v.optional(hex(32)),
-    files: v.optional(oneOf('encrypted', 'authenticated-only')),
+    name: described(name, 'Named by the volumes of images'),
+    fspf_key: v.optional(described(referenceOr(hex(64)), 'Key of the volume; absent: made at first use')),
+    fspf_tag: v.optional(described(hex(32), 'Tag of the state that the volume must have')),
+    files: v.optional(
+      described(oneOf('encrypted', 'authenticated-only'), 'How its files are kept; default: encrypted'),
+    ),
     export: v.optional(
-      oneOrMany(
-        textOr(
-          sharingProblem,
-          object({
-            to: v.optional(textOr(sharingProblem, exportTarget)),
-            session: v.optional(sessionReference),
-            session_hash: v.optional(hex(64)),
-            update_policy: v.optional(volumePolicy),
-            volume_alias: v.optional(name),
-          }),
+      described(
+        oneOrMany(
+          textOr(
+            sharingProblem,
+            object({
+              to: v.optional(
+                described(textOr(sharingProblem, exportTarget), 'The session that may import it'),
+              ),
+              session: v.optional(described(sessionReference, 'The session that may import it')),
+              session_hash: v.optional(importerHash),
+              update_policy: v.optional(volumePolicy),
+              volume_alias: v.optional(described(name, 'Its name for the importer')),
+            }),
+          ),
         ),
+        'Sessions that may import the volume',
       ),
     ),
     import: v.optional(
-      object({ session: sessionReference, volume: name, session_hash: v.optional(hex(64)) }),
+      described(
+        object({
+          session: described(sessionReference, 'The session that exports the volume'),
+          volume: described(name, 'Its name there'),
+          session_hash: v.optional(described(hex(64), 'The version that the other session must have')),
+        }),
+        'Where the volume comes from',
+      ),
     ),
   }),
   v.check(
@@ -423,8 +457,13 @@ const shared = {
   export: v.optional(described(exports, 'Sessions and namespaces that may import the secret')),
   export_public: v.optional(described(boolean, 'Everybody may read it, at /v1/values'), false),
 };
-const size = v.optional(integer(1, largestSecret));
-const keyType = oneOf('P-256', 'P-384', 'Ed25519', 'RSA-2048', 'RSA-3072');
+const size = v.optional(described(integer(1, largestSecret), 'Characters or bytes to make; default: 20'));
+const keyType = described(
+  oneOf('P-256', 'P-384', 'Ed25519', 'RSA-2048', 'RSA-3072'),
+  'Type of key; default: P-256',
+);
+const kindOf = <Kind extends SecretKind>(kind: Kind, description: string) =>
+  described(v.literal(kind), description);
 const secretName = name;
 
 const certificate = {
@@ -449,67 +488,72 @@ const claimName = v.pipe(
 const alternativeName = v.pipe(text, v.regex(/^(dns|ip):.+$/, 'expected "dns:NAME" or "ip:ADDRESS"'));
 
 const kinds = {
-  ascii: object({ ...shared, kind: v.literal('ascii'), size, value: v.optional(text) }),
+  ascii: object({
+    ...shared,
+    kind: kindOf('ascii', 'Printable characters'),
+    size,
+    value: v.optional(described(text, 'The text; absent: made')),
+  }),
   binary: object({
     ...shared,
-    kind: v.literal('binary'),
+    kind: kindOf('binary', 'Bytes'),
     size,
     value: v.optional(described(text, 'Hexadecimal, two digits a byte')),
   }),
   'private-key': object({
     ...shared,
-    kind: v.literal('private-key'),
+    kind: kindOf('private-key', 'A key pair'),
     key_type: v.optional(keyType),
     migrate: v.optional(described(boolean, 'Keep the key when the session is updated'), false),
     value: v.optional(described(text, 'Private key (PEM, PKCS#8)')),
   }),
   'public-key': object({
     ...shared,
-    kind: v.literal('public-key'),
+    kind: kindOf('public-key', 'The public half of a key pair'),
     private_key: v.optional(described(secretName, 'The private-key secret it belongs to')),
     value: v.optional(described(text, 'Public key (PEM)')),
   }),
   x509: object({
     ...certificate,
-    kind: v.literal('x509'),
+    kind: kindOf('x509', 'A certificate of a server or client'),
     endpoint: v.optional(described(oneOf('server', 'client'), 'What it is good for; absent: both')),
     dns: v.optional(described(oneOrMany(text), 'Host names; newer form: san')),
     san: v.optional(described(oneOrMany(alternativeName), 'Names: "dns:NAME" or "ip:ADDRESS"')),
   }),
-  'x509-ca': object({ ...certificate, kind: v.literal('x509-ca') }),
+  'x509-ca': object({ ...certificate, kind: kindOf('x509-ca', 'A certificate that signs others') }),
   'config-fragment': object({
     ...shared,
-    kind: v.literal('config-fragment'),
+    kind: kindOf('config-fragment', 'A part of a session'),
     value: described(anyValue, 'Any part of a session, to be used as $$SCONE::name$$'),
   }),
-  'pgp-key': object({ ...shared, kind: v.literal('pgp-key') }),
+  'pgp-key': object({ ...shared, kind: kindOf('pgp-key', 'An OpenPGP key') }),
   jwt: object({
     ...shared,
-    kind: v.literal('jwt'),
+    kind: kindOf('jwt', 'A signed token'),
     signer: described(secretName, 'The P-384 private-key secret that signs it'),
-    alg: v.literal('ES384', 'expected ES384'),
-    validity: object({ for: duration }),
-    payload: v.optional(
-      described(
-        v.record(claimName, text, 'expected a mapping of texts'),
-        'Claims; a value is a text, or one variable',
-      ),
-      {},
+    alg: described(v.literal('ES384', 'expected ES384'), 'How it is signed'),
+    validity: described(
+      object({ for: described(duration, 'From when it is made, such as 24h') }),
+      'How long it is valid',
     ),
+    payload: v.optional(described(record(claimName, text), 'Claims; a value is a text, or one variable'), {}),
   }),
   'aad-token': object({
     ...shared,
-    kind: v.literal('aad-token'),
-    tenant_id: text,
-    client_id: text,
-    application_secret: v.optional(text),
-    private_key: v.optional(text),
-    certificate_thumbprint: v.optional(text),
+    kind: kindOf('aad-token', 'A token of Azure Active Directory'),
+    tenant_id: described(text, 'Directory (tenant) id'),
+    client_id: described(text, 'Application (client) id'),
+    application_secret: v.optional(described(text, 'Client secret of the application')),
+    private_key: v.optional(described(text, 'RSA key (PEM) of the application’s certificate')),
+    certificate_thumbprint: v.optional(described(text, 'Thumbprint of the application’s certificate')),
   }),
 } as const satisfies Record<SecretKind, v.GenericSchema>;
+
+const anyKind = described(oneOf(...secretKinds), 'Kind that the secret must have');
+
 const imported = object({
   ...shared,
-  kind: v.optional(oneOf(...secretKinds)),
+  kind: v.optional(anyKind),
   size,
   key_type: v.optional(keyType),
   import: described(importSource, 'Where the secret comes from'),
@@ -517,35 +561,32 @@ const imported = object({
 
 const importedFromVault = object({
   ...shared,
-  kind: v.optional(oneOf(...secretKinds)),
-  import_akv: object({
-    vault: text,
-    secret_name: v.optional(text),
-    token: v.optional(text),
-    decryption_key: v.optional(text),
-  }),
+  kind: v.optional(anyKind),
+  import_akv: described(
+    object({
+      vault: described(text, 'Address of the vault'),
+      secret_name: v.optional(described(text, 'Its name there; default: its name here')),
+      token: v.optional(described(text, 'Token that opens the vault')),
+      decryption_key: v.optional(described(text, 'Key that decrypts it')),
+    }),
+    'Azure Key Vault that the secret comes from',
+  ),
 });
 
-/** What is said of a mapping that names no kind that there is. */
-const noKind = v.looseObject({ name, kind: oneOf(...secretKinds) }, 'expected a mapping of keys to values');
+/** What is said of a secret of no kind that there is. */
+const noKind = looseObject({ name, kind: oneOf(...secretKinds) });
 
-type SecretOutput =
-  | { [Kind in SecretKind]: v.InferOutput<(typeof kinds)[Kind]> }[SecretKind]
-  | v.InferOutput<typeof imported>
-  | v.InferOutput<typeof importedFromVault>;
+const hasKey =
+  <Key extends string>(key: Key) =>
+  (input: unknown): input is { [K in Key]: unknown } =>
+    typeof input === 'object' && input !== null && Object.hasOwn(input, key);
 
-const secret = choice(
-  hasKey('import'),
-  imported,
-  choice(
-    hasKey('import_akv'),
-    importedFromVault,
-    secretKinds.reduce<v.GenericSchema>(
-      (others, kind) => choice(hasKey('kind', kind), kinds[kind], others),
-      noKind,
-    ),
-  ),
-) as unknown as v.GenericSchema<unknown, SecretOutput>;
+const secret = pick([...Object.values(kinds), importedFromVault, imported], (input) => {
+  if (hasKey('import')(input)) return imported;
+  if (hasKey('import_akv')(input)) return importedFromVault;
+  const kind = hasKey('kind')(input) && secretKinds.find((known) => known === input.kind);
+  return kind ? kinds[kind] : noKind;
+});
 
 // --- security
 
@@ -591,7 +632,7 @@ export const security = object({
             described(referenceOr(list(referenceOr(hex(64)))), 'LAS keys that the policy trusts'),
             [],
           ),
-          must_be_sgx_local: v.optional(boolean),
+          must_be_sgx_local: v.optional(described(boolean, 'Launchers run on the host of the CAS')),
           one_time_password_shared_secret: v.optional(oneTimePassword),
           url: v.optional(described(v.nullable(text), 'For mode maa')),
           certificates: v.optional(described(list(text), 'For mode maa')),
@@ -634,7 +675,7 @@ export const session = v.pipe(
     salt: v.optional(described(hex(32), 'Once given, the session hash counts as public')),
     creator: v.optional(
       described(
-        textOr(text, object({ signer: signerKey })),
+        textOr(text, object({ signer: described(signerKey, 'Public key (PEM) that signs the session') })),
         'Who uploads the session: certificate, or public key that signs. Filled in by the CAS',
       ),
     ),
@@ -645,15 +686,21 @@ export const session = v.pipe(
     secrets: v.optional(described(list(secret), 'Secrets, made, given or imported'), []),
     volumes: v.optional(described(list(volume), 'Volumes; stored, but not mounted by this launcher'), []),
     secret_config: v.optional(
-      object({
-        store_in: v.optional(
-          choice(
-            hasKey('!akv'),
-            object({ '!akv': v.looseObject({}) }),
-            object({ '!cas': v.optional(v.nullable(anyValue)) }),
+      described(
+        object({
+          store_in: v.optional(
+            described(
+              choice(
+                hasKey('!akv'),
+                object({ '!akv': looseObject({}) }),
+                object({ '!cas': v.optional(v.nullable(anyValue)) }),
+              ),
+              '!cas (default), or !akv {token, vault}',
+            ),
           ),
-        ),
-      }),
+        }),
+        'Where secrets are kept',
+      ),
     ),
   }),
   v.check(

@@ -15,18 +15,42 @@ function suggest(issue: object, found: unknown, known: readonly string[]): void 
   if (guess !== undefined) suggestions.set(issue, guess);
 }
 
-/** A mapping with just these keys; anything else in it is an error that names what is expected. */
-export const object = <const Entries extends v.ObjectEntries>(entries: Entries) =>
-  v.strictObject(entries, (issue) => {
+/** Valibot takes a list for a mapping with the keys 0, 1 and so on; this one is a mapping to whoever reads it. */
+function notList<Schema extends v.GenericSchema>(mapping: Schema): Schema {
+  const checked = v.lazy((input) => (Array.isArray(input) ? noMapping : mapping));
+  return { ...mapping, ...checked, type: mapping.type };
+}
+
+const expectedMapping = (issue: v.BaseIssue<unknown>) =>
+  `expected a mapping of keys to values, found ${describe(issue.input)}`;
+const noMapping = v.never(expectedMapping);
+
+const keyProblem = (entries: v.ObjectEntries) => {
+  const known = Object.keys(entries);
+  return (issue: v.BaseIssue<unknown>): string => {
     const found = issue.path?.at(-1)?.key;
-    const known = Object.keys(entries);
     if (issue.expected === 'never') {
       suggest(issue, found, known);
       return `unknown key ${JSON.stringify(found)}, expected one of: ${known.join(', ')}`;
     }
     if (issue.received === 'undefined') return `the key ${JSON.stringify(found)} is missing`;
-    return `expected a mapping of keys to values, found ${describe(issue.input)}`;
-  });
+    return expectedMapping(issue);
+  };
+};
+
+/** A mapping with just these keys; anything else in it is an error that names what is expected. */
+export const object = <const Entries extends v.ObjectEntries>(entries: Entries) =>
+  notList(v.strictObject(entries, keyProblem(entries)));
+
+/** A mapping with these keys among others. */
+export const looseObject = <const Entries extends v.ObjectEntries>(entries: Entries) =>
+  notList(v.looseObject(entries, keyProblem(entries)));
+
+/** A mapping whose keys and values have one shape each. */
+export const record = <Key extends v.GenericSchema<string, string>, Item extends v.GenericSchema>(
+  key: Key,
+  item: Item,
+) => notList(v.record(key, item, expectedMapping));
 
 export const text = v.string((issue) => `expected a text, found ${describe(issue.input)}`);
 
@@ -40,31 +64,25 @@ export const oneOf = <const Names extends readonly string[]>(...names: Names) =>
   });
 
 /**
- * One of two shapes, told apart by a look at the input, so that errors speak of the one that was meant. To whoever
- * reads schemas it is a union.
+ * One of several shapes, picked by a look at the input, so that errors speak of the one that was meant. Whoever reads
+ * schemas (json-schema.ts) sees a union of the options.
  */
-export function choice<A extends v.GenericSchema, B extends v.GenericSchema>(
-  isFirst: (input: unknown) => boolean,
-  first: A,
-  second: B,
-): v.GenericSchema<v.InferInput<A> | v.InferInput<B>, v.InferOutput<A> | v.InferOutput<B>> {
-  const schema = v.lazy((input) => (isFirst(input) ? first : second));
-  return Object.assign(schema, { type: 'union', options: [first, second], isFirst }) as v.GenericSchema<
-    v.InferInput<A> | v.InferInput<B>,
-    v.InferOutput<A> | v.InferOutput<B>
+export function pick<const Options extends readonly v.GenericSchema[]>(
+  options: Options,
+  optionFor: (input: unknown) => v.GenericSchema,
+) {
+  return Object.assign(v.lazy(optionFor), { type: 'union', options }) as unknown as v.GenericSchema<
+    v.InferInput<Options[number]>,
+    v.InferOutput<Options[number]>
   >;
 }
 
-/** Whether a mapping has a key, or has it with this value. */
-export const hasKey = (key: string, value?: string) =>
-  Object.assign(
-    (input: unknown) =>
-      typeof input === 'object' &&
-      input !== null &&
-      Object.hasOwn(input, key) &&
-      (value === undefined || (input as Record<string, unknown>)[key] === value),
-    { key, value },
-  );
+/** One of two shapes. */
+export const choice = <A extends v.GenericSchema, B extends v.GenericSchema>(
+  isFirst: (input: unknown) => boolean,
+  first: A,
+  second: B,
+) => pick([first, second], (input) => (isFirst(input) ? first : second));
 
 const isText = (input: unknown) => typeof input === 'string';
 

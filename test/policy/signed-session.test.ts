@@ -184,7 +184,7 @@ test('a malformed signed session says what is wrong, and quotes nothing', () => 
   assert.ok(one);
   const secret = 'do-not-quote-me';
   const cases: [unknown, RegExp][] = [
-    [[], /"policy" is missing/],
+    [[], /expected a mapping of keys to values, found a list/],
     [null, /expected a mapping/],
     [{ policy: secret }, /"signatures" is missing/],
     [{ signatures: [one] }, /"policy" is missing/],
