@@ -352,7 +352,8 @@ export const errors = {
   },
   SESSION_DIFFERS: {
     exit: 65,
-    message: 'the session {session} on the CAS, {hash}, is not the one in the file; they differ in: {sections}',
+    message:
+      'the session {session} on the CAS, {hash}, is not the one in the file; they differ in: {sections}',
     hint: '`scone session read` prints what is on the CAS, and `scone session history` who changed it.',
   },
   WARNINGS: {

@@ -4,10 +4,10 @@ import type { TLSSocket } from 'node:tls';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { reportData } from '../attestation/report-data.ts';
 import { causes, errors, Failure, failure, reason } from '../errors.ts';
+import { publicKeyDigest } from '../policy/key-hash.ts';
 import { InvalidText } from '../policy/problem.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
-import { publicKeyDigest } from '../protocol/key-hash.ts';
 import { connectLas } from '../protocol/las.ts';
 import { version } from '../version.ts';
 import type { Cas } from './cas.ts';
@@ -19,6 +19,7 @@ const CONNECTIONS = 1024;
 /** Requests at a time of one client, so that others find room. */
 const AT_ONCE = 128;
 const HANDSHAKE = 10_000;
+const GRACE = 1000;
 const REQUEST_TIMEOUT = 30_000;
 const LAS_PATIENCE = 10_000;
 const MOST_WAITING = 64;
@@ -146,4 +147,6 @@ function refuseMalformed(error: Error, socket: Socket): void {
   const text = JSON.stringify(body);
   const head = ['HTTP/1.1 400 Bad Request', 'content-type: application/json', 'connection: close'];
   socket.end(`${head.join('\r\n')}\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
+  // The other end may never take it, or never have come as far as TLS.
+  setTimeout(() => socket.destroy(), GRACE).unref();
 }

@@ -1,11 +1,11 @@
 import * as v from 'valibot';
 import { type Failure, failure, reason } from '../errors.ts';
+import { defaultPorts, parseAddress } from '../policy/address.ts';
+import { parseKeyHash } from '../policy/key-hash.ts';
 import type { ImportSource } from '../policy/schema.ts';
-import { defaultPorts, parseAddress } from '../protocol/address.ts';
 import { callApi, connectApi } from '../protocol/api-client.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { checkKey } from '../protocol/connect.ts';
-import { parseKeyHash } from '../protocol/key-hash.ts';
 import { Refused } from '../protocol/refusal.ts';
 import { secretKinds, type TypedSecret } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
+import { formatKeyHash } from '../policy/key-hash.ts';
 import { type Creator, parseSession, type Session } from '../policy/session.ts';
-import { formatKeyHash } from '../protocol/key-hash.ts';
 import { Secret } from '../secrets/secret.ts';
 import { authorize, authorizeListing, type Client } from './access.ts';
 import type { Cas } from './cas.ts';

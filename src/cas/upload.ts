@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { failure } from '../errors.ts';
 import { namespaceOf, ROOT } from '../policy/names.ts';
 import { principalKey } from '../policy/principals.ts';
@@ -44,9 +45,8 @@ export async function uploadSession(
   const client: Client = { certificate, signers };
   const { session, warnings, unsupported } = parseSession(text);
   if (unsupported.length > 0) throw new InvalidText(unsupported);
-  const creator = creatorOf(session, client);
-
   const active = await activeSession(cas, session.name);
+  const creator = creatorOf(session, client, active?.creator ?? null);
   if (active) {
     await authorize(cas, active, 'update', client);
     if (session.predecessor === null) throw failure('SESSION_EXISTS', { session: session.name });
@@ -96,25 +96,34 @@ async function openUpload(cas: Cas, body: string): Promise<{ text: string; signe
 }
 
 /**
- * Who a session belongs to: whom it names, who must be here, else whoever uploads it. Who brings a signed session
- * need not be its author, so that names its creator itself, or has none.
+ * Who a session belongs to: whom it names, who must be here or have been its creator before, else whoever uploads it.
+ * Who brings a signed session need not be its author, so that names its creator itself, or has none.
  */
-function creatorOf(session: Session, { certificate, signers }: Client): KeyHolder | null {
+function creatorOf(
+  session: Session,
+  { certificate, signers }: Client,
+  before: KeyHolder | null,
+): KeyHolder | null {
   const { creator } = session;
   if (creator === undefined) {
     if (signers.length === 0 && certificate !== undefined) return { certificate };
     if (refersToCreator(session)) throw failure('CREATOR_UNKNOWN');
     return null;
   }
-  if (typeof creator === 'string') {
-    const named = principalKey(creator);
-    if (named !== undefined && named === certificate) return { certificate };
-  } else {
-    const named = signerDigest(creator.signer);
-    const signer = typeof named === 'string' ? undefined : named.toString('hex');
-    if (signer !== undefined && signers.includes(signer)) return { signer };
-  }
+  const named = namedCreator(creator);
+  const isHere =
+    named && ('signer' in named ? signers.includes(named.signer) : named.certificate === certificate);
+  if (named && (isHere || isDeepStrictEqual(named, before))) return named;
   throw failure('CREATOR_MISMATCH');
+}
+
+function namedCreator(creator: NonNullable<Session['creator']>): KeyHolder | undefined {
+  if (typeof creator === 'string') {
+    const certificate = principalKey(creator);
+    return certificate === undefined ? undefined : { certificate };
+  }
+  const key = signerDigest(creator.signer);
+  return typeof key === 'string' ? undefined : { signer: key.toString('hex') };
 }
 
 /** A session is created by whoever may create sessions in its namespace; at the top by anyone, unless there is a root. */

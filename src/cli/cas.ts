@@ -1,9 +1,9 @@
 import { X509Certificate } from 'node:crypto';
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
+import { formatKeyHash } from '../policy/key-hash.ts';
 import { callApi } from '../protocol/api-client.ts';
 import { readClientState, updateClientState } from '../protocol/client-state.ts';
-import { formatKeyHash } from '../protocol/key-hash.ts';
 import { printable } from '../protocol/refusal.ts';
 import { connectTo } from './connect.ts';
 import type { Output } from './output.ts';

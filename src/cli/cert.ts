@@ -1,6 +1,6 @@
 import { createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { failure } from '../errors.ts';
-import { formatKeyHash, publicKeyDigest } from '../protocol/key-hash.ts';
+import { formatKeyHash, publicKeyDigest } from '../policy/key-hash.ts';
 import { readInput } from './input.ts';
 import type { Output } from './output.ts';
 

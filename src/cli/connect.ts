@@ -1,5 +1,5 @@
 import type * as v from 'valibot';
-import { type Address, defaultPorts, formatAddress, parseAddress, portSetting } from '../protocol/address.ts';
+import { type Address, defaultPorts, formatAddress, parseAddress, portSetting } from '../policy/address.ts';
 import { callApi, connectApi } from '../protocol/api-client.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { PINNED_BY_ATTEST, readClientState } from '../protocol/client-state.ts';

@@ -1,5 +1,5 @@
 import { createHash, createPublicKey, X509Certificate } from 'node:crypto';
-import { formatKeyHash, publicKeyDigest } from '../protocol/key-hash.ts';
+import { formatKeyHash, publicKeyDigest } from '../policy/key-hash.ts';
 import type { Output } from './output.ts';
 import { warn } from './report.ts';
 import { openIdentity, openSigningKey } from './state.ts';

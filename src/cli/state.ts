@@ -7,7 +7,7 @@ import {
   X509Certificate,
 } from 'node:crypto';
 import { failure } from '../errors.ts';
-import { type Address, defaultPorts, parseAddress } from '../protocol/address.ts';
+import { type Address, defaultPorts, parseAddress } from '../policy/address.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import {
   type ClientState,

@@ -3,13 +3,13 @@ import * as v from 'valibot';
 import { reportData } from '../attestation/report-data.ts';
 import { failure, reason } from '../errors.ts';
 import { makeNonDumpable } from '../platform/libc.ts';
+import { formatAddress } from '../policy/address.ts';
+import { parseKeyHash } from '../policy/key-hash.ts';
 import { formatConfigId } from '../policy/names.ts';
 import { accessTokenProof } from '../protocol/access-token.ts';
-import { formatAddress } from '../protocol/address.ts';
 import { PINNED_BY_ATTEST, pinnedKey } from '../protocol/client-state.ts';
 import { checkKey, connectCas } from '../protocol/connect.ts';
 import { frames, MalformedFrame } from '../protocol/frame.ts';
-import { parseKeyHash } from '../protocol/key-hash.ts';
 import { connectLas, type LasConnection } from '../protocol/las.ts';
 import {
   CONFIGURATION_LIMIT,

@@ -1,7 +1,7 @@
 import { writeSync } from 'node:fs';
 import { causes, type ErrorCode, errors, Failure } from '../errors.ts';
+import type { Address } from '../policy/address.ts';
 import { type ConfigId, formatConfigId } from '../policy/names.ts';
-import type { Address } from '../protocol/address.ts';
 import { printable, Refused } from '../protocol/refusal.ts';
 
 /** What the user sees of a launch that failed: what, why, where, and what to do. Never a one-time password. */

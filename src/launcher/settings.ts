@@ -1,7 +1,7 @@
 import { failure } from '../errors.ts';
+import { type Address, defaultPorts, lasSocket, parseAddress, portSetting } from '../policy/address.ts';
+import { parseKeyHash } from '../policy/key-hash.ts';
 import { type ConfigId, parseConfigId } from '../policy/names.ts';
-import { type Address, defaultPorts, lasSocket, parseAddress, portSetting } from '../protocol/address.ts';
-import { parseKeyHash } from '../protocol/key-hash.ts';
 
 /** What the environment says about a launch. */
 export interface Settings {

@@ -3,8 +3,12 @@ import { failure } from '../errors.ts';
 /** Characters of service and secret names; also used for the levels of a session's path. */
 export const namePattern = /^[A-Za-z0-9_.~-]{1,512}$/;
 
-/** Levels of names separated by `/`, 512 characters in all; `/` alone is the root namespace. */
-export const sessionNamePattern = /^(?=.{1,512}$)([A-Za-z0-9_.~-]+(\/[A-Za-z0-9_.~-]+)*|\/)$/;
+/**
+ * Levels of names separated by `/`, 512 characters in all; `/` alone is the root namespace. No level is `.` or `..`,
+ * since those are for references.
+ */
+export const sessionNamePattern =
+  /^(?=.{1,512}$)(?!(?:.*\/)?\.\.?(?:\/|$))([A-Za-z0-9_.~-]+(\/[A-Za-z0-9_.~-]+)*|\/)$/;
 
 /** The session that holds all others. */
 export const ROOT = '/';

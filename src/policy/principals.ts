@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { parseKeyHash, publicKeyDigest } from '../protocol/key-hash.ts';
+import { parseKeyHash, publicKeyDigest } from './key-hash.ts';
 
 /** Principals that are no keys. */
 export const roles = ['CREATOR', 'ANY', 'NONE'] as const;

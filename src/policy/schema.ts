@@ -1,8 +1,8 @@
 import * as v from 'valibot';
-import { defaultPorts, parseAddress } from '../protocol/address.ts';
-import { parseKeyHash } from '../protocol/key-hash.ts';
 import { parseDuration } from '../secrets/duration.ts';
 import { type SecretKind, secretKinds } from '../secrets/kinds.ts';
+import { defaultPorts, parseAddress } from './address.ts';
+import { parseKeyHash } from './key-hash.ts';
 import { namePattern, sessionNamePattern } from './names.ts';
 import { principalProblem, roles } from './principals.ts';
 import {

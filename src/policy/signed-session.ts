@@ -2,8 +2,8 @@ import { createHash, createPublicKey, type KeyObject, sign, verify } from 'node:
 import { createBase58check } from '@scure/base';
 import * as v from 'valibot';
 import { type Failure, failure } from '../errors.ts';
-import { formatKeyHash, publicKeyDigest } from '../protocol/key-hash.ts';
 import { parsePublicKey } from '../secrets/private-key.ts';
+import { formatKeyHash, publicKeyDigest } from './key-hash.ts';
 import { formatPath, type Path } from './problem.ts';
 import { list, object } from './shapes.ts';
 

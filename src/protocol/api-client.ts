@@ -1,7 +1,7 @@
 import { request } from 'node:https';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
-import { type Address, formatAddress } from './address.ts';
+import { type Address, formatAddress } from '../policy/address.ts';
 import type { Identity } from './certificate.ts';
 import { type CasConnection, connectCas } from './connect.ts';
 import { Refused } from './refusal.ts';

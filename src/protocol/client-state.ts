@@ -6,8 +6,8 @@ import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { lockFile } from '../platform/libc.ts';
 import { makePrivateDirectory, readPrivate, writePrivate } from '../platform/private-file.ts';
-import { type Address, formatAddress } from './address.ts';
-import { publicKeyDigest } from './key-hash.ts';
+import { type Address, formatAddress } from '../policy/address.ts';
+import { publicKeyDigest } from '../policy/key-hash.ts';
 
 /** Who says which key a CAS must have, where it is from this state. */
 export const PINNED_BY_ATTEST = 'by `scone cas attest`';

@@ -1,8 +1,8 @@
 import type { X509Certificate } from 'node:crypto';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { failure, reason } from '../errors.ts';
-import { type Address, connectOptions, formatAddress } from './address.ts';
-import { formatKeyHash, publicKeyDigest } from './key-hash.ts';
+import { type Address, connectOptions, formatAddress } from '../policy/address.ts';
+import { formatKeyHash, publicKeyDigest } from '../policy/key-hash.ts';
 
 /** A TLS connection to a CAS whose key is still to be checked. */
 export interface CasConnection {

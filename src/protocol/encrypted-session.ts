@@ -2,8 +2,8 @@ import { createPublicKey, type KeyObject } from 'node:crypto';
 import { CompactEncrypt, compactDecrypt } from 'jose';
 import * as v from 'valibot';
 import { type Failure, failure } from '../errors.ts';
+import { formatKeyHash, publicKeyDigest } from '../policy/key-hash.ts';
 import { parsePublicKey } from '../secrets/private-key.ts';
-import { formatKeyHash, publicKeyDigest } from './key-hash.ts';
 
 /**
  * A session that only one CAS can open: a JWE in compact form (RFC 7516), whose content is the text of a session, or

@@ -42,6 +42,7 @@ describe('the REST interface', { skip: missing('curl', 'openssl') }, () => {
   after(() => stack.stop());
 
   const file = (name: string) => join(stack.files, name);
+  const keyHash = (name: string) => stack.scone('cert', 'show-key-hash', file(`${name}.pem`)).trim();
   const identity = (name: string) => ['--cert', file(`${name}.pem`), '--key', file(`${name}.key`)];
 
   async function curl(path: string, ...args: string[]): Promise<Answer> {
@@ -69,7 +70,7 @@ describe('the REST interface', { skip: missing('curl', 'openssl') }, () => {
     assert.match(body.hash ?? '', /^[0-9a-f]{64}$/);
     assert.deepEqual(await curl('/session/plain', ...identity('alice')), {
       status: 200,
-      body: { session: text, hash: body.hash },
+      body: { session: text, hash: body.hash, creator: { certificate: keyHash('alice') } },
     });
   });
 

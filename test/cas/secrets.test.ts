@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { missing, type Stack, startStack } from '../support/stack.ts';
@@ -193,18 +193,19 @@ secrets:
   assert.match(refused.stderr, /the policy cannot be applied, security\.attestation\.mode: expected one of/);
 });
 
-test('what this version does not enforce is refused at upload, with its place', () => {
+test('what this version does not do is refused at upload, with its place', () => {
   for (const [text, expected] of [
     [
-      'security: {service_access_token: abc}',
-      /:4:\d+: error: security\.service_access_token: a service access token/,
+      'security: {attestation: {mode: maa}}',
+      /:4:\d+: error: security\.attestation\.mode: attestation mode maa/,
     ],
+    ['security: {attestation: {must_be_sgx_local: true}}', /local attestation/],
+    ['secret_config: {store_in: !akv {token: t, vault: v}}', /Azure Key Vault/],
+    ['secrets: [{name: k, import_akv: {vault: v}}]', /Azure Key Vault/],
     [
-      'security: {singleton_enclaves: true}',
-      /singleton_enclaves: a CAS of this version takes no such session/,
+      'secrets: [{name: k, kind: aad-token, tenant_id: t, client_id: c, application_secret: s}]',
+      /tokens of Azure Active Directory/,
     ],
-    ['security: {attestation: {mode: maa}}', /attestation mode maa/],
-    ['secrets: [{name: k, kind: pgp-key}]', /secrets of kind pgp-key/],
   ] as const) {
     const path = file('unsupported.yaml', `name: unsupported\nversion: "0.3.12"\n\n${text}\n`);
     const { status, stderr } = stack.tryScone('session', 'create', path);
@@ -212,6 +213,100 @@ test('what this version does not enforce is refused at upload, with its place', 
     assert.match(stderr, /takes no such session/);
     assert.match(stderr.replaceAll('line 4', 'x:4'), expected);
   }
+});
+
+test('an OpenPGP key is made, kept over updates, and imported by gpg', { skip: missing('gpg') }, () => {
+  const formats = ['privatekey', 'publickey'].flatMap((part) =>
+    ['asciiarmored', 'base64'].map((encoding) => `$$SCONE::k:${part}:${encoding}$$#`),
+  );
+  const text = (more = '') =>
+    session('pgp', formats, '  - {name: k, kind: pgp-key, export_public: true}', more);
+  const hash = stack.create(text());
+  const [armored = '', base64 = '', publicArmored = ''] = show('pgp').split('#');
+  const home = join(stack.files, 'gnupg');
+  mkdirSync(home, { mode: 0o700 });
+  const gpg = (args: string[], input: string | Buffer) =>
+    execFileSync('gpg', ['--batch', '--trust-model', 'always', ...args], {
+      input,
+      env: { PATH: process.env.PATH, GNUPGHOME: home },
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
+  try {
+    for (const key of [publicArmored, armored, Buffer.from(base64, 'base64')]) gpg(['--import'], key);
+    const message = gpg(['--encrypt', '--recipient', 'k'], 'for the holder of the key');
+    assert.equal(gpg(['--decrypt'], message).toString(), 'for the holder of the key');
+    assert.match(gpg(['--sign', '--armor'], 'x').toString(), /BEGIN PGP MESSAGE/);
+  } finally {
+    spawnSync('gpgconf', ['--kill', 'all'], { env: { PATH: process.env.PATH, GNUPGHOME: home } });
+  }
+  stack.create(text(`predecessor: ${hash}`));
+  assert.equal(show('pgp').split('#')[0], armored);
+});
+
+test('a JWT is signed anew for each launch, and can name the launcher it is for', () => {
+  const jwt = (attestation: string, service: string) => `
+name: jwt
+version: "0.3.12"
+security: {attestation: ${attestation}}
+services:
+  - {name: show, image_name: i, command: [envcas, "$$SCONE::token$$"]${service}}
+images:
+  - name: i
+    injection_files: [{path: /etc/envcas/config.yaml, content: "program: /bin/echo"}]
+secrets:
+  - {name: key, kind: private-key, key_type: P-384}
+  - {name: subject, kind: ascii, value: somebody}
+  - name: token
+    kind: jwt
+    signer: key
+    alg: ES384
+    validity: {for: 24h}
+    payload: {sub: $$SCONE::subject$$, aud: "text", sw: $$SCONE::self::software_identity$$}
+`;
+  const payloadOf = (token: string) => JSON.parse(`${Buffer.from(token.split('.')[1] ?? '', 'base64url')}`);
+  const admitted = `, attestation: {mrenclave: ${stack.envcasMeasurement}}`;
+  const hash = stack.create(jwt('{tolerate: [debug-mode]}', admitted));
+  const { iat, nbf, exp, ...claims } = payloadOf(show('jwt'));
+  assert.deepEqual(claims, { sub: 'somebody', aud: 'text', sw: stack.envcasMeasurement });
+  assert.deepEqual([nbf, exp], [iat, iat + 24 * 3600]);
+  assert.ok(Math.abs(iat * 1000 - Date.now()) < 60_000);
+  // Nobody vouches for a launcher in mode none, whatever Evidence it brings.
+  stack.create(jwt('{mode: none}', '').replace('security', `predecessor: ${hash}\nsecurity`));
+  assert.match(stack.launch('jwt/show').stderr, /only an attested launcher has one/);
+});
+
+test('a JWT with claims of its own for time, or with more than a variable in one, is refused', () => {
+  const jwt = (payload: string, key = 'P-384') =>
+    `name: wrong\nversion: "0.3.12"\nsecrets:\n  - {name: k, kind: private-key, key_type: ${key}}\n` +
+    `  - {name: t, kind: jwt, signer: k, alg: ES384, validity: {for: 1h}, payload: {${payload}}}\n`;
+  for (const [text, expected] of [
+    [jwt('exp: "1"'), /:5:\d+: error: secrets\[1\]\.payload\.exp: the CAS sets iat, nbf and exp itself/],
+    [jwt('sub: x$$SCONE::k$$'), /secrets\[1\]\.payload\.sub: a claim is a text, or one variable/],
+    [jwt('sub: $$SCONE::none$$'), /there is no secret "none"/],
+    [jwt('sub: x', 'P-256'), /ES384 takes a key of P-384/],
+    [jwt('sub: x').replace('ES384', 'none'), /expected ES384/],
+    [jwt('sub: x').replace('signer: k', 'signer: t'), /t is of kind jwt, expected private-key/],
+  ] as const) {
+    const { status, stderr } = stack.tryScone('session', 'create', file('wrong.yaml', text));
+    assert.equal(status, 65, stderr);
+    assert.match(stderr, expected);
+  }
+});
+
+test('a private key is not published, also where it is imported', { skip: missing('curl') }, () => {
+  const path = file(
+    'published.yaml',
+    'name: published\nversion: "0.3.12"\nsecrets:\n  - {name: k, kind: private-key, export_public: true}\n',
+  );
+  assert.match(stack.tryScone('session', 'create', path).stderr, /a private key is not for everybody/);
+  stack.create(session('owner', ['-'], '  - {name: k, kind: private-key, export: [{session: borrower}]}'));
+  stack.create(
+    session('borrower', ['-'], '  - {name: k, export_public: true, import: {session: owner, secret: k}}'),
+  );
+  const url = `https://127.0.0.1:${stack.env.SCONE_CAS_API_PORT}/v1/values/session=borrower`;
+  const get = (more: string) => JSON.parse(execFileSync('curl', ['-sk', url + more], { encoding: 'utf8' }));
+  assert.equal(get(',secret=k').code, 'VALUE_NOT_PUBLIC');
+  assert.deepEqual(get(''), { values: {} });
 });
 
 test('a service with a volume is refused, and says why', () => {

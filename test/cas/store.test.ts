@@ -58,9 +58,12 @@ test('a step is good once for a secret, for all who share the database', async (
   assert.deepEqual(await store.attempt(attempt(7)), { outcome: 'accepted' });
   assert.deepEqual(await other.attempt(attempt(7)), { outcome: 'used' });
   assert.deepEqual(await other.attempt(attempt(8)), { outcome: 'accepted' });
-  assert.deepEqual(await store.attempt({ ...attempt(7), once: { secret: Buffer.from('another'), step: 7 } }), {
-    outcome: 'accepted',
-  });
+  assert.deepEqual(
+    await store.attempt({ ...attempt(7), once: { secret: Buffer.from('another'), step: 7 } }),
+    {
+      outcome: 'accepted',
+    },
+  );
   await other.close();
 });
 

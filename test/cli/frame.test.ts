@@ -13,7 +13,7 @@ import { expandArguments } from '../../src/cli/arguments.ts';
 import { fetchEncryptionKey } from '../../src/cli/attest.ts';
 import { withRetries } from '../../src/cli/retry.ts';
 import { failure } from '../../src/errors.ts';
-import { parseKeyHash } from '../../src/protocol/key-hash.ts';
+import { parseKeyHash } from '../../src/policy/key-hash.ts';
 import { executables, missing, type Result, run, type Stack, startStack } from '../support/stack.ts';
 
 let stack: Stack;

@@ -11,7 +11,7 @@ import { openLasKey } from '../../src/las/key.ts';
 import { serveLas } from '../../src/las/serve.ts';
 import { selfSignedCertificate } from '../../src/protocol/certificate.ts';
 import { frames } from '../../src/protocol/frame.ts';
-import { formatKeyHash, publicKeyDigest } from '../../src/protocol/key-hash.ts';
+import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import {
   CONFIGURATION_LIMIT,
   type ConfigurationMessage,

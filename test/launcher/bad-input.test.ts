@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { ErrorCode } from '../../src/errors.ts';
-import { formatKeyHash, publicKeyDigest } from '../../src/protocol/key-hash.ts';
+import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { type Result, run, type Server, type Stack, startServer, startStack } from '../support/stack.ts';
 import {
   assertEmpty,

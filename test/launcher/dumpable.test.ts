@@ -3,7 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { formatKeyHash, publicKeyDigest } from '../../src/protocol/key-hash.ts';
+import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { run, type Stack, startStack } from '../support/stack.ts';
 import { fixtures, launch, NOBODY, openToOthers, root, start, startImpostor, upload } from './support.ts';
 

@@ -19,7 +19,7 @@ import {
   signSession,
   verifySignatures,
 } from '../../src/policy/signed-session.ts';
-import { formatKeyHash, publicKeyDigest } from '../../src/protocol/key-hash.ts';
+import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { missing } from '../support/stack.ts';
 
 const policy = 'name: board\nversion: "0.3"\n# "quotes", \\ and Grüße 🔑\n';

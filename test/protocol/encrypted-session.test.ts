@@ -19,7 +19,7 @@ import {
   encryptSession,
   isEncryptedSession,
 } from '../../src/protocol/encrypted-session.ts';
-import { formatKeyHash, publicKeyDigest } from '../../src/protocol/key-hash.ts';
+import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { missing } from '../support/stack.ts';
 
 const pem = (key: KeyObject) => key.export({ type: 'spki', format: 'pem' }) as string;

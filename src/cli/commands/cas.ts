@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import { defaultLasSocket, defaultPorts } from '../../protocol/address.ts';
+import { defaultLasSocket, defaultPorts } from '../../policy/address.ts';
 import { leaveOutOptions } from '../left-out.ts';
 import { collect, example, logLevel, retries, structured } from '../options.ts';
 import { prints, serves } from '../output.ts';

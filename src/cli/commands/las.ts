@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { defaultLasSocket } from '../../protocol/address.ts';
+import { defaultLasSocket } from '../../policy/address.ts';
 import { collect, example, logLevel } from '../options.ts';
 import { serves } from '../output.ts';
 

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { defaultPorts } from '../../protocol/address.ts';
+import { defaultPorts } from '../../policy/address.ts';
 import { example, logLevel } from '../options.ts';
 import { serves } from '../output.ts';
 

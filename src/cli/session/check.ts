@@ -1,5 +1,5 @@
+import { formatKeyHash } from '../../policy/key-hash.ts';
 import { signerDigest } from '../../policy/signed-session.ts';
-import { formatKeyHash } from '../../protocol/key-hash.ts';
 import type { Output } from '../output.ts';
 import { loadSession, type TemplateOptions } from './file.ts';
 

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
+import { formatKeyHash } from '../../policy/key-hash.ts';
 import { formatConfigId } from '../../policy/names.ts';
-import { formatKeyHash } from '../../protocol/key-hash.ts';
 import { printable } from '../../protocol/refusal.ts';
 import { type NetworkOptions, openCas } from '../connect.ts';
 import type { Output } from '../output.ts';

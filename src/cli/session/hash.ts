@@ -1,5 +1,6 @@
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { failure } from '../../errors.ts';
+import { parseKeyHash, publicKeyDigest } from '../../policy/key-hash.ts';
 import { principalKey } from '../../policy/principals.ts';
 import {
   type Creator,
@@ -9,7 +10,6 @@ import {
   sessionHash,
 } from '../../policy/session.ts';
 import { signerDigest } from '../../policy/signed-session.ts';
-import { parseKeyHash, publicKeyDigest } from '../../protocol/key-hash.ts';
 import { type NetworkOptions, openCas } from '../connect.ts';
 import type { Output } from '../output.ts';
 import { warn } from '../report.ts';

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { createBase58check } from '@scure/base';
 import fc from 'fast-check';
 import { Failure } from '../../src/errors.ts';
-import { formatKeyHash, parseKeyHash, publicKeyDigest } from '../../src/protocol/key-hash.ts';
+import { formatKeyHash, parseKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 
 const base58check = createBase58check((data: Uint8Array) => createHash('sha256').update(data).digest());
 const digest = Buffer.alloc(32, 0xa5);

@@ -10,7 +10,7 @@ import {
   lasSocket,
   parseAddress,
   portSetting,
-} from '../../src/protocol/address.ts';
+} from '../../src/policy/address.ts';
 
 const accepted: [text: string, host: string, port: number, formatted?: string][] = [
   ['cas', 'cas', 9, 'cas:9'],
