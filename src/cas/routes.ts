@@ -1,5 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import * as v from 'valibot';
 import { Failure, failure } from '../errors.ts';
+import { ROOT } from '../policy/names.ts';
 import type { Client } from './access.ts';
 import type { Cas } from './cas.ts';
 import { explainAdmission, readSharedSecret } from './explain.ts';
@@ -38,21 +40,19 @@ export function addRoutes(app: FastifyInstance, cas: Cas, clientOf: ClientOf): v
   const read = (request: FastifyRequest, name: string, hash?: string) =>
     within(`Failed to read session '${name}'`, () => readSession(cas, name, client(request), hash));
   app.get<Named>('/session/*', { onRequest }, (request) => read(request, request.params['*']));
-  app.get<Named & { Querystring: { hash?: string } }>('/v1/sessions/*', { onRequest }, (request) => {
-    const { hash } = request.query;
-    if (hash !== undefined && !/^[0-9a-f]{64}$/.test(hash)) throw invalid('hash has 64 hexadecimal digits');
+  app.get<Named>('/v1/sessions/*', { onRequest }, (request) => {
+    const { hash } = query(request, { hash: v.optional(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))) });
     return read(request, request.params['*'], hash);
   });
-  app.get<{ Querystring: { namespace?: string; after?: string } }>(
-    '/v1/sessions',
-    { onRequest },
-    (request) => {
-      const { namespace = '/', after = '' } = request.query;
-      return within(`Failed to list the sessions of '${namespace}'`, () =>
-        listSessions(cas, namespace, client(request), after),
-      );
-    },
-  );
+  app.get('/v1/sessions', { onRequest }, (request) => {
+    const { namespace, after } = query(request, {
+      namespace: v.optional(v.string(), ROOT),
+      after: v.optional(v.string(), ''),
+    });
+    return within(`Failed to list the sessions of '${namespace}'`, () =>
+      listSessions(cas, namespace, client(request), after),
+    );
+  });
   app.get<Named>('/v1/hashes/*', (request) => {
     const name = request.params['*'];
     const certificate = clientOf(request);
@@ -60,12 +60,12 @@ export function addRoutes(app: FastifyInstance, cas: Cas, clientOf: ClientOf): v
       hash: await readHash(cas, name, certificate === undefined ? undefined : client(request)),
     }));
   });
-  app.get<Named & { Querystring: { before?: string } }>('/v1/history/*', { onRequest }, (request) => {
-    const { before = String(Number.MAX_SAFE_INTEGER) } = request.query;
-    if (!/^[1-9][0-9]{0,15}$/.test(before)) throw invalid('before is the number of a version');
+  app.get<Named>('/v1/history/*', { onRequest }, (request) => {
+    const number = v.pipe(v.string(), v.regex(/^[1-9][0-9]{0,9}$/), v.transform(Number));
+    const { before = Number.MAX_SAFE_INTEGER } = query(request, { before: v.optional(number) });
     const name = request.params['*'];
     return within(`Failed to read the history of session '${name}'`, () =>
-      readHistory(cas, name, client(request), Number(before)),
+      readHistory(cas, name, client(request), before),
     );
   });
   app.get<Named>('/v1/admission/*', { onRequest }, (request) =>
@@ -98,6 +98,16 @@ interface Named {
 }
 
 const invalid = (detail: string) => failure('REQUEST_INVALID', { detail });
+
+/** What stands behind the `?` of a call; anything else there is passed over, as HTTP clients add things. */
+function query<Entries extends v.ObjectEntries>(
+  request: FastifyRequest,
+  entries: Entries,
+): v.InferOutput<v.ObjectSchema<Entries, undefined>> {
+  const parsed = v.safeParse(v.object(entries), request.query);
+  if (parsed.success) return parsed.output;
+  throw invalid(`the value of ${v.getDotPath(parsed.issues[0])} is malformed, or there twice`);
+}
 
 function textOf(request: FastifyRequest): string {
   if (!Buffer.isBuffer(request.body)) throw invalid('the body is empty');

@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import { formatKeyHash } from '../policy/key-hash.ts';
+import { ROOT } from '../policy/names.ts';
 import { type Creator, parseSession, type Session } from '../policy/session.ts';
 import { Secret } from '../secrets/secret.ts';
 import { authorize, authorizeListing, type Client } from './access.ts';
@@ -183,12 +184,15 @@ export async function readHistory(cas: Cas, name: string, client: Client, before
 }
 
 /**
- * Names of the sessions anywhere below a namespace.
+ * Names of the sessions just below a namespace; each of those says who may list what is below it.
  * @param after only names that come after this one
  * @throws Failure SESSION_NOT_FOUND or ACCESS_DENIED
  */
 export async function listSessions(cas: Cas, namespace: string, client: Client, after: string) {
-  await authorizeListing(cas, await requireSession(cas, namespace), client);
-  const names = await cas.store.sessionsBelow(namespace, after, MOST_NAMES + 1);
+  const version = await activeSession(cas, namespace);
+  // Without a root session everybody may create sessions at the top, and so list them.
+  if (!version && namespace !== ROOT) throw failure('SESSION_NOT_FOUND', { session: namespace });
+  if (version) await authorizeListing(cas, version, client);
+  const names = await cas.store.sessionsIn(namespace, after, MOST_NAMES + 1);
   return { sessions: names.slice(0, MOST_NAMES), more: names.length > MOST_NAMES };
 }

@@ -4,7 +4,7 @@ import { type SecretKind, secretKinds } from '../secrets/kinds.ts';
 import { defaultPorts, parseAddress } from './address.ts';
 import { parseKeyHash } from './key-hash.ts';
 import { namePattern, sessionNamePattern } from './names.ts';
-import { principalProblem, roles } from './principals.ts';
+import { principalKey, principalProblem, roles } from './principals.ts';
 import {
   boolean,
   choice,
@@ -130,12 +130,27 @@ export function quorumOf(key: string, among: number): number | undefined {
 const isGovernance = (input: unknown) =>
   typeof input === 'object' && input !== null && Object.keys(input).some((key) => key.startsWith('require-'));
 
+const standsAlone = (principal: Principal) => principal === 'ANY' || principal === 'NONE';
+
+/** The same for the same key, however it is written: nobody counts twice. */
+function keyOf(principal: Principal): unknown {
+  if (typeof principal === 'string') return principalKey(principal) ?? principal;
+  if (!('signer' in principal)) return principal;
+  const key = signerDigest(String(principal.signer));
+  return `signer ${typeof key === 'string' ? principal.signer : key.toString('hex')}`;
+}
+
 const governed: v.GenericSchema<Principal> = v.lazy(() => principal);
 
 const governance = v.pipe(
   record(
     v.pipe(text, v.regex(GOVERNANCE, 'expected require-all or require-at-least-N')),
-    v.pipe(list(governed), v.minLength(1, 'expected at least one principal')),
+    v.pipe(
+      list(governed),
+      v.minLength(1, 'expected at least one principal'),
+      v.check((members) => !members.some(standsAlone), 'ANY and NONE stand alone'),
+      v.check((members) => new Set(members.map(keyOf)).size === members.length, 'somebody is there twice'),
+    ),
   ),
   v.entries(1, 'expected one of require-all or require-at-least-N'),
   v.check(
@@ -156,10 +171,7 @@ const principals = <Item extends v.GenericSchema<Principal>>(item: Item, explana
     referenceOr(
       v.pipe(
         oneOrMany(item as v.GenericSchema<Principal>),
-        v.check(
-          (entries) => entries.length <= 1 || !entries.some((entry) => entry === 'ANY' || entry === 'NONE'),
-          'ANY and NONE stand alone',
-        ),
+        v.check((entries) => entries.length <= 1 || !entries.some(standsAlone), 'ANY and NONE stand alone'),
       ),
     ),
     explanation,

@@ -132,13 +132,14 @@ test('the history of a session is told backwards, a part at a time', async () =>
   assert.deepEqual((await store.versions('s', 2, 1))[0], version('s', 1, '1'));
 });
 
-test('the sessions below a namespace are listed in order, a part at a time', async () => {
+test('the sessions just below a namespace are listed in order, a part at a time', async () => {
   const names = ['a', 'a.b', 'a/c', 'a/c/d', 'a/~', 'a0', 'b', '-', '~z/~'];
   assert.equal(await store.addVersion(version('/', 1, 'root')), true);
   for (const name of names) await store.addVersion(version(name, 1, name));
   await store.addVersion(version('a/c', 2, 'again'));
-  assert.deepEqual(await store.sessionsBelow('a', '', 10), ['a/c', 'a/c/d', 'a/~']);
-  assert.deepEqual(await store.sessionsBelow('a', 'a/c', 1), ['a/c/d']);
-  assert.deepEqual(await store.sessionsBelow('/', '', 100), [...names].sort());
-  assert.deepEqual(await store.sessionsBelow('/', 'a/~', 2), ['a0', 'b']);
+  assert.deepEqual(await store.sessionsIn('a', '', 10), ['a/c', 'a/~']);
+  assert.deepEqual(await store.sessionsIn('a', 'a/c', 1), ['a/~']);
+  assert.deepEqual(await store.sessionsIn('a/c', '', 10), ['a/c/d']);
+  assert.deepEqual(await store.sessionsIn('/', '', 100), ['-', 'a', 'a.b', 'a0', 'b']);
+  assert.deepEqual(await store.sessionsIn('/', 'a', 2), ['a.b', 'a0']);
 });

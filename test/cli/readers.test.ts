@@ -32,7 +32,7 @@ async function upload(texts: readonly string[], atOnce: number): Promise<string>
   return last;
 }
 
-test('list names all that is below a namespace, in order, over as many pages as it takes', async () => {
+test('list names all that is just below a namespace, in order, over as many pages as it takes', async () => {
   const numbers = [...Array(1001).keys()];
   stack.create('name: many\nversion: "0.3"\n');
   await upload(
@@ -41,7 +41,7 @@ test('list names all that is below a namespace, in order, over as many pages as 
   );
   stack.create('name: many/7/below\nversion: "0.3"\n');
   stack.create('name: many-others\nversion: "0.3"\n');
-  const expected = [...numbers.map((number) => `many/${number}`), 'many/7/below'].sort();
+  const expected = numbers.map((number) => `many/${number}`).sort();
   assert.equal(stack.scone('session', 'list', 'many'), expected.map((name) => `${name}\n`).join(''));
   assert.deepEqual(JSON.parse(stack.scone('session', 'list', 'many/7', '--json')), ['many/7/below']);
   assert.equal(stack.scone('session', 'list', 'many/8'), '');

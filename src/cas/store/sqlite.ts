@@ -1,6 +1,6 @@
 import { DatabaseSync } from 'node:sqlite';
 import { failure, reason } from '../../errors.ts';
-import { ROOT } from '../../policy/names.ts';
+import { namespaceOf } from '../../policy/names.ts';
 import { pauseAfter, type Store, type StoredVersion } from './store.ts';
 
 /** Every change to the schema is a new entry; `user_version` counts those that a database has seen. */
@@ -38,6 +38,12 @@ const migrations = [
      PRIMARY KEY (session, number, name, generation)
    ) STRICT;`,
   `ALTER TABLE version ADD COLUMN upload BLOB;
+   ALTER TABLE version ADD COLUMN namespace TEXT;
+   UPDATE version SET namespace =
+     CASE WHEN session = '/' THEN NULL
+          WHEN instr(session, '/') = 0 THEN '/'
+          ELSE rtrim(rtrim(session, replace(session, '/', '')), '/') END;
+   CREATE INDEX session_in_namespace ON version (namespace, session) WHERE number = 1;
    CREATE TABLE process (
      session TEXT NOT NULL,
      process BLOB NOT NULL,
@@ -79,13 +85,12 @@ export function openSqlite(path: string): Store {
     `SELECT session, number, hash, sealed, upload FROM version WHERE session = ? AND number < ?
      ORDER BY number DESC LIMIT ?`,
   );
-  const sessionsBelow = db.prepare(
-    `SELECT session FROM version WHERE session > ? AND session >= ? AND session < ? AND session <> '/' AND number = 1
-     ORDER BY session LIMIT ?`,
+  const sessionsIn = db.prepare(
+    'SELECT session FROM version WHERE namespace = ? AND session > ? AND number = 1 ORDER BY session LIMIT ?',
   );
   const addVersion = db.prepare(
-    `INSERT INTO version (session, number, hash, sealed, upload)
-     SELECT ?1, ?2, ?3, ?4, ?5 WHERE ?1 <> '/' OR ?2 > 1 OR NOT EXISTS (SELECT 1 FROM version)
+    `INSERT INTO version (session, number, hash, sealed, upload, namespace)
+     SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE ?1 <> '/' OR ?2 > 1 OR NOT EXISTS (SELECT 1 FROM version)
      ON CONFLICT DO NOTHING`,
   );
   const certificate = db.prepare(
@@ -152,13 +157,10 @@ export function openSqlite(path: string): Store {
       }),
     versions: async (session, before, limit) =>
       versions.all(session, before, limit).map((row) => versionOf(row) as StoredVersion),
-    sessionsBelow: async (namespace, after, limit) => {
-      // Names are printable ASCII, in which 0 is what follows the slash.
-      const [from, to] = namespace === ROOT ? ['', '\x7f'] : [`${namespace}/`, `${namespace}0`];
-      return sessionsBelow.all(after, from, to, limit).map(({ session }) => String(session));
-    },
+    sessionsIn: async (namespace, after, limit) =>
+      sessionsIn.all(namespace, after, limit).map(({ session }) => String(session)),
     addVersion: async ({ session, number, hash, sealed, upload }) =>
-      addVersion.run(session, number, hash, sealed, upload).changes === 1,
+      addVersion.run(session, number, hash, sealed, upload, namespaceOf(session) ?? null).changes === 1,
     admitProcess: async (session, process) => admitProcess.run(session, process).changes === 1,
     attempt: async ({ account, source, right, once, now }) =>
       transaction(() => {

@@ -25,8 +25,8 @@ export interface Store {
   addVersion(version: StoredVersion): Promise<boolean>;
   /** The versions of a session with numbers below `before`, newest first. */
   versions(session: string, before: number, limit: number): Promise<StoredVersion[]>;
-  /** Names of the sessions below a namespace (`/` is the root) that come after a name, in order of their bytes. */
-  sessionsBelow(namespace: string, after: string, limit: number): Promise<string[]>;
+  /** Names of the sessions just below a namespace (`/` is the root) that come after a name, in order of their bytes. */
+  sessionsIn(namespace: string, after: string, limit: number): Promise<string[]>;
   /** Counts a wrong proof of knowledge; takes a right one, unless too many wrong ones came before it. */
   attempt(attempt: Attempt): Promise<AttemptResult>;
   /** Whether a process comes to a session for the first time. */

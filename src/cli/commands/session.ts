@@ -62,7 +62,7 @@ function addReaders(session: Command): void {
     .addHelpText('after', example('scone session read demo', 'scone session read --hash demo'))
     .action(prints(async () => (await load()).readSession));
   networked(structured(session.command('list')))
-    .description('list the sessions below a namespace, however deep')
+    .description('list the sessions just below a namespace')
     .argument('[namespace]', 'its name', '/')
     .addHelpText('after', example('scone session list', 'scone session list shop'))
     .action(prints(async () => (await load()).listSessions));
