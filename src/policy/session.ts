@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import * as v from 'valibot';
-import { check } from './check.ts';
-import { InvalidText, type Problem } from './problem.ts';
+import { check } from './check/check.ts';
+import { InvalidText, MOST_PROBLEMS, type Problem } from './problem.ts';
+import { remainderOf } from './remainder.ts';
 import * as schema from './schema.ts';
 import type { Variables } from './template.ts';
-import { invalid, readYaml } from './yaml.ts';
+import { invalid, pathOf, readYaml, type YamlText } from './yaml.ts';
 
 export { type Image, isImported, type SecretDefinition, type Service, type Session } from './schema.ts';
 
@@ -29,11 +30,22 @@ export function parseSession(text: string, variables?: Variables): ParsedSession
   const yaml = readYaml(text, variables);
   if (yaml.value === null) throw new InvalidText([yaml.problem([], 'the session is empty')]);
   const result = v.safeParse(schema.session, yaml.value);
-  if (!result.success) throw invalid(yaml, result.issues);
+  if (!result.success) throw new InvalidText(allProblems(yaml, result.issues));
   const session = result.output;
   const { errors, warnings, unsupported } = check(session, yaml);
   if (errors.length > 0) throw new InvalidText(errors);
   return { session, text: yaml.text, warnings: [...warnings, ...unsupported.map(asWarning)], unsupported };
+}
+
+/** What has the wrong shape, and what is wrong in the rest; in the order of the text. */
+function allProblems(yaml: YamlText, issues: readonly v.BaseIssue<unknown>[]): Problem[] {
+  const problems = [...invalid(yaml, issues).problems];
+  const remainder = remainderOf(yaml.value, issues.map(pathOf));
+  const rest = remainder && v.safeParse(schema.session, remainder.value);
+  if (rest?.success)
+    problems.push(...check(rest.output, yaml).errors.filter((problem) => !remainder?.isAside(problem)));
+  problems.sort((a, b) => a.line - b.line || a.column - b.column);
+  return problems.slice(0, MOST_PROBLEMS);
 }
 
 /** Digest of a creator's public key, hexadecimal, by how it was shown. */

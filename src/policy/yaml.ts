@@ -129,14 +129,16 @@ export function readYaml(text: string, variables?: Variables): YamlText {
   };
 }
 
+/** Where in a value an issue of a schema is. */
+export function pathOf({ path }: v.BaseIssue<unknown>): Path {
+  return (path ?? []).map(({ key }) => key as string | number);
+}
+
 /** The error for a value that does not have the shape a schema asks for. */
 export function invalid(yaml: YamlText, issues: readonly v.BaseIssue<unknown>[]): InvalidText {
   return new InvalidText(
     issues.slice(0, MOST_PROBLEMS).map((issue) => ({
-      ...yaml.problem(
-        (issue.path ?? []).map(({ key }) => key as string | number),
-        issue.message,
-      ),
+      ...yaml.problem(pathOf(issue), issue.message),
       ...didYouMean(suggestionFor(issue)),
     })),
   );

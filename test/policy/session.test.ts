@@ -332,7 +332,7 @@ const refused: [what: string, lines: string[], ...problems: RegExp[]][] = [
   [
     'a secret to provide that is not there',
     ['images: [{name: i, provide_secrets: [x]}]'],
-    /^4:\d+ images\[0\]\.provide_secrets\[0\]: there is no secret x/,
+    /^4:\d+ images\[0\]\.provide_secrets\[0\]: there is no secret "x"/,
   ],
   [
     'a file injected twice',
@@ -530,7 +530,7 @@ test('a key that is missing in a later entry of a list is placed there', () => {
   const text = 'name: s\nversion: "0.3"\nservices:\n  - name: a\n    pwd: /\n  - pwd: /\n';
   assert.match(
     problemsOf(() => parseSession(text)).join(),
-    /^6:5 services\[1\]\.name: the key "name" is missing/,
+    /6:5 services\[1\]\.name: the key "name" is missing/,
   );
 });
 
@@ -698,5 +698,43 @@ test('any string ends as a session or in problems with places inside it', () => 
       onlyInvalidText(text, () => parseSession(text, variablesFrom({ X: x })));
     }),
     { numRuns: 800 },
+  );
+});
+
+test('mistakes of shape and of meaning are told at once, in the order of the text', () => {
+  const text = `name: many
+version: "0.3"
+access_policy: {reed: ANY}
+security: {attestation: {mode: nonee}}
+services:
+  - {name: a, image_nam: i, command: "$$SCONE::gone$$"}
+  - {name: b, image_name: j, command: "$$SCONE::wrong$$ $$SCONE::nothing$$"}
+images:
+  - {name: i, injection_files: [/x, /x]}
+secrets:
+  - {name: wrong, kind: asci}
+  - {name: c, kind: x509, private_key: wrong, issuer: none}
+unknown: 1
+`;
+  assert.throws(
+    () => parseSession(text),
+    (error: unknown) => {
+      assert.ok(error instanceof InvalidText);
+      assert.deepEqual(
+        error.problems.map(({ line, path }) => `${line} ${path}`),
+        [
+          '3 access_policy.reed',
+          '4 security.attestation.mode',
+          '6 services[0].image_nam',
+          '7 services[1].image_name',
+          '7 services[1].command',
+          '9 images[0].injection_files[1]',
+          '11 secrets[0].kind',
+          '12 secrets[1].issuer',
+          '13 unknown',
+        ],
+      );
+      return true;
+    },
   );
 });

@@ -1,0 +1,34 @@
+import { checkSharedSecret } from './one-time-password.ts';
+import type { Scope } from './scope.ts';
+
+/** The sections `security` and `access_policy`, and where secrets are kept. */
+export function checkSecurity(scope: Scope): void {
+  const { session, security, attestation, error, warn, refuse } = scope;
+  scope.values(session.access_policy, ['access_policy']);
+  if (session.secret_config?.store_in && '!akv' in session.secret_config.store_in)
+    refuse(['secret_config', 'store_in'], 'Azure Key Vault');
+  if (!security) return void scope.values(session.security, ['security']);
+
+  const { service_access_token: token, singleton_enclaves: singleton } = security;
+  scope.template(token, ['security', 'service_access_token'], 'text');
+  if (token === '') error(['security', 'service_access_token'], 'an empty token is none');
+  scope.values(singleton, ['security', 'singleton_enclaves']);
+  if (singleton === true && attestation?.mode === 'none')
+    error(
+      ['security', 'singleton_enclaves'],
+      'a process is known by Evidence alone, which attestation mode none does not ask for',
+    );
+
+  const path = ['security', 'attestation'];
+  if (!attestation) return void scope.values(security.attestation, path);
+  const { one_time_password_shared_secret: sharedSecret, ...others } = attestation;
+  scope.values(others, path);
+  checkSharedSecret(scope, sharedSecret, [...path, 'one_time_password_shared_secret']);
+  if (attestation.mode === 'maa') refuse([...path, 'mode'], 'attestation mode maa');
+  if (attestation.must_be_sgx_local) refuse([...path, 'must_be_sgx_local'], 'local attestation');
+  if (attestation.ignore_advisories.includes('*') && !attestation.tolerate.includes('debug-mode'))
+    warn(
+      [...path, 'ignore_advisories'],
+      '"*" ignores every advisory, those to come included, also for launchers that are not in debug mode',
+    );
+}

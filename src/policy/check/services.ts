@@ -1,0 +1,77 @@
+import { hostVariable, parseHostArguments } from '../host.ts';
+import { nearest } from '../nearest.ts';
+import type { Path } from '../problem.ts';
+import type { Service } from '../schema.ts';
+import { oneTimePasswordReference, variantsOf } from '../service.ts';
+import { checkSharedSecret } from './one-time-password.ts';
+import type { Scope } from './scope.ts';
+
+type At = (...path: Path) => Path;
+
+/** Services: what they are given, and who is admitted. */
+export function checkServices(scope: Scope): void {
+  const images = new Set(scope.session.images.map(({ name }) => name));
+  scope.session.services.forEach((service, index) => {
+    const at: At = (...path) => ['services', index, ...path];
+    const { image_name } = service;
+    if (image_name !== undefined && !images.has(image_name))
+      scope.error(at('image_name'), `there is no image ${JSON.stringify(image_name)} in this session`, () =>
+        nearest(image_name, images),
+      );
+    checkConfiguration(scope, service, at);
+    checkAdmission(scope, service, at);
+  });
+}
+
+function checkConfiguration(scope: Scope, { command, environment, fspf_key }: Service, at: At): void {
+  const { error } = scope;
+  const positions = new Set<number>();
+  for (const word of command) {
+    scope.template(word, at('command'), 'text');
+    for (const part of parseHostArguments(word)) {
+      if (typeof part === 'string') continue;
+      if (positions.has(part.argument)) error(at('command'), `@@${part.argument} is used twice`);
+      positions.add(part.argument);
+    }
+  }
+  const variables = new Set<string>();
+  for (const [key, value] of Object.entries(environment ?? {})) {
+    const name = hostVariable(key) ?? key;
+    if (variables.has(name)) error(at('environment', key), `the variable ${name} is given twice`);
+    variables.add(name);
+    if (hostVariable(key) === undefined) scope.template(value, at('environment', key), 'text');
+  }
+  scope.values(fspf_key, at('fspf_key'));
+}
+
+function checkAdmission(scope: Scope, service: Service, at: At): void {
+  const { session, security, attestation, error, warn } = scope;
+  const written = variantsOf(service);
+  scope.values(service.platforms, at('platforms'));
+  scope.values(service.mrenclaves, at('mrenclaves'));
+  if (typeof service.attestation === 'string') scope.values(service.attestation, at('attestation'));
+  else
+    for (const variant of service.attestation)
+      if (typeof variant === 'string') scope.values(variant, at('attestation'));
+  for (const { mrenclave, signer } of written) scope.values([mrenclave, signer], at('attestation'));
+
+  const own = service.one_time_password_shared_secret;
+  checkSharedSecret(scope, own, at('one_time_password_shared_secret'));
+  const inVariants = written.map((variant) => variant.one_time_password_shared_secret);
+  for (const value of inVariants) checkSharedSecret(scope, value, at('attestation'));
+  if (inVariants.some((value) => value !== inVariants[0] || (own && value && value !== own)))
+    error(
+      at('attestation'),
+      'a service has one shared secret for one-time passwords, the same for every variant',
+    );
+
+  if (attestation?.mode === 'hardware' && service.attestation.length + service.mrenclaves.length === 0)
+    error(at('name'), 'no launcher is admitted: give the service an `attestation` with `mrenclave`');
+  const hasSecondFactor =
+    oneTimePasswordReference(session, service) !== undefined || security?.service_access_token !== undefined;
+  if (attestation?.mode === 'none' && !hasSecondFactor)
+    warn(
+      at('name'),
+      'attestation mode is none and no second factor is asked for: whoever reaches the CAS can start this service, and is given what it is given',
+    );
+}
