@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { isRole, principalKey } from '../policy/principals.ts';
-import { accessPolicy, type Principal, quorumOf } from '../policy/schema.ts';
+import { accessPolicy, type Principal, quorumOf } from '../policy/schema/access-policy.ts';
 import { signerDigest } from '../policy/signed-session.ts';
 import type { Cas } from './cas.ts';
 import { expandSection, literal } from './expand.ts';

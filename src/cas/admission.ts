@@ -1,7 +1,8 @@
 import * as v from 'valibot';
 import type { Expectation, Variant } from '../attestation/appraise.ts';
 import { failure } from '../errors.ts';
-import * as schema from '../policy/schema.ts';
+import { security as securitySection } from '../policy/schema/security.ts';
+import { attestationVariants, mrenclaves, platforms } from '../policy/schema/services.ts';
 import type { Service } from '../policy/session.ts';
 import { expandSection, literal } from './expand.ts';
 import type { Resolver } from './secrets.ts';
@@ -27,7 +28,7 @@ export async function admissionOf(
 ): Promise<Admission> {
   const get = <Schema extends v.GenericSchema>(section: string, value: unknown, shape: Schema) =>
     expandSection(resolver, version, section, value, shape);
-  const security = literal(await get('security', version.session.security, schema.security));
+  const security = literal(await get('security', version.session.security, securitySection));
   const attestation = literal(security.attestation);
   // A variable can bring in what is refused at upload.
   if (attestation.mode === 'maa' || attestation.must_be_sgx_local)
@@ -35,7 +36,7 @@ export async function admissionOf(
       section: 'security.attestation',
       detail: 'mode maa and must_be_sgx_local are not supported',
     });
-  const written = literal(await get('attestation', service.attestation, schema.attestationVariants));
+  const written = literal(await get('attestation', service.attestation, attestationVariants));
   const inVariants = written.map(literal);
   const variants = inVariants.map(
     ({ mrenclave, signer }): Variant => ({
@@ -43,14 +44,14 @@ export async function admissionOf(
       ...(signer !== undefined && { signer: literal(signer) as NonNullable<Variant['signer']> }),
     }),
   );
-  const measurements = await get('mrenclaves', service.mrenclaves, schema.mrenclaves);
+  const measurements = await get('mrenclaves', service.mrenclaves, mrenclaves);
   if (measurements.length > 0) variants.push({ measurements });
   return {
     mode: attestation.mode === 'none' ? 'none' : 'hardware',
     tolerate: literal(attestation.tolerate),
     ignoreAdvisories: literal(attestation.ignore_advisories),
     variants,
-    platforms: literal(await get('platforms', service.platforms, schema.platforms)),
+    platforms: literal(await get('platforms', service.platforms, platforms)),
     trustedPlatforms: literal(attestation.trusted_scone_qe_pubkeys),
     oneTimePassword:
       (await ownSharedSecret(service, inVariants, get)) ?? attestation.one_time_password_shared_secret,

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
-import * as schema from '../policy/schema.ts';
+import { isReference } from '../policy/schema/values.ts';
 import { formatSecret, SecretUnusable } from '../secrets/kinds.ts';
 import { parseTemplate, splitReference, substitute, TemplateError } from '../secrets/substitute.ts';
 import type { Resolver } from './secrets.ts';
@@ -61,7 +61,7 @@ async function expand(
   if (depth > DEEPEST) throw failure('POLICY_UNUSABLE', { section: key, detail: 'it is nested too deeply' });
   if (typeof value === 'string') {
     if (!value.includes('$$')) return value;
-    if (schema.isReference(value)) {
+    if (isReference(value)) {
       const [part] = parseTemplate(Buffer.from(value));
       if (part && !Buffer.isBuffer(part)) {
         const { name, format } = nameOf(version, part.text);

@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import { type Failure, failure, reason } from '../errors.ts';
 import { defaultPorts, parseAddress } from '../policy/address.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
-import type { ImportSource } from '../policy/schema.ts';
+import type { ImportSource } from '../policy/schema/sharing.ts';
 import { callApi, connectApi } from '../protocol/api-client.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { checkKey } from '../protocol/connect.ts';

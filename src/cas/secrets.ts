@@ -1,6 +1,7 @@
 import { failure, reason } from '../errors.ts';
 import { isWithin, resolveSessionName } from '../policy/names.ts';
-import { type ExportTarget, SOFTWARE_IDENTITY } from '../policy/schema.ts';
+import { SOFTWARE_IDENTITY } from '../policy/schema/secrets.ts';
+import type { ExportTarget } from '../policy/schema/sharing.ts';
 import type { SecretDefinition } from '../policy/session.ts';
 import { parseDuration } from '../secrets/duration.ts';
 import { formatSecret, type TypedSecret } from '../secrets/kinds.ts';

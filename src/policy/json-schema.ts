@@ -1,5 +1,6 @@
 import { type JsonSchema, toJsonSchema } from '@valibot/to-json-schema';
-import { principal, session } from './schema.ts';
+import { principal } from './schema/access-policy.ts';
+import { session } from './schema/session.ts';
 
 /**
  * The JSON Schema (draft-07) of a session file, for editors. It takes what the CAS takes, as it stands in the file:

@@ -1,4 +1,4 @@
-import type { Service, Session } from './schema.ts';
+import type { Service, Session } from './schema/session.ts';
 
 /** The shared secret of the one-time passwords that a service asks for, where the session's text says so. */
 export function oneTimePasswordReference(session: Session, service: Service): string | undefined {

@@ -3,11 +3,17 @@ import * as v from 'valibot';
 import { check } from './check/check.ts';
 import { InvalidText, MOST_PROBLEMS, type Problem } from './problem.ts';
 import { remainderOf } from './remainder.ts';
-import * as schema from './schema.ts';
+import * as schema from './schema/session.ts';
 import type { Variables } from './template.ts';
 import { invalid, pathOf, readYaml, type YamlText } from './yaml.ts';
 
-export { type Image, isImported, type SecretDefinition, type Service, type Session } from './schema.ts';
+export {
+  type Image,
+  isImported,
+  type SecretDefinition,
+  type Service,
+  type Session,
+} from './schema/session.ts';
 
 /** A session that was understood. */
 export interface ParsedSession {

@@ -1,4 +1,4 @@
-import type { Session } from '../schema.ts';
+import type { Session } from '../schema/session.ts';
 import type { YamlText } from '../yaml.ts';
 import { checkImages } from './images.ts';
 import { createScope, type Findings, type Scope } from './scope.ts';

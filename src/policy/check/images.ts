@@ -1,7 +1,7 @@
 import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../launcher-configuration.ts';
 import { nearest } from '../nearest.ts';
 import { InvalidText, type Path } from '../problem.ts';
-import type { Image } from '../schema.ts';
+import type { Image } from '../schema/session.ts';
 import type { Scope } from './scope.ts';
 
 /** Images: injected files, what the launcher's configuration says of them, and volumes. */

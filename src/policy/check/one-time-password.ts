@@ -1,7 +1,7 @@
 import { DEFAULT_SIZE } from '../../secrets/generate.ts';
 import { parseSharedSecret } from '../../secrets/one-time-password.ts';
 import type { Path } from '../problem.ts';
-import { isImported } from '../schema.ts';
+import { isImported } from '../schema/session.ts';
 import type { Scope } from './scope.ts';
 
 /** A shared secret is base32, or one variable that stands for a secret which can be one. */

@@ -8,7 +8,7 @@ import {
 } from '../../secrets/substitute.ts';
 import { nearest } from '../nearest.ts';
 import { didYouMean, MOST_PROBLEMS, type Path, type Problem } from '../problem.ts';
-import type { SecretDefinition, Session } from '../schema.ts';
+import type { SecretDefinition, Session } from '../schema/session.ts';
 import type { YamlText } from '../yaml.ts';
 
 /** What was found in a session. */

@@ -2,7 +2,8 @@ import { isIP } from 'node:net';
 import { checkValue } from '../../secrets/generate.ts';
 import { resolveSessionName } from '../names.ts';
 import type { Path } from '../problem.ts';
-import { type SecretDefinition, SOFTWARE_IDENTITY } from '../schema.ts';
+import { SOFTWARE_IDENTITY } from '../schema/secrets.ts';
+import type { SecretDefinition } from '../schema/session.ts';
 import type { Scope } from './scope.ts';
 
 /** What one session may make the CAS do: an RSA key takes it up to a second. */

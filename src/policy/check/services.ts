@@ -1,7 +1,7 @@
 import { hostVariable, parseHostArguments } from '../host.ts';
 import { nearest } from '../nearest.ts';
 import type { Path } from '../problem.ts';
-import type { Service } from '../schema.ts';
+import type { Service } from '../schema/session.ts';
 import { oneTimePasswordReference, variantsOf } from '../service.ts';
 import { checkSharedSecret } from './one-time-password.ts';
 import type { Scope } from './scope.ts';
