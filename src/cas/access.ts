@@ -6,7 +6,7 @@ import { signerDigest } from '../policy/signed-session.ts';
 import type { Cas } from './cas.ts';
 import { expandSection, literal } from './expand.ts';
 import { createResolver, type Resolver } from './secrets.ts';
-import type { SessionVersion } from './sessions.ts';
+import type { SessionVersion } from './versions.ts';
 
 /** Who asks: digests (hexadecimal) of the keys that were shown to be held, by certificate or by signature. */
 export interface Client {

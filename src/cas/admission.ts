@@ -6,7 +6,7 @@ import { attestationVariants, mrenclaves, platforms } from '../policy/schema/ser
 import type { Service } from '../policy/session.ts';
 import { expandSection, literal } from './expand.ts';
 import type { Resolver } from './secrets.ts';
-import type { SessionVersion } from './sessions.ts';
+import type { SessionVersion } from './versions.ts';
 
 /** Who may be given a service's configuration, all variables filled in. */
 export interface Admission extends Expectation {

@@ -15,7 +15,7 @@ import {
   renewalTime,
 } from '../secrets/x509.ts';
 import type { Cas } from './cas.ts';
-import type { SessionVersion } from './sessions.ts';
+import type { SessionVersion } from './versions.ts';
 
 const CLOCK_SKEW = 3600 * 1000;
 

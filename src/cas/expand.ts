@@ -5,7 +5,7 @@ import { isReference } from '../policy/schema/values.ts';
 import { formatSecret, SecretUnusable } from '../secrets/kinds.ts';
 import { parseTemplate, splitReference, substitute, TemplateError } from '../secrets/substitute.ts';
 import type { Resolver } from './secrets.ts';
-import type { SessionVersion } from './sessions.ts';
+import type { SessionVersion } from './versions.ts';
 
 /** Bytes of one value of a policy. */
 const LARGEST_VALUE = 256 * 1024;

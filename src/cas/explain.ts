@@ -7,7 +7,7 @@ import { authorize, type Client } from './access.ts';
 import { admissionOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { createResolver } from './secrets.ts';
-import { requireSession, type SessionVersion } from './sessions.ts';
+import { requireSession, type SessionVersion } from './versions.ts';
 
 /**
  * What a launcher must show to be admitted to a service, all variables filled in, for whoever may read the session.

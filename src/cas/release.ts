@@ -9,29 +9,20 @@ import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../poli
 import { formatConfigId } from '../policy/names.ts';
 import { oneTimePasswordReference } from '../policy/service.ts';
 import type { Service } from '../policy/session.ts';
-import type { ConfigurationMessage, GrantedMessage, ReceivedLaunchRequest } from '../protocol/launch.ts';
+import type { ConfigurationMessage, GrantedMessage } from '../protocol/launch.ts';
 import { formatSecret, formatsOf, SecretUnusable } from '../secrets/kinds.ts';
 import { parseTemplate, splitReference, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { type Admission, admissionOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { collectForms, type Forms } from './expand.ts';
-import { checkAccessToken, checkOneTimePassword, checkSingleton } from './second-factors.ts';
+import {
+  checkAccessToken,
+  checkOneTimePassword,
+  checkSingleton,
+  type LaunchAttempt,
+} from './second-factors.ts';
 import { createResolver, type Recipient, type Resolver } from './secrets.ts';
-import { activeSession, type SessionVersion } from './sessions.ts';
-
-/** The connection a request came on. */
-export interface LaunchConnection {
-  /** Its exporter value, 32 bytes. */
-  channel: Buffer;
-  /** Whom wrong one-time passwords are counted against. */
-  source: string;
-}
-
-/** Someone who asks for the configuration of a service. */
-export interface LaunchAttempt {
-  request: ReceivedLaunchRequest;
-  connection: LaunchConnection;
-}
+import { activeSession, type SessionVersion } from './versions.ts';
 
 /**
  * Decides one launch, in the order: is there such a service; does the Evidence verify; is the launcher

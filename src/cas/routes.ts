@@ -5,7 +5,7 @@ import { ROOT } from '../policy/names.ts';
 import type { Client } from './access.ts';
 import type { Cas } from './cas.ts';
 import { explainAdmission, readSharedSecret } from './explain.ts';
-import { exportToOtherCas } from './other-cas.ts';
+import { exportToOtherCas } from './export.ts';
 import { listSessions, readHash, readHistory, readSession } from './sessions.ts';
 import { uploadSession } from './upload.ts';
 import { publicValue, publicValues } from './values.ts';

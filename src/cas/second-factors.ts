@@ -3,9 +3,23 @@ import type { Claims } from '../attestation/claims.ts';
 import { failure } from '../errors.ts';
 import { formatConfigId } from '../policy/names.ts';
 import { accessTokenProof } from '../protocol/access-token.ts';
+import type { ReceivedLaunchRequest } from '../protocol/launch.ts';
 import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-password.ts';
 import type { Cas } from './cas.ts';
-import type { LaunchAttempt } from './release.ts';
+
+/** The connection a request came on. */
+export interface LaunchConnection {
+  /** Its exporter value, 32 bytes. */
+  channel: Buffer;
+  /** Whom wrong one-time passwords are counted against. */
+  source: string;
+}
+
+/** Someone who asks for the configuration of a service. */
+export interface LaunchAttempt {
+  request: ReceivedLaunchRequest;
+  connection: LaunchConnection;
+}
 
 /**
  * The service access token: the launcher shows that it knows it, and only then the CAS does.

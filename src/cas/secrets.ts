@@ -10,7 +10,7 @@ import { Secret } from '../secrets/secret.ts';
 import { parseTemplate, splitReference } from '../secrets/substitute.ts';
 import type { Cas } from './cas.ts';
 import { certificateOf } from './certificates.ts';
-import { activeSession, type SessionVersion } from './sessions.ts';
+import { activeSession, type SessionVersion } from './versions.ts';
 
 /** A secret, and the session that defines it, from which what it refers to is seen. */
 export interface Resolved {

@@ -22,7 +22,7 @@ import { DEFAULT_SIZE, makeSecret } from '../secrets/generate.ts';
 import type { Secret } from '../secrets/secret.ts';
 import { authorize, type Client } from './access.ts';
 import type { Cas } from './cas.ts';
-import { activeSession, type KeyHolder, type SessionVersion, sealVersion } from './sessions.ts';
+import { activeSession, type KeyHolder, type SessionVersion, sealVersion } from './versions.ts';
 
 /**
  * Takes a session: a new one, or the next version of one that exists. It comes as its text, signed, or encrypted for

@@ -3,7 +3,7 @@ import { formatSecret, type SecretKind, type TypedSecret } from '../secrets/kind
 import { certificateValidity, NO_EXPIRY, renewalTime } from '../secrets/x509.ts';
 import type { Cas } from './cas.ts';
 import { createResolver } from './secrets.ts';
-import { activeSession, type SessionVersion } from './sessions.ts';
+import { activeSession, type SessionVersion } from './versions.ts';
 
 /** A secret as everybody may read it. */
 export interface PublicValue {

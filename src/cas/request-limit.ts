@@ -1,0 +1,64 @@
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import type { FastifyInstance } from 'fastify';
+import { failure } from '../errors.ts';
+
+/** Requests at a time of one client, so that others find room. */
+const AT_ONCE = 128;
+
+interface Connection {
+  who: string;
+  /** Requests that are not answered yet. */
+  open: number;
+  /** Those of them that are worked on, which goes on when the client is gone. */
+  running: number;
+}
+
+/**
+ * Refuses what a client asks for while much of his is under way, with TOO_MANY_REQUESTS. To be called before calls are
+ * added.
+ * @param whoIs names the client at the other end
+ */
+export function limitRequests(app: FastifyInstance, whoIs: (socket: TLSSocket) => string): void {
+  const connections = new Map<Socket, Connection>();
+  const forget = (socket: Socket) => {
+    if (socket.destroyed && connections.get(socket)?.open === 0) connections.delete(socket);
+  };
+  app.server.on('secureConnection', (socket: TLSSocket) => {
+    const connection: Connection = { who: whoIs(socket), open: 0, running: 0 };
+    connections.set(socket, connection);
+    socket.once('close', () => {
+      connection.open = connection.running;
+      forget(socket);
+    });
+  });
+  app.addHook('onRequest', async ({ raw: { socket } }) => {
+    const connection = connections.get(socket);
+    if (!connection) return;
+    connection.open++;
+    let underWay = 0;
+    for (const { who, open } of connections.values()) if (who === connection.who) underWay += open;
+    if (underWay > AT_ONCE) throw failure('TOO_MANY_REQUESTS', { limit: AT_ONCE });
+  });
+  app.addHook('onResponse', async ({ raw: { socket } }) => {
+    const connection = connections.get(socket);
+    if (connection && !socket.destroyed) connection.open--;
+  });
+  app.addHook('onRoute', (route) => {
+    const { handler } = route;
+    route.handler = async function (request, reply) {
+      const { socket } = request.raw;
+      const connection = connections.get(socket);
+      if (connection) connection.running++;
+      try {
+        return await handler.call(this, request, reply);
+      } finally {
+        if (connection) {
+          connection.running--;
+          if (socket.destroyed) connection.open = connection.running;
+          forget(socket);
+        }
+      }
+    };
+  });
+}
