@@ -53,7 +53,9 @@ export function expandTemplate(
     if (value === node.value) return;
     const isNull = value === '~' && node.type === Scalar.PLAIN && !node.tag && onlyVariable.test(node.value);
     Object.assign(node, { value: isNull ? null : value, source: undefined });
-    pieces.push(text.slice(copied, start), isNull ? '~' : JSON.stringify(value), isBlock ? '\n' : '');
+    // A plain text may begin with a carriage return right after the colon; a quoted one needs a gap.
+    const gap = /\S/.test(text[start - 1] ?? ' ') ? ' ' : '';
+    pieces.push(text.slice(copied, start), gap, isNull ? '~' : JSON.stringify(value), isBlock ? '\n' : '');
     copied = end;
   };
 

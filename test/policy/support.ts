@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { InvalidText } from '../../src/policy/problem.ts';
+import { InvalidText, MOST_PROBLEMS } from '../../src/policy/problem.ts';
 
 /** A session text that is accepted; `lines` begin at line 4. */
 export const sessionText = (...lines: string[]) =>
@@ -19,22 +19,25 @@ export function problemsOf(run: () => unknown): string[] {
 }
 
 /**
- * Runs it; whatever it refuses, it refuses as InvalidText with places inside the text. Only the first problem is
- * looked at unless `all` are wanted: those that follow a syntax error have wrong places, see yaml.test.ts.
+ * Runs it; whatever it refuses, it refuses as InvalidText, with problems that can be shown and places inside the text.
+ * @returns what it returned, or undefined where it refused
  */
-export function onlyInvalidText(text: string, run: () => unknown, all = false): void {
+export function onlyInvalidText<T>(text: string, run: () => T): T | undefined {
   try {
-    run();
+    return run();
   } catch (error) {
     if (!(error instanceof InvalidText)) throw error;
-    assert.ok(error.problems.length > 0);
+    assert.ok(error.problems.length > 0 && error.problems.length <= MOST_PROBLEMS);
     const lines = text.split('\n');
-    for (const { line, column, message } of error.problems.slice(0, all ? undefined : 1)) {
+    for (const { severity, line, column, path, message } of error.problems) {
+      assert.equal(severity, 'error');
+      for (const shown of [path, message]) assert.doesNotMatch(shown, /\p{Cc}/u);
       assert.ok(message.length > 0);
       assert.ok(line >= 1 && line <= lines.length, `line ${line} of ${lines.length}`);
       const length = lines[line - 1]?.length ?? 0;
       assert.ok(column >= 1 && column <= length + 1, `column ${column} of ${length}`);
     }
+    return undefined;
   }
 }
 

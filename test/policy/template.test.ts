@@ -107,6 +107,8 @@ const rewritten: [what: string, template: string, value: string][] = [
   ['white space and a line end', 'a: $X', ' \n'],
   ['a colon at the end of a line', 'a: $X', ':\n$'],
   ['a mapping in a list', 'a: [$X]', ':\n~'],
+  ['a text that begins with a carriage return', 'a:\r$X', 'x'],
+  ['a text right after a quoted key', '{"a":$X,"b":[$X,$X]}', 'x'],
 ];
 for (const [what, template, x] of rewritten)
   test(`the filled-in text reads as the template did: ${what}`, () => {
