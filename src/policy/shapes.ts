@@ -38,9 +38,31 @@ const keyProblem = (entries: v.ObjectEntries) => {
   };
 };
 
-/** A mapping with just these keys; anything else in it is an error that names what is expected. */
-export const object = <const Entries extends v.ObjectEntries>(entries: Entries) =>
-  notList(v.strictObject(entries, keyProblem(entries)));
+const isMapping = (input: unknown): input is Record<string, unknown> =>
+  typeof input === 'object' && input !== null;
+
+/** A mapping with just these keys; each other one in it is an error that names what is expected. */
+export const object = <const Entries extends v.ObjectEntries>(entries: Entries) => {
+  const message = keyProblem(entries);
+  // Valibot's own strict mapping tells the first of the unknown keys.
+  const checked = v.pipe(
+    v.looseObject(entries, message),
+    v.rawCheck(({ dataset: { value: input }, addIssue }) => {
+      if (!isMapping(input)) return;
+      for (const [key, value] of Object.entries(input))
+        if (!Object.hasOwn(entries, key))
+          addIssue({
+            input: key,
+            expected: 'never',
+            path: [{ type: 'object', origin: 'key', input, key, value }],
+            message,
+          });
+    }),
+    // Is not done where there are issues, and with it no check of the whole mapping.
+    v.transform((mapping) => mapping),
+  );
+  return notList({ ...v.strictObject(entries, message), '~run': checked['~run'] });
+};
 
 /** A mapping with these keys among others. */
 export const looseObject = <const Entries extends v.ObjectEntries>(entries: Entries) =>

@@ -466,6 +466,12 @@ test('what is no mapping with a name and a version is refused', () => {
 });
 
 test('all that is wrong is told at once', () => {
+  assert.deepEqual(
+    problemsOf(() => parseSession(sessionText('foo: 1', 'bar: 2', 'services: [{name: a, x: 1, y: 2}]'))).map(
+      (problem) => problem.replace(/: unknown key.*/, ''),
+    ),
+    ['4:6 foo', '5:6 bar', '6:25 services[0].x', '6:31 services[0].y'],
+  );
   assert.equal(problemsOf(() => parseSession('name: a b\nversion: 1\nwrong: 2')).length, 3);
   assert.equal(
     problemsOf(() => parseSession(sessionText('services: [{name: a, command: $$SCONE::x$$, image_name: y}]')))

@@ -53,7 +53,7 @@ export const sessionName = v.pipe(
 export const sessionReference = v.pipe(
   text,
   v.regex(
-    /^(\/|(\.\.?\/)*(\.\.?|[A-Za-z0-9_.~-]{1,512}(\/[A-Za-z0-9_.~-]{1,512})*))$/,
+    /^(?=.{1,2048}$)(\/|(\.\.?\/)*(\.\.?|[A-Za-z0-9_.~-]{1,512}(\/[A-Za-z0-9_.~-]{1,512})*))$/,
     'expected the name of a session, or a path relative to this one such as ../name',
   ),
 );
