@@ -59,6 +59,12 @@ export const errors = {
     message: 'the CAS has more to do than it takes on at a time',
     hint: 'Try again in a few seconds.',
   },
+  CAS_NOT_VOUCHED_FOR: {
+    exit: 69,
+    http: 503,
+    message: 'no Evidence about this CAS can be had at present',
+    hint: 'The log of the CAS says what is wrong with its LAS.',
+  },
   CAS_NOT_TRUSTWORTHY: {
     exit: 77,
     message: 'Error during attestation of CAS: {detail}',
@@ -467,11 +473,29 @@ export const errors = {
     message: 'there is nothing at the path {path}',
     hint: 'docs/openapi.yaml has all calls; an older CAS may not have this one.',
   },
+  METHOD_NOT_ALLOWED: {
+    exit: 76,
+    http: 405,
+    message: 'the path {path} takes {allowed} alone',
+    hint: 'docs/openapi.yaml has all calls.',
+  },
+  HEADERS_TOO_LARGE: {
+    exit: 65,
+    http: 431,
+    message: 'path and headers of the request have more than {limit} bytes',
+    hint: 'The CAS needs none beyond what HTTP asks for.',
+  },
+  REQUEST_SLOW: {
+    exit: 69,
+    http: 408,
+    message: 'the request did not come within {seconds} seconds',
+    hint: 'Try again.',
+  },
   REQUEST_INVALID: {
     exit: 65,
     http: 400,
     message: '{detail}',
-    hint: 'See the documentation of the interface.',
+    hint: 'docs/openapi.yaml says what each call takes.',
   },
   OUTPUT_UNWRITABLE: {
     exit: 73,

@@ -1,7 +1,8 @@
 import { createPublicKey } from 'node:crypto';
+import { maxHeaderSize, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { reportData } from '../attestation/report-data.ts';
 import { causes, errors, Failure, failure, reason } from '../errors.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
@@ -11,13 +12,12 @@ import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import { connectLas } from '../protocol/las.ts';
 import { version } from '../version.ts';
 import type { Cas } from './cas.ts';
+import { limitRequests } from './request-limit.ts';
 import { addRoutes, Outer } from './routes.ts';
 
 /** Largest body of a request, in bytes: that of an encrypted session. */
 const BODY_LIMIT = ENCRYPTED_SESSION_LIMIT;
 const CONNECTIONS = 1024;
-/** Requests at a time of one client, so that others find room. */
-const AT_ONCE = 128;
 const HANDSHAKE = 10_000;
 const GRACE = 1000;
 const REQUEST_TIMEOUT = 30_000;
@@ -38,7 +38,10 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
       requestCert: true,
       rejectUnauthorized: false,
       handshakeTimeout: HANDSHAKE,
+      // Looked for below, so that who sends none is told in the form that all errors have.
+      requireHostHeader: false,
     },
+    exposeHeadRoutes: false,
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT,
     connectionTimeout: REQUEST_TIMEOUT,
@@ -49,37 +52,42 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
       const { status, body } = errorAnswer(error);
       return reply.code(status).send(body);
     },
-    clientErrorHandler: refuseMalformed,
+    clientErrorHandler: (error: Error, socket: Socket) => refuse(socket, malformed(error)),
   });
   app.server.maxConnections = CONNECTIONS;
+  // What Node would answer without a body, or not at all.
+  app.server.on('checkExpectation', (request, response) => app.routing(request, response));
+  app.server.on('connect', (_request, socket: Socket) =>
+    refuse(socket, failure('REQUEST_INVALID', { detail: 'a CAS is no proxy' })),
+  );
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
 
   app.setErrorHandler((error, request, reply) => {
     const { status, body } = errorAnswer(error);
-    if (status >= 500)
-      cas.log.error({ route: request.routeOptions.url, error: reason(error) }, 'request failed');
+    if (status === 500)
+      cas.log.error({ route: request.routeOptions.url, error: causes(error).join(': ') }, 'request failed');
     return reply.code(status).send(body);
   });
+
+  const calls: { url: string; method: string }[] = [];
+  app.addHook('onRoute', ({ url, method }) => void calls.push({ url, method: String(method) }));
   app.setNotFoundHandler((request, reply) => {
-    const { status, body } = errorAnswer(failure('PATH_UNKNOWN', { path: request.url.split('?')[0] ?? '' }));
-    return reply.code(status).send(body);
+    const [path = ''] = request.url.split('?');
+    const isAt = ({ url }: { url: string }) =>
+      url.endsWith('*') ? path.startsWith(url.slice(0, -1)) : path === url;
+    const allowed = calls.filter(isAt).map(({ method }) => method);
+    if (allowed.length === 0) throw failure('PATH_UNKNOWN', { path });
+    reply.header('allow', allowed.join(', '));
+    throw failure('METHOD_NOT_ALLOWED', { path, allowed: allowed.join(' and ') });
   });
 
-  const busy = new Map<string, number>();
-  const count = (request: FastifyRequest, by: number) => {
-    const who = clientOf(request) ?? request.ip;
-    const now = (busy.get(who) ?? 0) + by;
-    if (now > 0) busy.set(who, now);
-    else busy.delete(who);
-    return now;
-  };
-  app.addHook('onRequest', async (request) => {
-    if (count(request, 1) > AT_ONCE) throw failure('TOO_MANY_REQUESTS', { limit: AT_ONCE });
+  limitRequests(app, (socket) => certificateOf(socket) ?? String(socket.remoteAddress));
+  app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
+    if (httpVersion === '1.1' && headers.host === undefined)
+      throw failure('REQUEST_INVALID', { detail: 'there is no header Host' });
   });
-  app.addHook('onResponse', async (request) => void count(request, -1));
-
-  addRoutes(app, cas, clientOf);
+  addRoutes(app, cas, ({ raw }) => certificateOf(raw.socket as TLSSocket));
 
   // One after the other, since the process takes another name for each.
   let ownEvidence: Promise<unknown> = Promise.resolve();
@@ -94,7 +102,12 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
     waiting++;
     const evidence = ownEvidence.then(() => evidenceOf(lasSocket, data)).finally(() => waiting--);
     ownEvidence = evidence.catch(() => {});
-    return { evidence: await evidence, version };
+    try {
+      return { evidence: await evidence, version };
+    } catch (error) {
+      cas.log.error({ error: causes(error).join(': ') }, 'no Evidence about this CAS');
+      throw failure('CAS_NOT_VOUCHED_FOR');
+    }
   });
 
   const publicKey = createPublicKey(cas.encryptionKey).export({ type: 'spki', format: 'pem' });
@@ -113,8 +126,8 @@ async function evidenceOf(lasSocket: string, data: Buffer): Promise<string> {
 }
 
 /** Digest of the key that the client proved to hold, hexadecimal, where it showed a certificate. */
-function clientOf(request: FastifyRequest): string | undefined {
-  const certificate = (request.raw.socket as TLSSocket).getPeerX509Certificate();
+function certificateOf(socket: TLSSocket): string | undefined {
+  const certificate = socket.getPeerX509Certificate();
   return certificate && publicKeyDigest(certificate.publicKey).toString('hex');
 }
 
@@ -134,18 +147,28 @@ function errorAnswer(error: unknown): { status: number; body: object } {
     };
   const status = (error as { statusCode?: number }).statusCode ?? 500;
   if (status === 413) return errorAnswer(failure('REQUEST_TOO_LARGE', { limit: BODY_LIMIT }));
-  if (status < 500) return { ...errorAnswer(failure('REQUEST_INVALID', { detail: reason(error) })), status };
-  return { status: 500, body: { msg: ['an error of the CAS itself; its log says more'], code: 'INTERNAL' } };
+  if (status < 500) return errorAnswer(failure('REQUEST_INVALID', { detail: reason(error) }));
+  return errorAnswer(failure('INTERNAL', { detail: 'the log of the CAS says more' }));
 }
 
-/** Answers what is no HTTP. */
-function refuseMalformed(error: Error, socket: Socket): void {
+/** What Node could not read as a request. */
+function malformed(error: Error & { code?: string }): Failure {
+  if (error.code === 'HPE_HEADER_OVERFLOW') return failure('HEADERS_TOO_LARGE', { limit: maxHeaderSize });
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT')
+    return failure('REQUEST_SLOW', { seconds: REQUEST_TIMEOUT / 1000 });
+  return failure('REQUEST_INVALID', { detail: `it is no HTTP request: ${reason(error)}` });
+}
+
+/** Answers what did not become a request, and closes the connection. */
+function refuse(socket: Socket, error: Failure): void {
   if (!socket.writable) return void socket.destroy();
-  const { body } = errorAnswer(
-    failure('REQUEST_INVALID', { detail: `it is no HTTP request: ${reason(error)}` }),
-  );
+  const { status, body } = errorAnswer(error);
   const text = JSON.stringify(body);
-  const head = ['HTTP/1.1 400 Bad Request', 'content-type: application/json', 'connection: close'];
+  const head = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    'content-type: application/json; charset=utf-8',
+    'connection: close',
+  ];
   socket.end(`${head.join('\r\n')}\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
   // The other end may never take it, or never have come as far as TLS.
   setTimeout(() => socket.destroy(), GRACE).unref();

@@ -1,5 +1,5 @@
 import { failure } from '../errors.ts';
-import { parseConfigId } from '../policy/names.ts';
+import type { ConfigId } from '../policy/names.ts';
 import { oneTimePasswordReference } from '../policy/service.ts';
 import type { Service } from '../policy/session.ts';
 import { parseTemplate, splitReference } from '../secrets/substitute.ts';
@@ -9,13 +9,14 @@ import type { Cas } from './cas.ts';
 import { createResolver } from './secrets.ts';
 import { requireSession, type SessionVersion } from './versions.ts';
 
+type ServiceName = Pick<ConfigId, 'session' | 'service'>;
+
 /**
  * What a launcher must show to be admitted to a service, all variables filled in, for whoever may read the session.
- * @param configId `SESSION/SERVICE`
  * @throws Failure SESSION_NOT_FOUND, SERVICE_NOT_FOUND, ACCESS_DENIED, POLICY_UNUSABLE or SECRET_UNAVAILABLE
  */
-export async function explainAdmission(cas: Cas, configId: string, client: Client): Promise<object> {
-  const { version, service } = await findService(cas, configId);
+export async function explainAdmission(cas: Cas, named: ServiceName, client: Client): Promise<object> {
+  const { version, service } = await findService(cas, named);
   await authorize(cas, version, 'read', client);
   const { oneTimePassword, accessToken, trustedPlatforms, ...admission } = await admissionOf(
     createResolver(cas),
@@ -41,10 +42,10 @@ export async function explainAdmission(cas: Cas, configId: string, client: Clien
  */
 export async function readSharedSecret(
   cas: Cas,
-  configId: string,
+  named: ServiceName,
   client: Client,
 ): Promise<{ secret: string }> {
-  const { version, service } = await findService(cas, configId);
+  const { version, service } = await findService(cas, named);
   const resolver = createResolver(cas);
   const { session } = version;
   const written = oneTimePasswordReference(session, service);
@@ -62,9 +63,8 @@ export async function readSharedSecret(
 
 async function findService(
   cas: Cas,
-  configId: string,
+  { session, service: name }: ServiceName,
 ): Promise<{ version: SessionVersion; service: Service }> {
-  const { session, service: name } = parseConfigId(configId);
   const version = await requireSession(cas, session);
   const service = version.session.services.find((it) => it.name === name);
   if (!service) throw failure('SERVICE_NOT_FOUND', { session, service: name });

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import * as v from 'valibot';
 import { Failure, failure } from '../errors.ts';
-import { ROOT } from '../policy/names.ts';
+import { type ConfigId, formatConfigId, namePattern, ROOT, sessionNamePattern } from '../policy/names.ts';
 import type { Client } from './access.ts';
 import type { Cas } from './cas.ts';
 import { explainAdmission, readSharedSecret } from './explain.ts';
@@ -29,62 +29,68 @@ export function addRoutes(app: FastifyInstance, cas: Cas, clientOf: ClientOf): v
 
   // A signed session speaks for itself, so a certificate is asked for only where there is no signature.
   app.post('/session', async (request, reply) => {
-    const { hash, warnings } = await uploadSession(cas, textOf(request), clientOf(request));
-    return reply.code(201).send({ hash, warnings });
+    const uploaded = await uploadSession(cas, textOf(request), clientOf(request));
+    reply.code(201);
+    return uploaded;
   });
   app.put('/v1/encrypted_sessions', async (request, reply) => {
-    const { hash, warnings } = await uploadSession(cas, textOf(request), clientOf(request), 'encrypted');
-    return reply.code(201).send({ hash, warnings });
+    const uploaded = await uploadSession(cas, textOf(request), clientOf(request), 'encrypted');
+    reply.code(201);
+    return uploaded;
   });
 
   const read = (request: FastifyRequest, name: string, hash?: string) =>
     within(`Failed to read session '${name}'`, () => readSession(cas, name, client(request), hash));
-  app.get<Named>('/session/*', { onRequest }, (request) => read(request, request.params['*']));
-  app.get<Named>('/v1/sessions/*', { onRequest }, (request) => {
+  app.get<Named>('/session/*', { onRequest }, async (request) => read(request, sessionIn(request)));
+  app.get<Named>('/v1/sessions/*', { onRequest }, async (request) => {
     const { hash } = query(request, { hash: v.optional(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))) });
-    return read(request, request.params['*'], hash);
+    return read(request, sessionIn(request), hash);
   });
-  app.get('/v1/sessions', { onRequest }, (request) => {
+  app.get('/v1/sessions', { onRequest }, async (request) => {
     const { namespace, after } = query(request, {
-      namespace: v.optional(v.string(), ROOT),
+      namespace: v.optional(v.pipe(v.string(), v.regex(sessionNamePattern)), ROOT),
       after: v.optional(v.string(), ''),
     });
     return within(`Failed to list the sessions of '${namespace}'`, () =>
       listSessions(cas, namespace, client(request), after),
     );
   });
-  app.get<Named>('/v1/hashes/*', (request) => {
-    const name = request.params['*'];
+  app.get<Named>('/v1/hashes/*', async (request) => {
+    const name = sessionIn(request);
     const certificate = clientOf(request);
     return within(`Failed to read the hash of session '${name}'`, async () => ({
       hash: await readHash(cas, name, certificate === undefined ? undefined : client(request)),
     }));
   });
-  app.get<Named>('/v1/history/*', { onRequest }, (request) => {
+  app.get<Named>('/v1/history/*', { onRequest }, async (request) => {
     const number = v.pipe(v.string(), v.regex(/^[1-9][0-9]{0,9}$/), v.transform(Number));
     const { before = Number.MAX_SAFE_INTEGER } = query(request, { before: v.optional(number) });
-    const name = request.params['*'];
+    const name = sessionIn(request);
     return within(`Failed to read the history of session '${name}'`, () =>
       readHistory(cas, name, client(request), before),
     );
   });
-  app.get<Named>('/v1/admission/*', { onRequest }, (request) =>
-    within(`Failed to explain '${request.params['*']}'`, () =>
-      explainAdmission(cas, request.params['*'], client(request)),
-    ),
+  app.get<Named>('/v1/admission/*', { onRequest }, async (request) => {
+    const service = serviceIn(request);
+    return within(`Failed to explain '${formatConfigId(service)}'`, () =>
+      explainAdmission(cas, service, client(request)),
+    );
+  });
+  app.get<Named>('/v1/otp/*', { onRequest }, async (request) => {
+    const service = serviceIn(request);
+    return within(`Failed to read the one-time password of '${formatConfigId(service)}'`, () =>
+      readSharedSecret(cas, service, client(request)),
+    );
+  });
+  app.post('/v1/exports', { onRequest }, async (request) =>
+    exportToOtherCas(cas, textOf(request), known(request)),
   );
-  app.get<Named>('/v1/otp/*', { onRequest }, (request) =>
-    within(`Failed to read the one-time password of '${request.params['*']}'`, () =>
-      readSharedSecret(cas, request.params['*'], client(request)),
-    ),
-  );
-  app.post('/v1/exports', { onRequest }, (request) => exportToOtherCas(cas, textOf(request), known(request)));
 
   // For everybody: no certificate is asked for.
-  app.get<Named>('/v1/values/*', (request) => {
-    const match = /^session=([^,]+)(?:,secret=([^,]+))?$/.exec(request.params['*']);
-    if (!match) throw invalid('expected session=NAME or session=NAME,secret=NAME');
-    const [, session = '', secret] = match;
+  app.get<Named>('/v1/values/*', async (request) => {
+    const [, session = '', secret] = /^session=([^,]+)(?:,secret=([^,]+))?$/.exec(request.params['*']) ?? [];
+    if (!sessionNamePattern.test(session) || (secret !== undefined && !namePattern.test(secret)))
+      throw invalid('expected session=NAME or session=NAME,secret=NAME');
     const what = secret === undefined ? 'values' : `value '${secret}'`;
     return within(`Failed to read ${what} of '/session=${session}' requested by a public client`, async () =>
       secret === undefined ? { values: await publicValues(cas, session) } : publicValue(cas, session, secret),
@@ -107,6 +113,19 @@ function query<Entries extends v.ObjectEntries>(
   const parsed = v.safeParse(v.object(entries), request.query);
   if (parsed.success) return parsed.output;
   throw invalid(`the value of ${v.getDotPath(parsed.issues[0])} is malformed, or there twice`);
+}
+
+function sessionIn({ params: { '*': name } }: FastifyRequest<Named>): string {
+  if (!sessionNamePattern.test(name)) throw invalid('expected the name of a session at the end of the path');
+  return name;
+}
+
+function serviceIn({ params: { '*': path } }: FastifyRequest<Named>): Pick<ConfigId, 'session' | 'service'> {
+  const slash = Math.max(0, path.lastIndexOf('/'));
+  const [session, service] = [path.slice(0, slash), path.slice(slash + 1)];
+  if (!sessionNamePattern.test(session) || !namePattern.test(service))
+    throw invalid('expected SESSION/SERVICE at the end of the path');
+  return { session, service };
 }
 
 function textOf(request: FastifyRequest): string {

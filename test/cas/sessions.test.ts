@@ -178,7 +178,7 @@ secrets:
       [await cas.get('/session/mine'), 401, 'IDENTITY_REQUIRED'],
       [await cas.send('POST', '/session', Buffer.of(0xff), 'alice'), 400, 'REQUEST_INVALID'],
       [await cas.send('POST', '/session', Buffer.alloc(4 << 20, 'a'), 'alice'), 413, 'REQUEST_TOO_LARGE'],
-      [await cas.send('PUT', '/session', '', 'alice'), 404, 'PATH_UNKNOWN'],
+      [await cas.send('PUT', '/session', '', 'alice'), 405, 'METHOD_NOT_ALLOWED'],
     ] as const) {
       assert.deepEqual([answer.status, answer.body.code], [status, code]);
       assert.ok(answer.body.msg.length > 0 && answer.body.hint);
