@@ -1,9 +1,15 @@
-import { generateKeyPairSync } from 'node:crypto';
+import { constants, generateKeyPairSync } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:tls';
 import { selfSignedCertificate } from '../src/protocol/certificate.ts';
+import { frames } from '../src/protocol/frame.ts';
+import { LAUNCH_PROTOCOL } from '../src/protocol/launch.ts';
 
-/** What bench/minimal.ts talks to: the same kind of key and TLS as a CAS, and an answer of two kilobytes. */
+/**
+ * What a CAS is compared with: the same kind of key and TLS, and to whatever comes the same answer.
+ * Argument: bytes of the answer.
+ */
+const answer = 'x'.repeat(Number(process.argv[2]) - '""'.length);
 const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
 const cert = await selfSignedCertificate({
   key: privateKey,
@@ -12,9 +18,20 @@ const cert = await selfSignedCertificate({
   notBefore: new Date(Date.now() - 1000),
   notAfter: new Date(Date.now() + 86_400_000),
 });
-const key = privateKey.export({ type: 'pkcs8', format: 'pem' });
-const server = createServer({ key, cert, minVersion: 'TLSv1.3' }, (socket) => {
-  socket.on('error', () => {});
-  socket.on('data', () => socket.end('x'.repeat(2048)));
-});
-server.listen(0, 'localhost', () => console.log((server.address() as AddressInfo).port));
+const server = createServer(
+  {
+    key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
+    cert,
+    minVersion: 'TLSv1.3',
+    ALPNProtocols: [LAUNCH_PROTOCOL],
+    secureOptions: constants.SSL_OP_NO_TICKET,
+  },
+  (socket) => {
+    socket.on('error', () => {});
+    socket.once('data', () => {
+      frames(socket, 0).write(answer);
+      socket.end();
+    });
+  },
+);
+server.listen(0, '127.0.0.1', () => console.log((server.address() as AddressInfo).port));

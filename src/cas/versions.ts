@@ -56,7 +56,7 @@ const sealedUpload = v.object({
 
 /** A version as it goes into the store. */
 export function sealVersion(
-  cas: Cas,
+  cas: Pick<Cas, 'keyring'>,
   version: SessionVersion,
   upload: { created: number; by: KeyHolder[] },
 ): StoredVersion {
