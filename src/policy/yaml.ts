@@ -71,6 +71,11 @@ export function readYaml(text: string, variables?: Variables): YamlText {
   const anchors = new Map<string, Node>();
   const targets = new Map<Node, Node>();
   const visited = new Set<Node>();
+  const visit = (node: Node | null | undefined) => {
+    if (!node || visited.has(node)) return;
+    visited.add(node);
+    if ('anchor' in node && node.anchor) anchors.set(node.anchor, node);
+  };
   const toValue = (node: Node | null | undefined, path: Path, depth: number): Value => {
     const fail = (message: string) => failAt(offsetIn(node), path, message);
     if (++values > limits.values) fail(`more than ${limits.values} values, aliases included`);
@@ -82,8 +87,7 @@ export function readYaml(text: string, variables?: Variables): YamlText {
       targets.set(node, target);
       return toValue(target, path, depth + 1);
     }
-    if (node && 'anchor' in node && node.anchor && !visited.has(node)) anchors.set(node.anchor, node);
-    if (node) visited.add(node);
+    visit(node);
     // The language has two tags of its own; others mean nothing here.
     if (node?.tag === '!cas' || node?.tag === '!akv')
       return { [node.tag]: isScalar(node) ? null : untagged(node, path, depth) };
@@ -107,6 +111,7 @@ export function readYaml(text: string, variables?: Variables): YamlText {
       for (const { key, value } of node.items) {
         const name = counted(textOf(key) ?? '?');
         const at = [...path, name];
+        visit(key as Node);
         const item = toValue(value as Node | null, at, depth + 1);
         if (!isScalar(key)) tell(offsetIn(key), path, 'a key must be a text');
         else if (name in Object.prototype || name === 'prototype')

@@ -65,6 +65,7 @@ test('an alias without its anchor is refused', () => {
 
 test('an alias stands for the last anchor of its name before it', () => {
   assert.deepEqual(readYaml('a: &x 1\nb: *x\nc: &x 2\nd: *x').value, { a: '1', b: '1', c: '2', d: '2' });
+  assert.deepEqual(readYaml('&x a: 1\nb: *x').value, { a: '1', b: 'a' });
   const text = 'a: &x [&y 1]\nb: &y 2\nc: *x\nd: *y';
   assert.deepEqual(readYaml(text).value, { a: ['1'], b: '2', c: ['1'], d: '2' });
 });
