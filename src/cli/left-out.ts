@@ -28,6 +28,7 @@ const commands: [names: string[], why: string][] = [
     ['cargo', 'g++', 'gcc', 'gccgo', 'gdb', 'gfortran', 'rustc'],
     'programs are built and debugged with the tools of their language, as they are',
   ],
+  [['cas session'], 'it is called `scone session`'],
   [['help-markdown'], '`scone help` prints plain text'],
 ];
 

@@ -38,7 +38,7 @@ export function sessionJsonSchema(): object {
       switch (valibotAction.type) {
         case 'regex':
         case 'starts_with':
-          return matching(jsonSchema, (valibotAction as unknown as { message: string }).message);
+          return matching(jsonSchema, (valibotAction as unknown as { message: unknown }).message);
         // Has no effect on a text that stands for a number, or may be one.
         case 'min_value':
         case 'max_value':
@@ -63,14 +63,14 @@ const variable = {
 } satisfies JsonSchema;
 
 /** A text with a pattern, at the latest when its template variables are filled in. */
-function matching(text: JsonSchema, message: string): JsonSchema {
+function matching(text: JsonSchema, message: unknown): JsonSchema {
   const pattern = new RegExp(text.pattern ?? '');
   const types = unquoted.filter((type) => lookalikes[type].some((lookalike) => pattern.test(lookalike)));
   return Object.assign(text, {
     type: ['string', ...types],
     pattern: `${text.pattern}|${variable.pattern}`,
     // Editors show this in place of the pattern.
-    patternErrorMessage: message,
+    ...(typeof message === 'string' && { patternErrorMessage: message }),
   });
 }
 

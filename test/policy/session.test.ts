@@ -148,6 +148,14 @@ test('what is left out has its default', () => {
   });
 });
 
+test('an older version is called that', () => {
+  for (const version of ['0.1', '0.2', '"0.2.4"'])
+    assert.match(
+      problemsOf(() => parseSession(`name: s\nversion: ${version}`)).join(),
+      /^2:10 version: expected a version .* from "0\.3" to "0\.3\.12"; an older one was written otherwise/,
+    );
+});
+
 test('versions 0.3 to 0.3.12 are understood, quoted or not', () => {
   for (const version of ['0.3', '0.3.0', '0.3.10', '0.3.12'])
     for (const written of [version, `"${version}"`])

@@ -20,7 +20,8 @@ export const session = v.pipe(
         text,
         v.regex(
           /^0\.3(\.([0-9]|1[0-2]))?$/,
-          'expected a version of the session language from "0.3" to "0.3.12"',
+          ({ input }) =>
+            `expected a version of the session language from "0.3" to "0.3.12"${/^0\.[12](\.|$)/.test(input) ? '; an older one was written otherwise, and is not understood' : ''}`,
         ),
       ),
       'Version of the session language',
