@@ -1,4 +1,4 @@
-import type { Path, Problem } from './problem.ts';
+import { formatPath, type Path, type Problem } from './problem.ts';
 import type { Value } from './yaml.ts';
 
 /**
@@ -13,10 +13,15 @@ export function remainderOf(document: Value, paths: readonly Path[]): Remainder 
   if (!isMapping(document)) return undefined;
   const value = structuredClone(document);
   const aside: Path[] = [];
-  for (const [section, index] of paths) {
+  for (const [section, index, key] of paths) {
     if (typeof section !== 'string') return undefined;
     const list = value[section];
-    if (typeof index === 'number' && Array.isArray(list) && section in standIns) {
+    const entry = Array.isArray(list) ? list[Number(index)] : undefined;
+    if (isMapping(entry) && isLoose(section) && typeof key === 'string' && key !== 'name') {
+      delete entry[key];
+      // Something may be missing there now, which is told of the name.
+      aside.push([section, Number(index), key], [section, Number(index), 'name']);
+    } else if (typeof index === 'number' && Array.isArray(list) && section in standIns) {
       list[index] = standIns[section as keyof typeof standIns](nameOf(list[index], index));
       aside.push([section, index]);
     } else if (section === 'security') {
@@ -32,9 +37,7 @@ export function remainderOf(document: Value, paths: readonly Path[]): Remainder 
       aside.push([section]);
     }
   }
-  const starts = aside.map((path) =>
-    path.map((step) => (typeof step === 'number' ? `[${step}]` : step)).join(''),
-  );
+  const starts = aside.map(formatPath);
   const isAside = ({ path }: Problem) =>
     starts.some((start) => path === start || path.startsWith(`${start}.`) || path.startsWith(`${start}[`));
   return { value, isAside };
@@ -45,6 +48,9 @@ export interface Remainder {
   /** Whether a problem is about something that was put aside. */
   isAside(problem: Problem): boolean;
 }
+
+/** Sections whose entries make sense without one of their keys. */
+const isLoose = (section: string) => section === 'services' || section === 'images';
 
 /** The least that can be said of an entry of a list, under its name, so that others may refer to it. */
 const standIns = {

@@ -721,7 +721,7 @@ version: "0.3"
 access_policy: {reed: ANY}
 security: {attestation: {mode: nonee}}
 services:
-  - {name: a, image_nam: i, command: "$$SCONE::gone$$"}
+  - {name: a, image_nam: i, command: "$$SCONE::gone$$", environment: [x]}
   - {name: b, image_name: j, command: "$$SCONE::wrong$$ $$SCONE::nothing$$"}
 images:
   - {name: i, injection_files: [/x, /x]}
@@ -740,6 +740,8 @@ unknown: 1
           '3 access_policy.reed',
           '4 security.attestation.mode',
           '6 services[0].image_nam',
+          '6 services[0].command',
+          '6 services[0].environment',
           '7 services[1].image_name',
           '7 services[1].command',
           '9 images[0].injection_files[1]',
