@@ -45,6 +45,8 @@ export async function certificateOf(
   });
   if (definition.value !== undefined) {
     const [own, ...chain] = parseCertificates(definition.value) as Buffer[];
+    if (key && !certificatePublicKey(own as Buffer).equals(publicKeyOf(key.reveal())))
+      throw new Error('its private key is that of another certificate');
     return finished(own as Buffer, chain);
   }
   if (!key) throw new Error('it has no private key');

@@ -98,6 +98,8 @@ export function readYaml(text: string, variables?: Variables): YamlText {
     const counted = (text: string) => {
       characters += text.length;
       if (characters > limits.characters) fail(`more than ${limits.characters} characters, aliases included`);
+      if (!text.isWellFormed())
+        tell(offsetIn(node), path, 'half of a character (a lone surrogate) is no text');
       return text;
     };
     if (isScalar(node)) {

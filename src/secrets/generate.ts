@@ -1,6 +1,12 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import type { SecretKind } from './kinds.ts';
-import { generatePrivateKey, type KeyType, parsePrivateKey, parsePublicKey } from './private-key.ts';
+import {
+  generatePrivateKey,
+  type KeyType,
+  keyTypeOf,
+  parsePrivateKey,
+  parsePublicKey,
+} from './private-key.ts';
 import { Secret } from './secret.ts';
 import { parseCertificates } from './x509.ts';
 
@@ -46,8 +52,12 @@ export function parseValue({ kind, value }: Definition): Buffer | string | undef
 export function checkValue(definition: Definition): string | undefined {
   const parsed = parseValue(definition);
   if (typeof parsed === 'string') return parsed;
-  if (parsed === undefined || definition.size === undefined) return undefined;
-  return definition.size === parsed.length ? undefined : 'size and value disagree; give one of them';
+  if (parsed === undefined) return undefined;
+  const { size = parsed.length, key_type } = definition;
+  if (size !== parsed.length) return 'size and value disagree; give one of them';
+  if (key_type !== undefined && key_type !== keyTypeOf(parsed))
+    return 'key_type and value disagree; give one of them';
+  return undefined;
 }
 
 /**

@@ -46,7 +46,7 @@ const refused: [what: string, text: string, problem: RegExp][] = [
   ],
   ['documents', filledWith('--- a\n'), /^2:1 there are multiple documents, expected one$/],
   ['NUL', filledWith('\0'), /^1:1 expected a mapping/],
-  ['halves of characters', filledWith('\ud800'), /^1:1 expected a mapping/],
+  ['halves of characters', filledWith('\ud800'), /^1:1 half of a character \(a lone surrogate\) is no text$/],
   ['a text', filledWith('x'), /^1:1 expected a mapping/],
   ['white space', filledWith(' '), /^1:\d+ the session is empty$/],
   [

@@ -26,7 +26,8 @@ export const anyText = fc.oneof(
     '${A}',
   ),
 );
-const withoutNul = anyText.map((text) => text.replaceAll('\0', '').replaceAll('@@', ''));
+const wellFormed = anyText.map((text) => text.toWellFormed());
+const withoutNul = wellFormed.map((text) => text.replaceAll('\0', '').replaceAll('@@', ''));
 
 /** 1 to `maxLength` of these characters. */
 const word = (characters: string, maxLength: number) =>
@@ -63,7 +64,7 @@ const shared = { export: optional(oneOrMany(sharing)) };
 /** A secret of each kind that needs no other; the keys that others need are added by {@link secretsOf}. */
 const secretBody = fc.oneof(
   mapping({ kind: fc.constant('ascii'), size: optional(size), export_public: optional(flag), ...shared }),
-  mapping({ kind: fc.constant('ascii'), value: anyText, ...shared }),
+  mapping({ kind: fc.constant('ascii'), value: wellFormed, ...shared }),
   mapping({ kind: fc.constant('binary'), size: optional(size), ...shared }),
   mapping({
     kind: fc.constant('binary'),
@@ -78,7 +79,7 @@ const secretBody = fc.oneof(
   mapping({
     kind: fc.constant('x509'),
     private_key: fc.constant('the-key'),
-    common_name: optional(anyText),
+    common_name: optional(wellFormed),
     san: optional(oneOrMany(fc.constantFrom('dns:a.example', 'dns:*.b.example', 'ip:::1', 'ip:10.0.0.1'))),
     valid_for: optional(fc.constantFrom('90 days', '59d', '1 year')),
   }),

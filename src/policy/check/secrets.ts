@@ -1,9 +1,11 @@
 import { isIP } from 'node:net';
 import { checkValue } from '../../secrets/generate.ts';
+import { parsePrivateKey, publicKeyOf } from '../../secrets/private-key.ts';
+import { certificatePublicKey, parseCertificates } from '../../secrets/x509.ts';
 import { resolveSessionName } from '../names.ts';
 import type { Path } from '../problem.ts';
 import { SOFTWARE_IDENTITY } from '../schema/secrets.ts';
-import type { SecretDefinition } from '../schema/session.ts';
+import { isImported, type SecretDefinition } from '../schema/session.ts';
 import type { Scope } from './scope.ts';
 
 /** What one session may make the CAS do: an RSA key takes it up to a second. */
@@ -114,8 +116,7 @@ function checkCertificate(scope: Scope, secret: Made<'x509'> | Made<'x509-ca'>, 
   checkReferred(scope, at('issuer'), secret.issuer, 'x509-ca');
   if (secret.private_key === undefined && secret.value === undefined)
     error(at(), 'the key "private_key" is missing: which key is the certificate for?');
-  if (secret.value !== undefined && secret.issuer !== undefined)
-    error(at('issuer'), 'a certificate that is given has its issuers after it, and no issuer here');
+  if (secret.value !== undefined) checkGiven(scope, secret, secret.value, at);
   // An issuer may have an issuer, but none can be its own.
   const seen = new Set([secret.name]);
   for (let { issuer } = secret; issuer !== undefined; ) {
@@ -124,6 +125,31 @@ function checkCertificate(scope: Scope, secret: Made<'x509'> | Made<'x509-ca'>, 
     const next = secrets.get(issuer);
     issuer = next && 'issuer' in next ? next.issuer : undefined;
   }
+}
+
+/** Nothing says how a certificate is made that is given, and its key must be its own. */
+function checkGiven(
+  { secrets, error }: Scope,
+  secret: Made<'x509'> | Made<'x509-ca'>,
+  value: string,
+  at: At,
+): void {
+  if (secret.issuer !== undefined)
+    error(at('issuer'), 'a certificate that is given has its issuers after it, and no issuer here');
+  for (const key of ['common_name', 'valid_for', 'endpoint', 'dns', 'san'])
+    if (Object.hasOwn(secret, key)) error(at(key), `a certificate that is given has its own ${key}`);
+
+  const key = secrets.get(secret.private_key ?? '');
+  if (key?.kind !== 'private-key' || isImported(key)) return;
+  const { value: pem, migrate } = key as Made<'private-key'>;
+  // One that is kept from an earlier version is known only when it is used.
+  if (pem === undefined && !migrate)
+    error(at('private_key'), `${key.name} is made anew, so it is not the key of a certificate that is given`);
+  const given = pem === undefined ? undefined : parsePrivateKey(pem);
+  const [certificate] = parseCertificates(value);
+  if (typeof given !== 'object' || !Buffer.isBuffer(certificate)) return;
+  if (!publicKeyOf(given.der).equals(certificatePublicKey(certificate)))
+    error(at('private_key'), `${key.name} is not the key of this certificate`);
 }
 
 const hostName = /^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?$/;
