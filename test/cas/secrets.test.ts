@@ -129,6 +129,16 @@ test('a secret goes through several sessions, and never in a circle', () => {
   assert.match(circle.stderr, /in a circle/);
 });
 
+test('imported bytes that are no text are not escaped for JSON', () => {
+  stack.create(session('bytes', ['-'], '  - {name: b, kind: binary, value: ff, export: {session: json}}'));
+  stack.create(
+    session('json', ['$$SCONE::b|escape(json)$$'], '  - {name: b, import: {session: bytes, secret: b}}'),
+  );
+  const refused = stack.launch('json/show');
+  assert.equal(refused.status, 77);
+  assert.match(refused.stderr, /b is no text, so JSON cannot hold it[\s\S]*POLICY_UNUSABLE/);
+});
+
 test('an import that names a version of the other session is good for that one alone', () => {
   const text = (more = '') =>
     session('pinned', ['-'], '  - {name: s, kind: ascii, export: {session: pinning}}', more);
