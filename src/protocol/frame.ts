@@ -27,22 +27,24 @@ export class MalformedFrame extends FrameError {
 export function frames(stream: Duplex, limit: number): Frames {
   const chunks: Buffer[] = [];
   let buffered = 0;
-  let ended: Error | undefined;
+  let ended: (() => Error) | undefined;
   let wake: (() => void) | undefined;
 
-  const end = (error: Error) => {
+  // Every connection ends, but few are read from then, and an error takes long to make.
+  const end = (error: () => Error) => {
     ended ??= error;
     wake?.();
   };
+  const endClosed = () => end(() => new FrameError('the connection was closed before an answer came'));
   stream.on('data', (chunk: Buffer) => {
     chunks.push(chunk);
     buffered += chunk.length;
     if (buffered > limit + 4) stream.pause();
     wake?.();
   });
-  stream.on('error', end);
-  stream.on('end', () => end(new FrameError('the connection was closed before an answer came')));
-  stream.on('close', () => end(new FrameError('the connection was closed before an answer came')));
+  stream.on('error', (error) => end(() => error));
+  stream.on('end', endClosed);
+  stream.on('close', endClosed);
 
   let needed = 4;
   const take = (): unknown => {
@@ -71,14 +73,14 @@ export function frames(stream: Duplex, limit: number): Frames {
   return {
     async read(deadline) {
       const timer = setTimeout(
-        () => end(new FrameError('no answer in time')),
+        () => end(() => new FrameError('no answer in time')),
         Math.max(0, deadline - Date.now()),
       );
       try {
         for (;;) {
           const message = take();
           if (message !== undefined) return message;
-          if (ended) throw ended;
+          if (ended) throw ended();
           await new Promise<void>((resolve) => {
             wake = resolve;
           });

@@ -17,7 +17,7 @@ export class TemplateError extends Error {
 }
 
 /** The second is an older spelling. */
-const openings = ['$$SCONE::', '$$PALAEMON::'].map((text) => Buffer.from(text));
+const opening = /\$\$(?:SCONE|PALAEMON)::/g;
 const reference = /^([A-Za-z0-9_.~-]+(?::[a-z0-9-]+)*)(\|escape\(json\))?$/;
 /** A reference is no longer than this; a longer one was never closed. */
 const longest = 1024;
@@ -27,31 +27,26 @@ const longest = 1024;
  * @throws TemplateError at a reference that is not closed or not well formed
  */
 export function parseTemplate(template: Buffer): Part[] {
+  // A character for each byte: places in it are places in the template.
+  const text = template.toString('latin1');
   const parts: Part[] = [];
   let from = 0;
-  // Where each spelling comes next: looked for once, not again for every reference of the other.
-  const next = openings.map(({ length }, index) => ({ at: find(template, index, 0), length, index }));
   for (;;) {
-    for (const opening of next)
-      if (opening.at >= 0 && opening.at < from) opening.at = find(template, opening.index, from);
-    const [open] = next.filter(({ at }) => at >= 0).sort((a, b) => a.at - b.at);
+    opening.lastIndex = from;
+    const open = opening.exec(text);
     if (!open) break;
-    const start = open.at + open.length;
-    const close = template.subarray(start, start + longest).indexOf('$$');
+    const start = opening.lastIndex;
+    const close = text.slice(start, start + longest).indexOf('$$');
     if (close < 0) throw new TemplateError('a $$SCONE:: reference is not closed by $$');
-    const inner = template.toString('latin1', start, start + close);
+    const inner = text.slice(start, start + close);
     const match = reference.exec(inner);
     if (!match) throw new TemplateError(`${JSON.stringify(inner)} is not a reference to a secret`);
-    if (open.at > from) parts.push(template.subarray(from, open.at));
+    if (open.index > from) parts.push(template.subarray(from, open.index));
     parts.push({ text: match[1] as string, escape: match[2] ? 'json' : undefined });
     from = start + close + 2;
   }
   if (from < template.length) parts.push(template.subarray(from));
   return parts;
-}
-
-function find(template: Buffer, opening: number, from: number): number {
-  return template.indexOf(openings[opening] as Buffer, from);
 }
 
 /**
