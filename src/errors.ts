@@ -127,6 +127,12 @@ export const errors = {
     message: 'CAS sent an attestation/configuration error: {detail}',
     hint: 'The causes below say what was missing.',
   },
+  ADMISSION_UNKNOWN: {
+    exit: 77,
+    http: 403,
+    message: 'who may be given the service cannot be told: a variable in its policy cannot be used',
+    hint: '`scone session explain SESSION/SERVICE` says what is wrong, to those who may read the session.',
+  },
   EVIDENCE_MISSING: {
     exit: 77,
     http: 403,
@@ -335,7 +341,8 @@ export const errors = {
   NAMESPACE_CHANGED: {
     exit: 73,
     http: 409,
-    message: 'the namespace {namespace} has another hash than `namespace_hash` says',
+    message:
+      'the namespace {namespace} is not as it was expected: it was changed, or has another `namespace_hash`',
     hint: 'Read the namespace again, and decide whether you trust its present version.',
   },
   ROOT_SEALED: {

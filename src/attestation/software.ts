@@ -20,7 +20,8 @@ const payload = v.object({
   /** RFC 9711 §4.2.9: software alone cannot rule out a debugger. */
   dbgstat: v.literal('enabled'),
   measurement: hex32,
-  process: v.object({ pid: v.number(), uid: v.number(), gid: v.number(), id: hex32 }),
+  /** A LAS of an older version gives no id. */
+  process: v.object({ pid: v.number(), uid: v.number(), gid: v.number(), id: v.optional(hex32) }),
 });
 
 /** The process a LAS vouches for. */
@@ -92,7 +93,7 @@ export async function verifySoftwareEvidence(evidence: string): Promise<Claims> 
       measurement: claims.measurement,
       platform: kid,
       debug: true,
-      process: claims.process.id,
+      ...(claims.process.id !== undefined && { process: claims.process.id }),
       reportData: Buffer.from(claims.eat_nonce, 'base64url'),
     };
   } catch (error) {

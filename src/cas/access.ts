@@ -37,9 +37,8 @@ export async function authorize(
   const ignored: unknown[] = [];
   let allowed = false;
   try {
-    const entries = await principalsOf(resolver, version, operation);
-    for (const entry of entries)
-      allowed = (await admits(resolver, version, entry, client, ignored)) || allowed;
+    for (const entry of await principalsOf(resolver, version, operation))
+      if (await peopleOf(resolver, version, entry, client, ignored)) allowed = true;
   } catch (error) {
     ignored.push(error);
   }
@@ -78,61 +77,91 @@ async function principalsOf(
   return literal(expanded ?? []);
 }
 
-/** Each variable is looked at alone: one that cannot be used does not lock the others out. */
-async function admits(
+/** Keys by which the client is who a principal names. */
+type People = ReadonlySet<string>;
+
+/**
+ * Whom of the client's keys a principal names, or undefined where it does not admit the client. Each variable is looked
+ * at alone: one that cannot be used does not lock the others out.
+ */
+async function peopleOf(
   resolver: Resolver,
   version: SessionVersion,
   principal: Principal,
   client: Client,
   ignored: unknown[],
-): Promise<boolean> {
+): Promise<People | undefined> {
   if (typeof principal === 'string') {
-    if (!principal.startsWith('$$')) return isAdmitted(principal, version, client);
+    if (!principal.startsWith('$$')) return admitted(principal, version, client);
     try {
       const shape = accessPolicy.entries.update;
       const named = literal((await expandSection(resolver, version, 'principal', principal, shape)) ?? []);
-      let allowed = false;
+      const people = new Set<string>();
+      // ANY and NONE stand alone, and a variable of a variable is none.
       for (const entry of named)
-        if (typeof entry !== 'string' || !entry.startsWith('$$'))
-          allowed = (await admits(resolver, version, entry, client, ignored)) || allowed;
-      return allowed;
+        if (typeof entry !== 'string' || !(entry.startsWith('$$') || entry === 'ANY' || entry === 'NONE'))
+          for (const key of (await peopleOf(resolver, version, entry, client, ignored)) ?? [])
+            people.add(key);
+      return people.size > 0 ? people : undefined;
     } catch (error) {
       ignored.push(error);
-      return false;
+      return undefined;
     }
   }
-  for (const [key, members] of Object.entries(principal)) {
-    if (!Array.isArray(members)) return hasSigned(resolver, version, String(members), client, ignored);
-    let count = 0;
-    for (const member of members) if (await admits(resolver, version, member, client, ignored)) count++;
-    if (count < (quorumOf(key, members.length) ?? Number.POSITIVE_INFINITY)) return false;
+  const [[key, members] = ['', '']] = Object.entries(principal);
+  if (!Array.isArray(members)) return signedBy(resolver, version, String(members), client, ignored);
+  const agreed: People[] = [];
+  for (const member of members) {
+    const people = await peopleOf(resolver, version, member, client, ignored);
+    if (people) agreed.push(people);
   }
-  return true;
+  const everybody = new Set(agreed.flatMap((people) => [...people]));
+  const quorum = quorumOf(key, members.length) ?? Number.POSITIVE_INFINITY;
+  // All that are listed must agree; of some, each must be another person, by whatever names they are listed.
+  const count = quorum === members.length ? agreed.length : countPeople(agreed);
+  return count >= quorum ? everybody : undefined;
+}
+
+/** How many agree, each of whom brings somebody who was not counted before. */
+function countPeople(agreed: People[]): number {
+  const counted = new Set<string>();
+  let count = 0;
+  for (const people of agreed.toSorted((a, b) => a.size - b.size)) {
+    if ([...people].every((key) => counted.has(key))) continue;
+    for (const key of people) counted.add(key);
+    count++;
+  }
+  return count;
 }
 
 /** A signer may be a variable, which a public key stands behind. */
-async function hasSigned(
+async function signedBy(
   resolver: Resolver,
   version: SessionVersion,
   signer: string,
   { signers }: Client,
   ignored: unknown[],
-): Promise<boolean> {
+): Promise<People | undefined> {
   try {
-    const key = signerDigest(await expandSection(resolver, version, 'signer', signer, v.string()));
-    return typeof key !== 'string' && signers.includes(key.toString('hex'));
+    const digest = signerDigest(await expandSection(resolver, version, 'signer', signer, v.string()));
+    const key = typeof digest === 'string' ? undefined : digest.toString('hex');
+    return key !== undefined && signers.includes(key) ? new Set([key]) : undefined;
   } catch (error) {
     ignored.push(error);
-    return false;
+    return undefined;
   }
 }
 
-function isAdmitted(principal: string, { creator }: SessionVersion, client: Client): boolean {
+function admitted(principal: string, { creator }: SessionVersion, client: Client): People | undefined {
   const { certificate, signers } = client;
-  if (!isRole(principal)) return certificate !== undefined && principalKey(principal) === certificate;
-  if (principal === 'ANY') return true;
-  if (principal === 'NONE' || !creator) return false;
+  if (!isRole(principal))
+    return certificate !== undefined && principalKey(principal) === certificate
+      ? new Set([certificate])
+      : undefined;
+  if (principal === 'ANY') return new Set(['']);
+  if (principal === 'NONE' || !creator) return undefined;
   // A signed session has no connection of its author's; one that shows the same key is as good.
-  const [key] = Object.values(creator);
-  return key === certificate || ('signer' in creator && signers.includes(creator.signer));
+  const [key = ''] = Object.values(creator);
+  const isHere = key === certificate || ('signer' in creator && signers.includes(key));
+  return isHere ? new Set([key]) : undefined;
 }

@@ -3,6 +3,7 @@ import type { Expectation, Variant } from '../attestation/appraise.ts';
 import { failure } from '../errors.ts';
 import { security as securitySection } from '../policy/schema/security.ts';
 import { attestationVariants, mrenclaves, platforms } from '../policy/schema/services.ts';
+import { variantsOf } from '../policy/service.ts';
 import type { Service } from '../policy/session.ts';
 import { expandSection, literal } from './expand.ts';
 import type { Resolver } from './secrets.ts';
@@ -36,6 +37,12 @@ export async function admissionOf(
       section: 'security.attestation',
       detail: 'mode maa and must_be_sgx_local are not supported',
     });
+  const isSingleton = literal(security.singleton_enclaves) === true;
+  if (isSingleton && attestation.mode === 'none')
+    throw failure('POLICY_UNUSABLE', {
+      section: 'security.singleton_enclaves',
+      detail: 'a process is known by Evidence alone, which attestation mode none does not ask for',
+    });
   const written = literal(await get('attestation', service.attestation, attestationVariants));
   const inVariants = written.map(literal);
   const variants = inVariants.map(
@@ -53,25 +60,43 @@ export async function admissionOf(
     variants,
     platforms: literal(await get('platforms', service.platforms, platforms)),
     trustedPlatforms: literal(attestation.trusted_scone_qe_pubkeys),
-    oneTimePassword:
-      (await ownSharedSecret(service, inVariants, get)) ?? attestation.one_time_password_shared_secret,
+    oneTimePassword: await sharedSecretOf(resolver, version, service),
     accessToken: security.service_access_token,
-    singleton: literal(security.singleton_enclaves) === true,
+    singleton: isSingleton,
   };
 }
 
-/** The shared secret that the service names itself, which goes before that of the session. */
-async function ownSharedSecret(
+const OTP = 'one_time_password_shared_secret';
+const otpShape = v.object({ [OTP]: v.string() });
+
+/**
+ * The shared secret of a service's one-time passwords: its own, which goes before that of the session.
+ * @throws Failure POLICY_UNUSABLE or SECRET_UNAVAILABLE
+ */
+export async function sharedSecretOf(
+  resolver: Resolver,
+  version: SessionVersion,
   service: Service,
-  variants: { one_time_password_shared_secret?: string | undefined }[],
-  get: <Schema extends v.GenericSchema>(
-    section: string,
-    value: unknown,
-    shape: Schema,
-  ) => Promise<v.InferOutput<Schema>>,
 ): Promise<string | undefined> {
-  const key = 'one_time_password_shared_secret';
-  const own = service[key] ?? variants.find((variant) => variant[key] !== undefined)?.[key];
-  if (own === undefined) return undefined;
-  return (await get(key, { [key]: own }, v.object({ [key]: v.string() })))[key];
+  const { attestation } = service;
+  let written = service[OTP] ?? variantsOf(service).find((variant) => variant[OTP] !== undefined)?.[OTP];
+  // It may come with a variable that stands for a variant, or for a whole section.
+  const isVariable = typeof attestation === 'string' || attestation.some((it) => typeof it === 'string');
+  if (written === undefined && isVariable) {
+    const section = expandSection(resolver, version, 'attestation', attestation, attestationVariants);
+    const found = literal(await section)
+      .map(literal)
+      .find((variant) => variant[OTP] !== undefined)?.[OTP];
+    if (found !== undefined) return found;
+  }
+  if (written === undefined) {
+    const { security } = version.session;
+    if (typeof security === 'string' || typeof security.attestation === 'string') {
+      const section = literal(await expandSection(resolver, version, 'security', security, securitySection));
+      return literal(section.attestation)[OTP];
+    }
+    written = security.attestation[OTP];
+  }
+  if (written === undefined) return undefined;
+  return (await expandSection(resolver, version, OTP, { [OTP]: written }, otpShape))[OTP];
 }

@@ -21,7 +21,8 @@ const CLOCK_SKEW = 3600 * 1000;
 
 const issuedForm = v.object({
   certificate: v.string(),
-  /** When it is to be made anew, milliseconds since 1970. */
+  /** From when it is given out, and when it is to be made anew; milliseconds since 1970. */
+  issued: v.optional(v.number(), 0),
   renew: v.number(),
   issuer: v.string(),
 });
@@ -63,7 +64,9 @@ export async function certificateOf(
     const plaintext = cas.keyring.open(stored.sealed, placeOf(stored.generation));
     const issued = v.parse(issuedForm, JSON.parse(plaintext.toString()));
     const der = Buffer.from(issued.certificate, 'base64');
-    if (now < issued.renew && issued.issuer === issuerName && certificatePublicKey(der).equals(publicKey))
+    // A clock that was ahead may have made one that is not valid yet.
+    const isCurrent = now >= issued.issued - CLOCK_SKEW && now < issued.renew;
+    if (isCurrent && issued.issuer === issuerName && certificatePublicKey(der).equals(publicKey))
       return finished(der, chain);
   }
 
@@ -78,7 +81,7 @@ export async function certificateOf(
   const validFor = definition.valid_for === undefined ? undefined : parseDuration(definition.valid_for);
   const der = await issueCertificate({
     ca: kind === 'x509-ca',
-    commonName: commonName.slice(0, LONGEST_COMMON_NAME),
+    commonName: [...commonName].slice(0, LONGEST_COMMON_NAME).join(''),
     dns,
     ip,
     ...(kind === 'x509' && definition.endpoint !== undefined && { endpoint: definition.endpoint }),
@@ -92,6 +95,7 @@ export async function certificateOf(
   const generation = (stored?.generation ?? 0) + 1;
   const form: v.InferOutput<typeof issuedForm> = {
     certificate: der.toString('base64'),
+    issued: now,
     renew: renewalTime(now, certificateValidity(der).notAfter),
     issuer: issuerName,
   };

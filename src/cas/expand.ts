@@ -1,9 +1,8 @@
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
-import { InvalidText } from '../policy/problem.ts';
 import { isReference } from '../policy/schema/values.ts';
 import { formatSecret, SecretUnusable } from '../secrets/kinds.ts';
-import { parseTemplate, splitReference, substitute, TemplateError } from '../secrets/substitute.ts';
+import { parseTemplate, splitReference, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import type { Resolver } from './secrets.ts';
 import type { SessionVersion } from './versions.ts';
 
@@ -30,7 +29,7 @@ export async function collectForms(
 /** What a reference in a session stands for. */
 async function formOf(resolver: Resolver, version: SessionVersion, text: string): Promise<Buffer> {
   const { name, format } = nameOf(version, text);
-  const { secret } = await resolver(version, name);
+  const { secret } = await resolver.find(version, name);
   try {
     return await formatSecret(secret, format);
   } catch (error) {
@@ -59,15 +58,19 @@ async function expand(
   depth: number,
 ): Promise<unknown> {
   if (depth > DEEPEST) throw failure('POLICY_UNUSABLE', { section: key, detail: 'it is nested too deeply' });
+  resolver.spend(1, typeof value === 'string' ? value.length : 0);
   if (typeof value === 'string') {
     if (!value.includes('$$')) return value;
     if (isReference(value)) {
       const [part] = parseTemplate(Buffer.from(value));
       if (part && !Buffer.isBuffer(part)) {
         const { name, format } = nameOf(version, part.text);
-        const { secret, home } = await resolver(version, name);
-        if (secret.kind === 'config-fragment')
-          return expand(resolver, home, JSON.parse(secret.secret.reveal().toString()), key, depth + 1);
+        const { secret, home } = await resolver.find(version, name);
+        if (secret.kind === 'config-fragment') {
+          const fragment = secret.secret.reveal();
+          resolver.spend(1, fragment.length);
+          return expand(resolver, home, JSON.parse(fragment.toString()), key, depth + 1);
+        }
         // Bytes are no text; base32 is what a shared secret is written in.
         if (secret.kind === 'binary' && format === '' && key === 'one_time_password_shared_secret')
           return (await formatSecret(secret, ':base32nopad')).toString();
@@ -75,13 +78,15 @@ async function expand(
     }
     const forms: Forms = new Map();
     await collectForms(resolver, version, value, forms);
-    return substitute(Buffer.from(value), forms, LARGEST_VALUE).toString();
+    const filled = substitute(Buffer.from(value), forms, LARGEST_VALUE);
+    resolver.spend(1, filled.length);
+    return filled.toString();
   }
   if (Array.isArray(value)) {
     const items: unknown[] = [];
     for (const item of value) {
       const expanded = await expand(resolver, version, item, key, depth + 1);
-      if (Array.isArray(expanded) && typeof item === 'string') items.push(...expanded);
+      if (Array.isArray(expanded) && typeof item === 'string') for (const each of expanded) items.push(each);
       else items.push(expanded);
     }
     return items;
@@ -108,10 +113,10 @@ export async function expandSection<Schema extends v.GenericSchema>(
   try {
     expanded = await expand(resolver, version, value, section, 0);
   } catch (error) {
-    if (!(error instanceof TemplateError || error instanceof InvalidText)) throw error;
+    if (!(error instanceof TemplateError || error instanceof TooLarge)) throw error;
     throw failure('POLICY_UNUSABLE', { section, detail: error.message });
   }
-  const result = v.safeParse(shape, expanded);
+  const result = v.safeParse(shape, expanded, { abortEarly: true });
   if (result.success) return result.output;
   const [issue] = result.issues;
   const at = v.getDotPath(issue as v.BaseIssue<unknown>);

@@ -1,11 +1,11 @@
+import { base32nopad } from '@scure/base';
 import { failure } from '../errors.ts';
 import type { ConfigId } from '../policy/names.ts';
-import { oneTimePasswordReference } from '../policy/service.ts';
 import type { Service } from '../policy/session.ts';
-import { parseTemplate, splitReference } from '../secrets/substitute.ts';
 import { authorize, type Client } from './access.ts';
-import { admissionOf } from './admission.ts';
+import { admissionOf, sharedSecretOf } from './admission.ts';
 import type { Cas } from './cas.ts';
+import { usableSharedSecret } from './second-factors.ts';
 import { createResolver } from './secrets.ts';
 import { requireSession, type SessionVersion } from './versions.ts';
 
@@ -36,7 +36,7 @@ export async function explainAdmission(cas: Cas, named: ServiceName, client: Cli
 
 /**
  * The shared secret of a service's one-time passwords, in base32, to be put into an authenticator. Where the session
- * says it in so many words, whoever may read that; else whoever may update the session that defines the secret, since
+ * says it in so many words, whoever may read that; else whoever may update each session that has a part in it, since
  * he could have it handed to a program of his.
  * @throws Failure as {@link explainAdmission}, or ONE_TIME_PASSWORD_UNUSED
  */
@@ -46,19 +46,17 @@ export async function readSharedSecret(
   client: Client,
 ): Promise<{ secret: string }> {
   const { version, service } = await findService(cas, named);
-  const resolver = createResolver(cas);
-  const { session } = version;
-  const written = oneTimePasswordReference(session, service);
-  const [part] = parseTemplate(Buffer.from(written ?? ''));
   await authorize(cas, version, 'read', client);
-  if (part && !Buffer.isBuffer(part)) {
-    const { name } = splitReference(part.text, (whole) => session.secrets.some((it) => it.name === whole));
-    await authorize(cas, (await resolver(version, name)).home, 'update', client);
-  } else if (written === undefined) await authorize(cas, version, 'update', client);
-  const { oneTimePassword } = await admissionOf(resolver, version, service);
-  if (oneTimePassword === undefined)
-    throw failure('ONE_TIME_PASSWORD_UNUSED', { session: session.name, service: service.name });
-  return { secret: oneTimePassword };
+  const resolver = createResolver(cas);
+  const sharedSecret = await sharedSecretOf(resolver, version, service);
+  for (const { home } of resolver.found) await authorize(cas, home ?? version, 'update', client);
+  // One from another CAS has its owner there, whom nobody can ask here.
+  if (resolver.found.some(({ home }) => home === undefined))
+    throw failure('ACCESS_DENIED', { operation: 'update', session: 'on the other CAS' });
+  if (sharedSecret === undefined)
+    throw failure('ONE_TIME_PASSWORD_UNUSED', { session: version.session.name, service: service.name });
+  // As it may be written in several ways, of which authenticators take this one.
+  return { secret: base32nopad.encode(usableSharedSecret(sharedSecret).reveal()) };
 }
 
 async function findService(

@@ -37,7 +37,7 @@ export async function exportToOtherCas(cas: Cas, body: string, certificate: stri
       detail: 'the session is of another version than session_hash says',
     });
   const resolver = createResolver(cas, { hops: request.hops });
-  const resolved = (await resolver(exporter, request.secret)).secret;
+  const resolved = (await resolver.find(exporter, request.secret)).secret;
   const { kind, secret, chain, privateKey } = exportedPart(exporter, definition, resolved, isExported);
   // What its variables mean is known only where it was written.
   if (kind === 'config-fragment' && secret.reveal().includes('$$'))
@@ -46,7 +46,10 @@ export async function exportToOtherCas(cas: Cas, body: string, certificate: stri
       session: request.session,
       detail: 'a config-fragment with variables stays on its CAS',
     });
-  cas.log.info({ ...request.importer, secret: request.secret, certificate }, 'exported to another CAS');
+  cas.log.info(
+    { session: request.session, secret: request.secret, importer: request.importer.session, certificate },
+    'exported to another CAS',
+  );
   return {
     kind,
     secret: secret.reveal().toString('base64'),

@@ -1,5 +1,7 @@
+import { isUtf8 } from 'node:buffer';
+import { createPublicKey } from 'node:crypto';
 import type * as v from 'valibot';
-import { failure } from '../errors.ts';
+import { Failure, failure } from '../errors.ts';
 import { defaultPorts, parseAddress } from '../policy/address.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
 import type { ImportSource } from '../policy/schema/sharing.ts';
@@ -8,14 +10,17 @@ import type { Identity } from '../protocol/certificate.ts';
 import { checkKey } from '../protocol/connect.ts';
 import { type ExportRequest, exportAnswer, MOST_HOPS } from '../protocol/exports.ts';
 import { Refused } from '../protocol/refusal.ts';
-import type { TypedSecret } from '../secrets/kinds.ts';
+import { formatSecret, type TypedSecret } from '../secrets/kinds.ts';
+import { publicKeyOf } from '../secrets/private-key.ts';
 import { Secret } from '../secrets/secret.ts';
+import { certificatePublicKey, certificateValidity } from '../secrets/x509.ts';
 import type { SessionVersion } from './versions.ts';
 
 /** Milliseconds for the whole of one request; a launcher waits ten seconds. */
 const PATIENCE = 5_000;
-/** Requests to other CASes at a time. */
+/** Requests to other CASes at a time: in all, and of one importing session, so that others find room. */
 const AT_ONCE = 64;
+const AT_ONCE_OF_SESSION = 8;
 
 /** Brings secrets from other CASes. */
 export interface OtherCases {
@@ -33,12 +38,13 @@ export interface OtherCases {
 
 /** @param identity by which this CAS is known to the others */
 export function createOtherCases(identity: Identity): OtherCases {
-  let running = 0;
+  const running: string[] = [];
   return {
     async import({ session, hash }, source, hops, unavailable) {
       const { cas_url = '', cas_key = '', session_hash, secret } = source;
       if (hops >= MOST_HOPS) throw unavailable(`it goes through more than ${MOST_HOPS} CASes`);
-      if (running >= AT_ONCE) throw failure('CAS_BUSY');
+      const own = running.filter((name) => name === session.name).length;
+      if (running.length >= AT_ONCE || own >= AT_ONCE_OF_SESSION) throw failure('CAS_BUSY');
       const request: ExportRequest = {
         session: source.session,
         secret,
@@ -46,9 +52,11 @@ export function createOtherCases(identity: Identity): OtherCases {
         importer: { session: session.name, hash },
         hops: hops + 1,
       };
-      running++;
+      running.push(session.name);
       try {
         const answer = await ask(cas_url, cas_key, request, identity);
+        const wrong = await wrongWith(answer);
+        if (wrong !== undefined) throw unavailable(`the CAS at ${cas_url} gave something else: ${wrong}`);
         return {
           kind: answer.kind,
           secret: new Secret(answer.secret),
@@ -56,14 +64,38 @@ export function createOtherCases(identity: Identity): OtherCases {
           ...(answer.privateKey && { privateKey: new Secret(answer.privateKey) }),
         };
       } catch (error) {
+        if (error instanceof Failure && error.code === 'SECRET_UNAVAILABLE') throw error;
         if (error instanceof Refused) throw unavailable(`the CAS at ${cas_url} refuses it`, error);
         // In general terms: a session could have the CAS look around in its network otherwise.
         throw unavailable(`the CAS at ${cas_url} with the key ${cas_key} cannot be reached`);
       } finally {
-        running--;
+        running.splice(running.indexOf(session.name), 1);
       }
     },
   };
+}
+
+/** What another CAS gives is looked at as what a user writes would be; no message quotes from it. */
+async function wrongWith(answer: v.InferOutput<typeof exportAnswer>): Promise<string | undefined> {
+  const { kind, secret, chain = [], privateKey } = answer;
+  const wrong = (what: string) => `it is no ${what}`;
+  try {
+    if (kind === 'config-fragment') {
+      if (secret.includes('$$')) return 'a config-fragment with variables stays on its CAS';
+      JSON.parse(secret.toString());
+    }
+    if (kind === 'private-key') publicKeyOf(secret);
+    if (kind === 'public-key') createPublicKey({ key: secret, format: 'der', type: 'spki' });
+    if (kind === 'x509' || kind === 'x509-ca')
+      for (const certificate of [secret, ...chain]) certificateValidity(certificate);
+    if (privateKey && !publicKeyOf(privateKey).equals(certificatePublicKey(secret)))
+      return 'the private key is that of another certificate';
+    if ((kind === 'ascii' || kind === 'jwt') && !isUtf8(secret)) return wrong('text');
+    if (kind === 'pgp-key') await formatSecret({ kind, secret: new Secret(secret) }, ':publickey:binary');
+    return undefined;
+  } catch {
+    return wrong(kind);
+  }
 }
 
 async function ask(

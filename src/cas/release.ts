@@ -3,15 +3,13 @@ import { appraise } from '../attestation/appraise.ts';
 import type { Claims } from '../attestation/claims.ts';
 import { reportData } from '../attestation/report-data.ts';
 import { verifySoftwareEvidence } from '../attestation/software.ts';
-import { type Failure, failure } from '../errors.ts';
+import { causes, Failure, failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
-import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../policy/launcher-configuration.ts';
 import { formatConfigId } from '../policy/names.ts';
-import { oneTimePasswordReference } from '../policy/service.ts';
 import type { Service } from '../policy/session.ts';
 import type { ConfigurationMessage, GrantedMessage } from '../protocol/launch.ts';
 import { formatSecret, formatsOf, SecretUnusable } from '../secrets/kinds.ts';
-import { parseTemplate, splitReference, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
+import { substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { type Admission, admissionOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { collectForms, type Forms } from './expand.ts';
@@ -43,15 +41,25 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
   const claims = await verifyEvidence(cas, attempt);
   const recipient: Recipient = {};
   const resolver = createResolver(cas, recipient);
-  const admission = await admissionOf(resolver, version, service);
+  const admission = await admissionOf(resolver, version, service).catch((error: unknown) => {
+    if (!(error instanceof Failure)) throw error;
+    // What of the policy it is about is for those who may read it.
+    cas.log.warn({ session: sessionName, service: serviceName, error: causes(error) }, 'policy not usable');
+    throw error.code === 'CAS_BUSY' ? error : failure('ADMISSION_UNKNOWN');
+  });
   admit(cas, admission, claims);
   const proof = await checkAccessToken(cas, admission.accessToken, attempt);
   await checkSingleton(cas, admission.singleton, sessionName, claims);
   await checkOneTimePassword(cas, admission.oneTimePassword, attempt);
   // Where no Evidence is asked for, nobody has said that the one that came is to be trusted.
-  if (claims && admission.mode === 'hardware') recipient.softwareIdentity = claims.measurement;
+  if (claims && admission.mode === 'hardware')
+    recipient.launcher = {
+      measurement: claims.measurement,
+      session: sessionName,
+      isTrustedByOperator: cas.trustedPlatforms.includes(claims.platform),
+    };
 
-  const configuration = await configurationOf(resolver, version, service);
+  const configuration = await configurationOf(cas, resolver, version, service);
   cas.log.info(
     {
       session: sessionName,
@@ -101,6 +109,7 @@ const LARGEST_CONFIGURATION = 8 * 1024 * 1024;
  * @throws Failure CONFIGURATION_TOO_LARGE, NOT_SUPPORTED or SECRET_UNAVAILABLE
  */
 async function configurationOf(
+  cas: Cas,
   resolver: Resolver,
   version: SessionVersion,
   service: Service,
@@ -111,8 +120,7 @@ async function configurationOf(
     throw failure('NOT_SUPPORTED', { what: 'mounting volumes and protected file systems' });
 
   const injected = image?.injection_files ?? [];
-  const own = injected.find(({ path }) => path === LAUNCHER_CONFIGURATION_PATH)?.content;
-  const launcher = own === undefined ? undefined : parseLauncherConfiguration(own);
+  const launcher = version.launchers.get(image?.name ?? '');
   // A file that the launcher will not write is not sent, and so neither are the secrets in it.
   const written = new Set(launcher?.files.map(({ from }) => from));
   const files = launcher ? injected.filter(({ path }) => written.has(path)) : injected;
@@ -158,7 +166,7 @@ async function configurationOf(
         content === undefined ? { path } : { path, content: fill(content).toString('base64') },
       ),
       secrets: files.some(({ content }) => content === undefined)
-        ? await provided(resolver, version, image?.provide_secrets)
+        ? await provided(cas, resolver, version, image?.provide_secrets)
         : [],
     };
   } catch (error) {
@@ -171,21 +179,15 @@ async function configurationOf(
 
 /**
  * What templates on the launcher's file system may refer to, in every form: the secrets that the image provides;
- * by default all but the keys of one-time passwords, which no program needs.
+ * by default all but those that decide over launches, which no program needs.
  */
-async function provided(resolver: Resolver, version: SessionVersion, names: string[] | undefined) {
+async function provided(cas: Cas, resolver: Resolver, version: SessionVersion, names: string[] | undefined) {
   const { session } = version;
-  const factors = new Set(
-    session.services.flatMap((service) => {
-      const [part] = parseTemplate(Buffer.from(oneTimePasswordReference(session, service) ?? ''));
-      if (!part || Buffer.isBuffer(part)) return [];
-      return splitReference(part.text, () => false).name;
-    }),
-  );
+  const factors = names ? new Set<string>() : await decidingSecrets(cas, version);
   const forms: ConfigurationMessage['secrets'] = [];
   for (const { name } of session.secrets) {
     if (names ? !names.includes(name) : factors.has(name)) continue;
-    const { secret } = await resolver(version, name);
+    const { secret } = await resolver.find(version, name);
     for (const format of formatsOf(secret.kind))
       try {
         const form = await formatSecret(secret, format);
@@ -196,4 +198,15 @@ async function provided(resolver: Resolver, version: SessionVersion, names: stri
       }
   }
   return forms;
+}
+
+/** Names of the secrets that stand behind one-time passwords, access tokens and other conditions of any service. */
+async function decidingSecrets(cas: Cas, version: SessionVersion): Promise<Set<string>> {
+  const resolver = createResolver(cas);
+  for (const service of version.session.services)
+    await admissionOf(resolver, version, service).catch((error: unknown) => {
+      // A service that cannot be launched keeps no other from it.
+      if (!(error instanceof Failure)) throw error;
+    });
+  return new Set(resolver.found.filter(({ from }) => from === version).map(({ name }) => name));
 }

@@ -5,6 +5,7 @@ import { formatConfigId } from '../policy/names.ts';
 import { accessTokenProof } from '../protocol/access-token.ts';
 import type { ReceivedLaunchRequest } from '../protocol/launch.ts';
 import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-password.ts';
+import type { Secret } from '../secrets/secret.ts';
 import type { Cas } from './cas.ts';
 
 /** The connection a request came on. */
@@ -36,7 +37,7 @@ export async function checkAccessToken(
   const configId = formatConfigId(request);
   const context = { channel: connection.channel, casKey: cas.key, configId };
   const result = await cas.store.attempt({
-    account: `token:${configId}`,
+    account: `token ${cas.keyring.pseudonym(Buffer.from(token)).toString('hex')}`,
     source: connection.source,
     right: timingSafeEqual(accessTokenProof(token, { role: 'launcher', ...context }), request.accessToken),
     now: cas.clock(),
@@ -66,6 +67,13 @@ export async function checkSingleton(
     throw failure('PROCESS_SEEN', { session });
 }
 
+/** A shared secret, once variables are filled in. @throws Failure POLICY_UNUSABLE where it is none */
+export function usableSharedSecret(text: string): Secret {
+  const secret = parseSharedSecret(text);
+  if (typeof secret !== 'string') return secret;
+  throw failure('POLICY_UNUSABLE', { section: 'one_time_password_shared_secret', detail: secret });
+}
+
 /** @throws Failure OTP_MISSING, OTP_INVALID, OTP_USED or OTP_THROTTLED */
 export async function checkOneTimePassword(
   cas: Cas,
@@ -76,15 +84,15 @@ export async function checkOneTimePassword(
   const { oneTimePassword: code } = request;
   if (code === undefined) throw failure('OTP_MISSING');
   const now = cas.clock();
-  const secret = parseSharedSecret(sharedSecret);
-  if (typeof secret === 'string')
-    throw failure('POLICY_UNUSABLE', { section: 'one_time_password_shared_secret', detail: secret });
+  const secret = usableSharedSecret(sharedSecret);
   const step = matchOneTimePassword(secret, code, now);
+  const pseudonym = cas.keyring.pseudonym(secret.reveal());
   const result = await cas.store.attempt({
-    account: formatConfigId(request),
+    // Guesses at one secret count together, however many services ask for it.
+    account: `code ${pseudonym.toString('hex')}`,
     source: connection.source,
     right: step !== undefined,
-    ...(step !== undefined && { once: { secret: cas.keyring.pseudonym(secret.reveal()), step } }),
+    ...(step !== undefined && { once: { secret: pseudonym, step } }),
     now,
   });
   if (result.outcome === 'invalid') throw failure('OTP_INVALID');

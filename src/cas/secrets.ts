@@ -18,16 +18,36 @@ export interface Resolved {
   home: SessionVersion;
 }
 
-/**
- * Finds a secret of a session by its name, as it is at present: imported, issued or as it is kept.
- * @throws Failure SECRET_UNAVAILABLE
- */
-export type Resolver = (version: SessionVersion, name: string) => Promise<Resolved>;
+/** Finds the secrets that one request needs. */
+export interface Resolver {
+  /**
+   * A secret of a session by its name, as it is at present: imported, issued or as it is kept.
+   * @throws Failure SECRET_UNAVAILABLE
+   */
+  find(version: SessionVersion, name: string): Promise<Resolved>;
+  /** What was found so far, and where it is defined: undefined for another CAS. */
+  readonly found: readonly { from: SessionVersion; name: string; home: SessionVersion | undefined }[];
+  /**
+   * Counts what filling in variables costs, since a few of them can multiply each other.
+   * @throws Failure POLICY_UNUSABLE where it is more than any policy is worth
+   */
+  spend(values: number, bytes: number): void;
+}
+
+/** Values, and bytes of text, that the variables of policies may come to in one request. */
+const MOST_VALUES = 20_000;
+const MOST_BYTES = 1024 * 1024;
 
 /** For whom secrets are resolved. */
 export interface Recipient {
-  /** Measurement of the launcher, once it is admitted; it stands for `$$SCONE::self::software_identity$$`. */
-  softwareIdentity?: string;
+  /** The launcher, once it is admitted; its measurement stands for `$$SCONE::self::software_identity$$`. */
+  launcher?: {
+    measurement: string;
+    /** The session that admitted it. */
+    session: string;
+    /** Whether the CAS's operator trusts who vouches for it; else only that session's author does. */
+    isTrustedByOperator: boolean;
+  };
   /** How many other CASes the request has come through. */
   hops?: number;
 }
@@ -43,6 +63,12 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
     sessions.set(name, reading);
     return reading;
   };
+  const definitions = new Map<SessionVersion, Map<string, SecretDefinition>>();
+  const definitionsOf = (version: SessionVersion) => {
+    const own = definitions.get(version) ?? new Map(version.session.secrets.map((it) => [it.name, it]));
+    definitions.set(version, own);
+    return own;
+  };
   const known = new Map<string, Promise<Resolved>>();
 
   const resolve = (version: SessionVersion, name: string, way: readonly string[]): Promise<Resolved> => {
@@ -53,7 +79,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
     if (way.length >= LONGEST_WAY) throw unavailable(`it goes through more than ${LONGEST_WAY} others`);
     const present = known.get(id);
     if (present) return present;
-    const definition = version.session.secrets.find((secret) => secret.name === name);
+    const definition = definitionsOf(version).get(name);
     if (!definition) throw unavailable('there is no such secret');
     const finding = find(version, definition, [...way, id], unavailable);
     known.set(id, finding);
@@ -72,14 +98,14 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
     const { kind } = definition;
     const kept = version.secrets.get(definition.name);
     if (kind === 'public-key' && definition.private_key !== undefined) {
-      const { secret } = (await other(definition.private_key)).secret;
-      return { secret: { kind, secret: new Secret(publicKeyOf(secret.reveal())) }, home: version };
+      const key = privateKeyIn(await other(definition.private_key), unavailable);
+      return { secret: { kind, secret: new Secret(publicKeyOf(key.reveal())) }, home: version };
     }
     if (kind === 'x509' || kind === 'x509-ca') {
       const key =
         definition.private_key === undefined
           ? undefined
-          : (await other(definition.private_key)).secret.secret;
+          : privateKeyIn(await other(definition.private_key), unavailable);
       const issuer = definition.issuer === undefined ? undefined : (await other(definition.issuer)).secret;
       try {
         const secret = await certificateOf(cas, version, definition, key, issuer);
@@ -89,13 +115,12 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
       }
     }
     if (kind === 'jwt') {
-      const signer = await other(definition.signer);
+      const privateKey = privateKeyIn(await other(definition.signer), unavailable).reveal();
       const payload: Record<string, string> = {};
       for (const [claim, value] of Object.entries(definition.payload))
         payload[claim] = await claimOf(value, version, other, recipient, unavailable);
       const validFor = parseDuration(definition.validity.for) ?? 0;
       const { signJwt } = await import('../secrets/jwt.ts');
-      const privateKey = signer.secret.secret.reveal();
       try {
         const token = await signJwt({ privateKey, payload, validFor, now: cas.clock() });
         return { secret: { kind, secret: new Secret(Buffer.from(token)) }, home: version };
@@ -130,7 +155,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
     const notExported = () =>
       unavailable(`the session ${session ?? reference} exports no ${name} to this one`);
     if (!exporter) throw notExported();
-    const exported = exporter.session.secrets.find((secret) => secret.name === name);
+    const exported = definitionsOf(exporter).get(name);
     if (!exported || !isExported(exporter, exported, version)) throw notExported();
     if (session_hash !== undefined && exporter.hash !== session_hash)
       throw unavailable(`the session ${session} is of another version than session_hash says`);
@@ -142,7 +167,34 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
     };
   };
 
-  return async (version, name) => resolve(version, name, []);
+  const found: Resolver['found'][number][] = [];
+  let values = 0;
+  let bytes = 0;
+  return {
+    found,
+    async find(version, name) {
+      const resolved = await resolve(version, name, []);
+      const definition = definitionsOf(version).get(name);
+      const isForeign = definition && 'import' in definition && definition.import.cas_key !== undefined;
+      found.push({ from: version, name, home: isForeign ? undefined : resolved.home });
+      return resolved;
+    },
+    spend(moreValues, moreBytes) {
+      values += moreValues;
+      bytes += moreBytes;
+      if (values > MOST_VALUES || bytes > MOST_BYTES)
+        throw failure('POLICY_UNUSABLE', {
+          section: 'its variables',
+          detail: `they come to more than ${MOST_VALUES} values or ${MOST_BYTES} bytes`,
+        });
+    },
+  };
+}
+
+/** The key that another secret is, which an import may have made something else. */
+function privateKeyIn({ secret }: Resolved, unavailable: (detail: string) => Error): Secret {
+  if (secret.kind === 'private-key') return secret.secret;
+  throw unavailable(`what should be its private key is of kind ${secret.kind}`);
 }
 
 function checkKind(
@@ -154,15 +206,19 @@ function checkKind(
     throw unavailable(`it is of kind ${secret.kind}, not ${kind}`);
 }
 
-/** What an importer gets: a certificate comes with its key only where that is exported to him too. */
+/**
+ * What an importer gets: a certificate comes with its key only where that is exported to him too, by the session that
+ * has made both.
+ */
 export function exportedPart(
   { session }: SessionVersion,
   exported: SecretDefinition,
   secret: TypedSecret,
   isExportedToo: (definition: SecretDefinition) => boolean,
 ): TypedSecret {
-  if (!secret.privateKey || !('private_key' in exported)) return secret;
-  const key = session.secrets.find(({ name }) => name === exported.private_key);
+  if (!secret.privateKey) return secret;
+  const keyName = 'private_key' in exported ? exported.private_key : undefined;
+  const key = session.secrets.find(({ name }) => name === keyName);
   if (key && isExportedToo(key)) return secret;
   const { privateKey: _, ...withoutKey } = secret;
   return withoutKey;
@@ -183,13 +239,17 @@ async function claimOf(
   value: string,
   { session }: SessionVersion,
   other: (name: string) => Promise<Resolved>,
-  { softwareIdentity }: Recipient,
+  { launcher }: Recipient,
   unavailable: (detail: string) => Error,
 ): Promise<string> {
   if (!value.includes('$$')) return value;
   if (value === SOFTWARE_IDENTITY) {
-    if (softwareIdentity !== undefined) return softwareIdentity;
-    throw unavailable('it names the software identity, and only an attested launcher has one');
+    if (!launcher) throw unavailable('it names the software identity, and only an attested launcher has one');
+    // Another session's author can trust a LAS of his own, which says anything.
+    if (launcher.isTrustedByOperator || launcher.session === session.name) return launcher.measurement;
+    throw unavailable(
+      'it names the software identity, and the LAS of this launcher is not trusted by the operator',
+    );
   }
   const [part] = parseTemplate(Buffer.from(value));
   if (!part || Buffer.isBuffer(part)) throw unavailable('a claim is a text, or one variable');

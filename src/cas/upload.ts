@@ -22,7 +22,8 @@ import { DEFAULT_SIZE, makeSecret } from '../secrets/generate.ts';
 import type { Secret } from '../secrets/secret.ts';
 import { authorize, type Client } from './access.ts';
 import type { Cas } from './cas.ts';
-import { activeSession, type KeyHolder, type SessionVersion, sealVersion } from './versions.ts';
+import type { Parent } from './store/store.ts';
+import { activeSession, type KeyHolder, launchersOf, type SessionVersion, sealVersion } from './versions.ts';
 
 /**
  * Takes a session: a new one, or the next version of one that exists. It comes as its text, signed, or encrypted for
@@ -46,15 +47,17 @@ export async function uploadSession(
   const { session, warnings, unsupported } = parseSession(text);
   if (unsupported.length > 0) throw new InvalidText(unsupported);
   const active = await activeSession(cas, session.name);
-  const creator = creatorOf(session, client, active?.creator ?? null);
+  let parent: Parent | undefined;
   if (active) {
     await authorize(cas, active, 'update', client);
     if (session.predecessor === null) throw failure('SESSION_EXISTS', { session: session.name });
     if (session.predecessor !== active.hash) throw failure('PREDECESSOR_STALE', { session: session.name });
   } else {
-    await authorizeCreation(cas, session, client);
+    parent = await authorizeCreation(cas, session, client);
     if (session.predecessor !== null) throw failure('PREDECESSOR_UNKNOWN', { session: session.name });
   }
+  const creator = creatorOf(session, client, active?.creator ?? null);
+  if (active?.isHashPublic && session.salt === undefined) warnings.push(WITHOUT_SALT);
 
   const secrets = new Map<string, Secret>();
   for (const definition of session.secrets) {
@@ -69,11 +72,15 @@ export async function uploadSession(
     session,
     creator,
     isHashPublic: session.salt !== undefined || (active?.isHashPublic ?? false),
+    launchers: launchersOf(session),
     secrets,
   };
   const by: KeyHolder[] = signers.map((key) => ({ signer: key }));
   if (certificate !== undefined) by.push({ certificate });
-  if (!(await cas.store.addVersion(sealVersion(cas, version, { created: cas.clock(), by }))))
+  const sealed = sealVersion(cas, version, { created: cas.clock(), by });
+  const outcome = await cas.store.addVersion(sealed, parent);
+  if (outcome === 'parent changed') throw failure('NAMESPACE_CHANGED', { namespace: parent?.session ?? '' });
+  if (outcome === 'taken')
     throw session.name === ROOT && !active
       ? failure('ROOT_SEALED')
       : failure(active ? 'PREDECESSOR_STALE' : 'SESSION_EXISTS', { session: session.name });
@@ -81,6 +88,15 @@ export async function uploadSession(
   cas.log.info({ session: session.name, version: version.number, by, ...shown }, 'session stored');
   return { hash: version.hash, warnings };
 }
+
+const WITHOUT_SALT: Problem = {
+  severity: 'warning',
+  line: 1,
+  column: 1,
+  path: 'salt',
+  message:
+    'an earlier version has a salt, so the hash is public; without one here, what is written in this version can be guessed at',
+};
 
 /** The text of a session, and the digests of the keys that signed it. */
 async function openUpload(cas: Cas, body: string): Promise<{ text: string; signers: string[] }> {
@@ -127,15 +143,16 @@ function namedCreator(creator: NonNullable<Session['creator']>): KeyHolder | und
 }
 
 /** A session is created by whoever may create sessions in its namespace; at the top by anyone, unless there is a root. */
-async function authorizeCreation(cas: Cas, session: Session, client: Client): Promise<void> {
+async function authorizeCreation(cas: Cas, session: Session, client: Client): Promise<Parent | undefined> {
   const { name, namespace_hash } = session;
   const namespace = namespaceOf(name);
-  if (namespace === undefined) return;
+  if (namespace === undefined) return undefined;
   const parent = await activeSession(cas, namespace);
   if (!parent && namespace !== ROOT) throw failure('NAMESPACE_NOT_FOUND', { namespace });
   if (parent) await authorize(cas, parent, 'create_sessions', client);
   if (namespace_hash !== undefined && namespace_hash !== parent?.hash)
     throw failure('NAMESPACE_CHANGED', { namespace });
+  return { session: namespace, number: parent?.number ?? 0 };
 }
 
 /** The secret of the version before, where the definition leaves it as it is: same name, kind and size. */

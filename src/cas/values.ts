@@ -23,7 +23,7 @@ export interface PublicValue {
 export async function publicValue(cas: Cas, session: string, secret: string): Promise<PublicValue> {
   const version = await activeSession(cas, session);
   if (!version || !published(version).includes(secret)) throw failure('VALUE_NOT_PUBLIC');
-  const { secret: typed } = await createResolver(cas)(version, secret);
+  const { secret: typed } = await createResolver(cas).find(version, secret);
   // An imported secret may turn out to be one.
   if (typed.kind === 'private-key') throw failure('VALUE_NOT_PUBLIC');
   return present(typed);
@@ -33,16 +33,16 @@ export async function publicValues(cas: Cas, session: string): Promise<Record<st
   const version = await activeSession(cas, session);
   if (!version) throw failure('VALUE_NOT_PUBLIC');
   const resolver = createResolver(cas);
-  const values: Record<string, PublicValue> = {};
+  const values: [string, PublicValue][] = [];
   for (const name of published(version))
     try {
-      const { secret } = await resolver(version, name);
-      if (secret.kind !== 'private-key') values[name] = await present(secret);
+      const { secret } = await resolver.find(version, name);
+      if (secret.kind !== 'private-key') values.push([name, await present(secret)]);
     } catch (error) {
       // One that cannot be used at present keeps nobody from the others.
       if (!(error instanceof Failure)) throw error;
     }
-  return values;
+  return Object.fromEntries(values);
 }
 
 function published({ session }: SessionVersion): string[] {

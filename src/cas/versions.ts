@@ -1,6 +1,12 @@
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
-import { type Creator, parseSession, type Session } from '../policy/session.ts';
+import {
+  LAUNCHER_CONFIGURATION_PATH,
+  type LauncherConfiguration,
+  parseLauncherConfiguration,
+} from '../policy/launcher-configuration.ts';
+import { InvalidText } from '../policy/problem.ts';
+import { type Creator, normalForm, type Session } from '../policy/session.ts';
 import { Secret } from '../secrets/secret.ts';
 import type { Cas } from './cas.ts';
 import type { StoredVersion } from './store/store.ts';
@@ -18,6 +24,8 @@ export interface SessionVersion {
   creator: KeyHolder | null;
   /** This version, or one before, has a salt. */
   isHashPublic: boolean;
+  /** What the launcher does, by the name of the image whose files say so. */
+  launchers: ReadonlyMap<string, LauncherConfiguration>;
   /** Secrets that are kept; the others are imported, or made from these when they are used. */
   secrets: ReadonlyMap<string, Secret>;
 }
@@ -43,6 +51,7 @@ const sealedVersion = v.object({
   creator: v.nullable(keyHolder),
   isHashPublic: v.optional(v.boolean(), false),
   session: v.custom<Session>((value) => typeof value === 'object'),
+  launchers: v.optional(v.custom<[string, LauncherConfiguration][]>(Array.isArray)),
   secrets: v.array(v.object({ name: v.string(), value: v.string() })),
 });
 
@@ -60,12 +69,13 @@ export function sealVersion(
   version: SessionVersion,
   upload: { created: number; by: KeyHolder[] },
 ): StoredVersion {
-  const { number, secrets, ...rest } = version;
+  const { number, launchers, secrets, ...rest } = version;
   const hash = cas.keyring.pseudonym(Buffer.from(version.hash));
   const place = placeOf({ session: version.session.name, number, hash });
   const form: v.InferInput<typeof sealedVersion> = {
     form: FORM,
     ...rest,
+    launchers: [...launchers],
     secrets: [...secrets].map(([name, secret]) => ({ name, value: secret.reveal().toString('base64') })),
   };
   const record: v.InferInput<typeof sealedUpload> = { hash: version.hash, ...upload };
@@ -88,12 +98,30 @@ export async function activeSession(cas: Cas, name: string): Promise<SessionVers
 export function openVersion(cas: Cas, stored: StoredVersion): SessionVersion {
   const plaintext = cas.keyring.open(stored.sealed, placeOf(stored));
   const form = v.parse(sealedVersion, JSON.parse(plaintext.toString()));
+  const session = form.form === FORM ? form.session : (normalForm(form.text) ?? form.session);
   return {
     ...form,
-    session: form.form === FORM ? form.session : parseSession(form.text).session,
+    session,
     number: stored.number,
+    launchers: form.launchers ? new Map(form.launchers) : launchersOf(session),
     secrets: new Map(form.secrets.map(({ name, value }) => [name, new Secret(Buffer.from(value, 'base64'))])),
   };
+}
+
+/** What the launcher does with each image; kept, since reading YAML would be a good part of every release. */
+export function launchersOf({ images }: Session): Map<string, LauncherConfiguration> {
+  const launchers = new Map<string, LauncherConfiguration>();
+  for (const { name, injection_files } of images) {
+    const own = injection_files.find(({ path }) => path === LAUNCHER_CONFIGURATION_PATH)?.content;
+    if (own === undefined) continue;
+    try {
+      launchers.set(name, parseLauncherConfiguration(own));
+    } catch (error) {
+      // Older versions of this program accepted more; the launcher that reads it says what is wrong.
+      if (!(error instanceof InvalidText)) throw error;
+    }
+  }
+  return launchers;
 }
 
 /** Where a version is kept; its ciphertext decrypts only there. */
@@ -113,7 +141,10 @@ export function openUpload(
   cas: Cas,
   stored: StoredVersion,
 ): { hash: string; created?: number; by: KeyHolder[] } {
-  if (!stored.upload) return { hash: openVersion(cas, stored).hash, by: [] };
+  if (!stored.upload) {
+    const version = cas.keyring.open(stored.sealed, placeOf(stored));
+    return { hash: v.parse(v.object({ hash: v.string() }), JSON.parse(version.toString())).hash, by: [] };
+  }
   const plaintext = cas.keyring.open(stored.upload, `upload of ${placeOf(stored)}`);
   return v.parse(sealedUpload, JSON.parse(plaintext.toString()));
 }

@@ -43,6 +43,15 @@ export function parseSession(text: string, variables?: Variables): ParsedSession
   return { session, text: yaml.text, warnings: [...warnings, ...unsupported.map(asWarning)], unsupported };
 }
 
+/**
+ * The normal form of a text that was accepted once, perhaps when less was checked.
+ * @returns undefined where it has not even the shape of a session any more
+ */
+export function normalForm(text: string): schema.Session | undefined {
+  const result = v.safeParse(schema.session, readYaml(text).value);
+  return result.success ? result.output : undefined;
+}
+
 /** What has the wrong shape, and what is wrong in the rest; in the order of the text. */
 function allProblems(yaml: YamlText, issues: readonly v.BaseIssue<unknown>[]): Problem[] {
   const problems = [...invalid(yaml, issues).problems];

@@ -8,7 +8,7 @@ import { formatPath, type Path } from './problem.ts';
 import { list, object } from './shapes.ts';
 
 /** Largest text of a session, in bytes, and most signatures under it. */
-export const signedSessionLimits = { policy: 2 * 1024 * 1024, signatures: 64 } as const;
+export const signedSessionLimits = { policy: 2 * 1024 * 1024, signatures: 16 } as const;
 
 /** A public key in PEM has 211 characters at most, and a signature in base64 140; text around a PEM is allowed. */
 const LONGEST_SIGNER = 4096;
@@ -129,7 +129,7 @@ export function addSignature(
 ): SignedSession {
   const signer = readSigner(signerPem);
   if (typeof signer === 'string') throw invalid(['signer'], signer);
-  verifySignature(unsigned(session).policy, signer, signature);
+  verifySignature(messageToSign(unsigned(session).policy), signer, signature);
   return withSignature(session, signer, signature);
 }
 
@@ -154,10 +154,11 @@ function withSignature(session: SignedSession | string, key: KeyObject, signatur
  */
 export function verifySignatures({ policy, signatures }: SignedSession): Buffer[] {
   const digests: Buffer[] = [];
+  const message = messageToSign(policy);
   for (const [index, { signer, signature }] of signatures.entries()) {
     const key = readSigner(signer);
     if (typeof key === 'string') throw invalid(['signatures', index, 'signer'], key);
-    const digest = verifySignature(policy, key, Buffer.from(signature, 'base64'));
+    const digest = verifySignature(message, key, Buffer.from(signature, 'base64'));
     if (digests.some((other) => other.equals(digest)))
       throw failure('SIGNATURE_INVALID', { signer: formatKeyHash(digest), detail: 'it is there twice' });
     digests.push(digest);
@@ -165,10 +166,10 @@ export function verifySignatures({ policy, signatures }: SignedSession): Buffer[
   return digests;
 }
 
-function verifySignature(policy: string, signer: KeyObject, signature: Buffer): Buffer {
+function verifySignature(message: Buffer, signer: KeyObject, signature: Buffer): Buffer {
   const digest = publicKeyDigest(signer);
   const algorithm = algorithmOf(signer);
-  if (!algorithm || !verify(algorithm.hash, messageToSign(policy), signer, signature))
+  if (!algorithm || !verify(algorithm.hash, message, signer, signature))
     throw failure('SIGNATURE_INVALID', {
       signer: formatKeyHash(digest),
       detail: 'it is not over this text, or of another key',

@@ -146,7 +146,6 @@ const payloads: [what: string, payload: Record<string, unknown>][] = [
   ['a measurement in capitals', { measurement: measurement.toUpperCase() }],
   ['a measurement with a line end', { measurement: `${measurement}\n` }],
   ['a process without pid', { process: { uid: 2, gid: 3, id } }],
-  ['a process without identity', { process: { pid: 1, uid: 2, gid: 3 } }],
   ['a process that is a text', { process: 'init' }],
 ];
 for (const [what, payload] of payloads)

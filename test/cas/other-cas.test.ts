@@ -89,7 +89,9 @@ test('a fragment decides over there, unless it has variables of its own', () => 
   const hash = there.create(ruled('rules'));
   assert.equal(there.launch('taker/rules/show').stdout, 'x');
   there.create(ruled('open').replace('security', `predecessor: ${hash}\nsecurity`));
-  assert.match(there.launch('taker/rules/show').stderr, /a config-fragment with variables stays on its CAS/);
+  assert.match(there.launch('taker/rules/show').stderr, /ADMISSION_UNKNOWN/);
+  const explained = there.tryScone('session', 'explain', 'taker/rules/show').stderr;
+  assert.match(explained, /a config-fragment with variables stays on its CAS/);
 });
 
 test('both sides may insist on a version', () => {

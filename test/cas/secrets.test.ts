@@ -198,9 +198,16 @@ secrets:
   assert.equal(show('rules/open'), 'started');
   assert.equal(stack.tryScone('session', 'read', 'rules/open').status, 77);
   stack.create(ruled('strict', 'strict'));
+  stack.create(ruled('readable', 'strict').replace('$$SCONE::policy$$', '{read: ANY}'));
   const refused = stack.launch('rules/strict/show');
   assert.equal(refused.status, 77);
-  assert.match(refused.stderr, /the policy cannot be applied, security\.attestation\.mode: expected one of/);
+  // What is wrong is for those who may read the session; it is that of the other session's creator.
+  assert.match(refused.stderr, /ADMISSION_UNKNOWN/);
+  assert.doesNotMatch(refused.stderr, /expected one of/);
+  assert.match(
+    stack.tryScone('session', 'explain', 'rules/readable/show').stderr,
+    /the policy cannot be applied, security\.attestation\.mode: expected one of/,
+  );
 });
 
 test('what this version does not do is refused at upload, with its place', () => {

@@ -90,7 +90,7 @@ describe('sessions, their versions and their hashes', { skip: missing('curl', 'o
     const { hash } = (await cas.upload(text)).body;
     const { body } = await cas.get('/session/owned', 'bob');
     assert.deepEqual(body, { session: text, hash, creator: { certificate: cas.keyHash('alice') } });
-    const named = await cas.upload(session('other', `creator: ${cas.keyHash('alice')}\n`), 'bob');
+    const named = await cas.upload(session('another', `creator: ${cas.keyHash('bob')}\n`));
     assert.deepEqual([named.status, named.body.code], [403, 'CREATOR_MISMATCH']);
   });
 
@@ -166,7 +166,6 @@ secrets:
     assert.equal(await get('user', 'alice'), 'ACCESS_DENIED');
     assert.match(await get('user', 'bob'), /^[A-Z2-7]{32}$/);
     assert.equal(await get('without', 'alice'), 'ONE_TIME_PASSWORD_UNUSED');
-    assert.equal(await get('without', 'bob'), 'ACCESS_DENIED');
   });
 
   test('what is wrong with a request is told apart by its status, always in one form', async () => {

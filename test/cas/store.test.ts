@@ -37,10 +37,10 @@ const attempt = (step: number | undefined, now = 1_000_000, source = '192.0.2.1'
 });
 
 test('of two versions with one number, the first is kept', async () => {
-  assert.equal(await store.addVersion(version('s', 1, 'a')), true);
-  assert.equal(await store.addVersion(version('s', 1, 'b')), false);
+  assert.equal(await store.addVersion(version('s', 1, 'a')), 'added');
+  assert.equal(await store.addVersion(version('s', 1, 'b')), 'taken');
   assert.equal((await store.activeVersion('s'))?.hash.toString(), 'a');
-  assert.equal(await store.addVersion(version('s', 2, 'b')), true);
+  assert.equal(await store.addVersion(version('s', 2, 'b')), 'added');
   assert.deepEqual(await store.activeVersion('s'), version('s', 2, 'b'));
   assert.equal(await store.activeVersion('other'), undefined);
 });
@@ -134,7 +134,7 @@ test('the history of a session is told backwards, a part at a time', async () =>
 
 test('the sessions just below a namespace are listed in order, a part at a time', async () => {
   const names = ['a', 'a.b', 'a/c', 'a/c/d', 'a/~', 'a0', 'b', '-', '~z/~'];
-  assert.equal(await store.addVersion(version('/', 1, 'root')), true);
+  assert.equal(await store.addVersion(version('/', 1, 'root')), 'added');
   for (const name of names) await store.addVersion(version(name, 1, name));
   await store.addVersion(version('a/c', 2, 'again'));
   assert.deepEqual(await store.sessionsIn('a', '', 10), ['a/c', 'a/~']);
@@ -142,4 +142,15 @@ test('the sessions just below a namespace are listed in order, a part at a time'
   assert.deepEqual(await store.sessionsIn('a/c', '', 10), ['a/c/d']);
   assert.deepEqual(await store.sessionsIn('/', '', 100), ['-', 'a', 'a.b', 'a0', 'b']);
   assert.deepEqual(await store.sessionsIn('/', 'a', 2), ['a.b', 'a0']);
+});
+
+test('a first version is added only while its namespace is as it was', async () => {
+  assert.equal(await store.addVersion(version('top', 1, 'a'), { session: '/', number: 0 }), 'added');
+  assert.equal(await store.addVersion(version('top/a', 1, 'a'), { session: 'top', number: 1 }), 'added');
+  await store.addVersion(version('top', 2, 'b'));
+  assert.equal(
+    await store.addVersion(version('top/b', 1, 'b'), { session: 'top', number: 1 }),
+    'parent changed',
+  );
+  assert.equal(await store.activeVersion('top/b'), undefined);
 });

@@ -9,9 +9,9 @@ import { createInterface } from 'node:readline';
 import { createServer as createTlsServer } from 'node:tls';
 import { openLasKey } from '../../src/las/key.ts';
 import { serveLas } from '../../src/las/serve.ts';
+import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { selfSignedCertificate } from '../../src/protocol/certificate.ts';
 import { frames } from '../../src/protocol/frame.ts';
-import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import {
   CONFIGURATION_LIMIT,
   type ConfigurationMessage,

@@ -13,13 +13,13 @@ import {
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { CompactEncrypt } from 'jose';
+import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import {
   decryptSession,
   ENCRYPTED_SESSION_LIMIT,
   encryptSession,
   isEncryptedSession,
 } from '../../src/protocol/encrypted-session.ts';
-import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { missing } from '../support/stack.ts';
 
 const pem = (key: KeyObject) => key.export({ type: 'spki', format: 'pem' }) as string;

@@ -44,6 +44,7 @@ const migrations = [
           WHEN instr(session, '/') = 0 THEN '/'
           ELSE rtrim(rtrim(session, replace(session, '/', '')), '/') END;
    CREATE INDEX session_in_namespace ON version (namespace, session) WHERE number = 1;
+   CREATE INDEX wrong_code_last ON wrong_code (last);
    CREATE TABLE process (
      session TEXT NOT NULL,
      process BLOB NOT NULL,
@@ -88,6 +89,7 @@ export function openSqlite(path: string): Store {
   const sessionsIn = db.prepare(
     'SELECT session FROM version WHERE namespace = ? AND session > ? AND number = 1 ORDER BY session LIMIT ?',
   );
+  const newestNumber = db.prepare('SELECT max(number) AS number FROM version WHERE session = ?');
   const addVersion = db.prepare(
     `INSERT INTO version (session, number, hash, sealed, upload, namespace)
      SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE ?1 <> '/' OR ?2 > 1 OR NOT EXISTS (SELECT 1 FROM version)
@@ -159,8 +161,14 @@ export function openSqlite(path: string): Store {
       versions.all(session, before, limit).map((row) => versionOf(row) as StoredVersion),
     sessionsIn: async (namespace, after, limit) =>
       sessionsIn.all(namespace, after, limit).map(({ session }) => String(session)),
-    addVersion: async ({ session, number, hash, sealed, upload }) =>
-      addVersion.run(session, number, hash, sealed, upload, namespaceOf(session) ?? null).changes === 1,
+    addVersion: async ({ session, number, hash, sealed, upload }, parent) =>
+      transaction(() => {
+        if (parent && Number(newestNumber.get(parent.session)?.number ?? 0) !== parent.number)
+          return 'parent changed';
+        const namespace = namespaceOf(session) ?? null;
+        const { changes } = addVersion.run(session, number, hash, sealed, upload, namespace);
+        return changes === 1 ? 'added' : 'taken';
+      }),
     admitProcess: async (session, process) => admitProcess.run(session, process).changes === 1,
     attempt: async ({ account, source, right, once, now }) =>
       transaction(() => {

@@ -21,8 +21,13 @@ export interface Store {
   ): Promise<Pick<StoredCertificate, 'generation' | 'sealed'> | undefined>;
   /** Keeps a certificate unless there is one of that generation; gives the one that is kept. */
   keepCertificate(certificate: StoredCertificate): Promise<Buffer>;
-  /** Adds a version; false where the session has one of that number already, or where the root namespace comes after another session. */
-  addVersion(version: StoredVersion): Promise<boolean>;
+  /**
+   * Adds a version.
+   * @param parent the namespace by whose rules a first version is added
+   * @returns what became of it: taken, where the session has a version of that number already, or where the root
+   *   namespace comes after another session
+   */
+  addVersion(version: StoredVersion, parent?: Parent): Promise<'added' | 'taken' | 'parent changed'>;
   /** The versions of a session with numbers below `before`, newest first. */
   versions(session: string, before: number, limit: number): Promise<StoredVersion[]>;
   /** Names of the sessions just below a namespace (`/` is the root) that come after a name, in order of their bytes. */
@@ -43,6 +48,12 @@ export interface StoredVersion {
   sealed: Buffer;
   /** When it was uploaded and by whom, sealed; null where that was not kept yet. */
   upload: Buffer | null;
+}
+
+/** A namespace, and the number of the version that it must still have; 0 is none. */
+export interface Parent {
+  session: string;
+  number: number;
 }
 
 /** A certificate of a secret; each time it is issued anew is a generation, counted from 1. */

@@ -12,6 +12,8 @@ import type { Scope } from './scope.ts';
 const MOST_SECRETS = 2000;
 const MOST_RSA_KEYS = 16;
 const MOST_SECRET_BYTES = 8 * 1024 * 1024;
+/** Anybody may ask for all of them at once. */
+const MOST_PUBLIC = 64;
 
 type Made<Kind extends string> = Extract<SecretDefinition, { kind: Kind }>;
 type At = (...path: Path) => Path;
@@ -30,6 +32,9 @@ function checkAmount({ session: { secrets }, error }: Scope): void {
   const isRsa = (secret: SecretDefinition) => 'key_type' in secret && secret.key_type?.startsWith('RSA');
   if (secrets.filter(isRsa).length > MOST_RSA_KEYS)
     error(['secrets'], `expected at most ${MOST_RSA_KEYS} RSA keys; others are made much faster`);
+  const published = secrets.filter((secret) => secret.export_public).length;
+  if (published > MOST_PUBLIC)
+    error(['secrets'], `expected at most ${MOST_PUBLIC} secrets with export_public, found ${published}`);
   const sizes = secrets.map((secret) => Number(('size' in secret && secret.size) || 0));
   if (sizes.reduce((sum, size) => sum + size, 0) > MOST_SECRET_BYTES)
     error(['secrets'], `the sizes of all secrets are more than ${MOST_SECRET_BYTES} together`);

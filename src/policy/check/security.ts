@@ -11,7 +11,6 @@ export function checkSecurity(scope: Scope): void {
 
   const { service_access_token: token, singleton_enclaves: singleton } = security;
   scope.template(token, ['security', 'service_access_token'], 'text');
-  if (token === '') error(['security', 'service_access_token'], 'an empty token is none');
   scope.values(singleton, ['security', 'singleton_enclaves']);
   if (singleton === true && attestation?.mode === 'none')
     error(

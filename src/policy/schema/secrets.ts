@@ -11,6 +11,16 @@ const duration = invalidText((value) =>
   parseDuration(value) === undefined ? 'expected a duration such as 90 days, 59d or 1 year' : undefined,
 );
 
+/** Each time a certificate is made anew is kept, so that they are not made by the second. */
+const SHORTEST_VALIDITY = 3_600_000;
+const validity = v.pipe(
+  duration,
+  v.check(
+    (value) => (parseDuration(value) ?? SHORTEST_VALIDITY) >= SHORTEST_VALIDITY,
+    'a certificate is valid for an hour at least',
+  ),
+);
+
 /** Largest generated secret, in characters or bytes. */
 const largestSecret = 1024 * 1024;
 
@@ -35,7 +45,7 @@ const certificate = {
   issuer: v.optional(described(secretName, 'The x509-ca secret that signs it; absent: it signs itself')),
   common_name: v.optional(described(text, 'Common name; default: first DNS name, else the secret’s name')),
   valid_for: v.optional(
-    described(duration, 'How long it is valid; it is made anew before. Absent: for ever'),
+    described(validity, 'How long it is valid; it is made anew before. Absent: for ever'),
   ),
 };
 

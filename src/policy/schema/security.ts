@@ -62,6 +62,9 @@ export const security = object({
     false,
   ),
   service_access_token: v.optional(
-    described(text, 'Token that the host gives in SCONE_SERVICE_ACCESS_TOKEN'),
+    described(
+      v.pipe(text, v.minLength(1, 'an empty token is none')),
+      'Token that the host gives in SCONE_SERVICE_ACCESS_TOKEN',
+    ),
   ),
 });

@@ -1,0 +1,313 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { beforeEach, test } from 'node:test';
+import { authorize } from '../../src/cas/access.ts';
+import { readSharedSecret } from '../../src/cas/explain.ts';
+import { readHistory, readSession } from '../../src/cas/sessions.ts';
+import { activeSession } from '../../src/cas/versions.ts';
+import { formatKeyHash } from '../../src/policy/key-hash.ts';
+import { oneTimePassword, parseSharedSecret } from '../../src/secrets/one-time-password.ts';
+import { type BareCas, bareCas, keyOf, testLas } from '../support/cas.ts';
+import { missing } from '../support/stack.ts';
+
+/** What the CAS decides, against people who write sessions to get at what is not theirs. */
+let bare: BareCas;
+beforeEach(() => {
+  bare = bareCas();
+});
+
+const hashOf = (who: string) => formatKeyHash(Buffer.from(keyOf(who), 'hex'));
+const by = (...people: string[]) => ({
+  certificate: people[0] && keyOf(people[0]),
+  signers: people.slice(1).map(keyOf),
+});
+const session = (name: string, rest: string) => `name: ${name}\nversion: "0.3.12"\n${rest}`;
+const open = 'security: {attestation: {mode: none}}\n';
+const service = (command: string) =>
+  `${open}services: [{name: s, command: [envcas, ${JSON.stringify(command)}]}]\n`;
+const code = (expected: string) => (error: unknown) => {
+  assert.equal((error as { code?: string }).code, expected, String(error));
+  return true;
+};
+const printed = async (name: string) => (await bare.launch(name, 's')).configuration.command[1]?.join('');
+
+test('variables that multiply each other are refused before they fill the memory', async () => {
+  const doubling = Array.from(
+    { length: 40 },
+    (_, index) =>
+      `  - {name: f${index}, kind: config-fragment, value: {a: $$SCONE::f${index + 1}$$, b: $$SCONE::f${index + 1}$$}}`,
+  );
+  const last = '  - {name: f40, kind: config-fragment, value: x}';
+  const secrets = `secrets:\n${[...doubling, last].join('\n')}\n`;
+  await bare.upload(session('doubling', `security: $$SCONE::f0$$\nservices: [{name: s}]\n${secrets}`));
+  await assert.rejects(bare.launch('doubling', 's'), code('ADMISSION_UNKNOWN'));
+  await bare.upload(session('ruled', `access_policy: $$SCONE::f0$$\n${secrets}`));
+  await assert.rejects(readSession(bare.cas, 'ruled', by('alice')), code('ACCESS_DENIED'));
+
+  const long = 'x'.repeat(100_000);
+  const many = Array.from({ length: 2000 }, () => '$$SCONE::a$$').join(', ');
+  await bare.upload(
+    session(
+      'long',
+      `security: {attestation: {tolerate: [${many}]}}\nservices: [{name: s, mrenclaves: [${'ab'.repeat(32)}]}]\nsecrets: [{name: a, kind: ascii, value: ${long}}]\n`,
+    ),
+  );
+  await assert.rejects(bare.launch('long', 's'), code('ADMISSION_UNKNOWN'));
+});
+
+test('in a board, one person counts once, by whatever names', async () => {
+  const board = (members: string, more = '') =>
+    session('board', `access_policy: {update: [{require-at-least-2: [${members}]}]}\n${more}`);
+  const allows = async (text: string, ...people: string[]) => {
+    bare = bareCas();
+    await bare.upload(text);
+    const version = await activeSession(bare.cas, 'board');
+    assert.ok(version);
+    return authorize(bare.cas, version, 'update', by(...people)).then(
+      () => true,
+      () => false,
+    );
+  };
+  const variable = (name: string, value: string) => `  - {name: ${name}, kind: ascii, value: ${value}}\n`;
+  const twice = `secrets:\n${variable('x', 'CREATOR')}${variable('y', hashOf('alice'))}`;
+  assert.equal(await allows(board(`CREATOR, ${hashOf('alice')}, ${hashOf('bob')}`), 'alice'), false);
+  assert.equal(await allows(board(`$$SCONE::x$$, $$SCONE::y$$, ${hashOf('bob')}`, twice), 'alice'), false);
+  assert.equal(
+    await allows(board(`CREATOR, {require-all: [${hashOf('alice')}]}, ${hashOf('bob')}`), 'alice'),
+    false,
+  );
+  // Where all must agree, somebody may be asked by two names.
+  assert.equal(await allows(board(`CREATOR, ${hashOf('alice')}`), 'alice'), true);
+  assert.equal(await allows(board(`CREATOR, ${hashOf('bob')}`), 'bob'), false);
+});
+
+test('a variable that holds ANY opens nothing among others', async () => {
+  const secrets = 'secrets: [{name: x, kind: ascii, value: ANY}]\n';
+  await bare.upload(session('list', `access_policy: {read: [CREATOR, $$SCONE::x$$]}\n${secrets}`));
+  await assert.rejects(readSession(bare.cas, 'list', by('eve')), code('ACCESS_DENIED'));
+});
+
+test('a certificate that is exported on comes without its key', async () => {
+  await bare.upload(
+    session(
+      'a',
+      'secrets:\n  - {name: k, kind: private-key, export: [{session: b}]}\n  - {name: c, kind: x509, private_key: k, export: [{session: b}]}\n',
+    ),
+  );
+  const show = service('$$SCONE::c:privatekey$$');
+  await bare.upload(
+    session('b', `${show}secrets: [{name: c, import: {session: a, secret: c}, export: [{session: c}]}]\n`),
+    'bob',
+  );
+  await bare.upload(session('c', `${show}secrets: [{name: c, import: {session: b, secret: c}}]\n`), 'eve');
+  assert.match((await printed('b')) ?? '', /PRIVATE KEY/);
+  await assert.rejects(bare.launch('c', 's'), code('SECRET_UNAVAILABLE'));
+});
+
+test("a shared secret behind another session's fragment is for those who may update that one", async () => {
+  await bare.upload(
+    session(
+      'owner',
+      'secrets:\n  - {name: otp, kind: binary}\n  - {name: rules, kind: config-fragment, export: [{session: user}], value: {attestation: {mode: none, one_time_password_shared_secret: $$SCONE::otp:base32nopad$$}}}\n',
+    ),
+  );
+  const importing = 'secrets: [{name: rules, import: {session: owner, secret: rules}}]\n';
+  await bare.upload(
+    session('user', `security: $$SCONE::rules$$\nservices: [{name: s}]\n${importing}`),
+    'bob',
+  );
+  const named = { session: 'user', service: 's' };
+  await assert.rejects(readSharedSecret(bare.cas, named, by('bob')), code('ACCESS_DENIED'));
+  await bare.upload(
+    session(
+      'user2',
+      `access_policy: {read: ANY, update: [${hashOf('alice')}]}\n${open}services: [{name: s, one_time_password_shared_secret: $$SCONE::otp:base32nopad$$}]\nsecrets: [{name: otp, kind: binary}]\n`,
+    ),
+  );
+  const own = { session: 'user2', service: 's' };
+  await assert.rejects(readSharedSecret(bare.cas, own, by('bob')), code('ACCESS_DENIED'));
+  assert.match((await readSharedSecret(bare.cas, own, by('alice'))).secret, /^[A-Z2-7]{32}$/);
+});
+
+test('the software identity in a JWT is believed of no LAS that only the importer trusts', async () => {
+  const [operator, own] = [testLas(), testLas()];
+  bare = bareCas([operator.platform]);
+  const measurement = 'cd'.repeat(32);
+  await bare.upload(
+    session(
+      'issuer',
+      'secrets:\n  - {name: k, kind: private-key, key_type: P-384}\n  - {name: t, kind: jwt, signer: k, alg: ES384, validity: {for: 1h}, payload: {sub: $$SCONE::self::software_identity$$}, export: [{session: user}]}\n',
+    ),
+  );
+  await bare.upload(
+    session(
+      'user',
+      `security: {attestation: {tolerate: [debug-mode], trusted_scone_qe_pubkeys: [${own.platform}]}}\nservices: [{name: s, mrenclaves: [${measurement}], command: [envcas, $$SCONE::t$$]}]\nsecrets: [{name: t, import: {session: issuer, secret: t}}]\n`,
+    ),
+    'bob',
+  );
+  await assert.rejects(bare.launch('user', 's', { las: own, measurement }), code('SECRET_UNAVAILABLE'));
+  const { configuration } = await bare.launch('user', 's', { las: operator, measurement });
+  const [, payload = ''] = String(configuration.command[1]).split('.');
+  assert.equal(JSON.parse(Buffer.from(payload, 'base64url').toString()).sub, measurement);
+});
+
+test('guesses at one shared secret count together, whichever service is asked', async () => {
+  const secret = 'JJBFGV2ZGNCFARKIKBFTGUCYKBNFKVQK';
+  const services = Array.from({ length: 8 }, (_, index) => `{name: s${index}}`).join(', ');
+  await bare.upload(
+    session(
+      'guessed',
+      `security: {attestation: {mode: none, one_time_password_shared_secret: ${secret}}}\nservices: [${services}]\n`,
+    ),
+  );
+  const shared = parseSharedSecret(secret);
+  assert.ok(typeof shared !== 'string');
+  const right = oneTimePassword(shared, bare.now);
+  const wrong = right === '000000' ? '000001' : '000000';
+  for (let guess = 0; guess < 5; guess++)
+    await assert.rejects(
+      bare.launch('guessed', `s${guess}`, { oneTimePassword: wrong }),
+      code('OTP_INVALID'),
+    );
+  await assert.rejects(bare.launch('guessed', 's6', { oneTimePassword: right }), code('OTP_THROTTLED'));
+  await bare.launch('guessed', 's6', { oneTimePassword: right, source: 'elsewhere' });
+});
+
+test('templates on the host get no secret that decides over launches, unless the image names it', async () => {
+  const image = (more: string) => `images: [{name: i, injection_files: [/template]${more}}]\n`;
+  const secrets =
+    'secrets:\n  - {name: otp.key, kind: binary}\n  - {name: token, kind: ascii}\n  - {name: other, kind: ascii}\n  - {name: rules, kind: config-fragment, value: {attestation: {mode: none}}}\n';
+  const services =
+    'services:\n  - {name: s, image_name: i}\n  - {name: t, image_name: i, one_time_password_shared_secret: $$SCONE::otp.key:base32nopad$$}\n';
+  const names = async (name: string) => {
+    const { configuration } = await bare.launch(name, 's');
+    return [...new Set(configuration.secrets.map(({ reference }) => reference.replace(/:.*|\.hex$/, '')))];
+  };
+  await bare.upload(session('given', `security: $$SCONE::rules$$\n${services}${image('')}${secrets}`));
+  assert.deepEqual(await names('given'), ['token', 'other']);
+  await bare.upload(session('named', `${open}${services}${image(', provide_secrets: [otp.key]')}${secrets}`));
+  assert.deepEqual(await names('named'), ['otp.key']);
+});
+
+test('singleton_enclaves means nothing without Evidence, also where a variable says so', async () => {
+  const secrets = 'secrets: [{name: m, kind: ascii, value: none}]\n';
+  await bare.upload(
+    session(
+      'single',
+      `security: {singleton_enclaves: true, attestation: {mode: $$SCONE::m$$}}\nservices: [{name: s, mrenclaves: [${'ab'.repeat(32)}]}]\n${secrets}`,
+    ),
+  );
+  await assert.rejects(bare.launch('single', 's', { las: testLas() }), code('ADMISSION_UNKNOWN'));
+});
+
+test('an access token that turns out to be empty is none', async () => {
+  await bare.upload(
+    session(
+      'empty',
+      `security: {attestation: {mode: none}, service_access_token: $$SCONE::t$$}\nservices: [{name: s}]\nsecrets: [{name: t, kind: ascii, value: ""}]\n`,
+    ),
+  );
+  await assert.rejects(bare.launch('empty', 's'), code('ADMISSION_UNKNOWN'));
+});
+
+test('a certificate that a wrong clock made for the future is not given out', async () => {
+  await bare.upload(
+    session(
+      'clock',
+      `${service('$$SCONE::c$$')}secrets:\n  - {name: k, kind: private-key}\n  - {name: c, kind: x509, private_key: k, valid_for: 90 days}\n`,
+    ),
+  );
+  const right = bare.now;
+  bare.now = Date.UTC(2029, 0, 1);
+  const ahead = new X509Certificate((await printed('clock')) ?? '');
+  bare.now = right;
+  const mended = new X509Certificate((await printed('clock')) ?? '');
+  assert.ok(ahead.validFromDate.getTime() > right);
+  assert.ok(mended.validFromDate.getTime() < right);
+});
+
+test('a certificate is made anew before it runs out, for the same key, and openssl accepts it then', {
+  skip: missing('openssl'),
+}, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'envcas-renewal-'));
+  try {
+    await bare.upload(
+      session(
+        'renewed',
+        `${service('$$SCONE::c$$#$$SCONE::ca$$')}secrets:\n  - {name: k, kind: private-key}\n  - {name: ca, kind: x509-ca, private_key: k, valid_for: 1 year}\n  - {name: own, kind: private-key}\n  - {name: c, kind: x509, private_key: own, issuer: ca, valid_for: 30 days, san: "dns:a.example"}\n`,
+      ),
+    );
+    const seen: string[] = [];
+    const DAY = 24 * 3600 * 1000;
+    const start = bare.now;
+    for (let day = 0; day < 800; day += 7) {
+      bare.now = start + day * DAY;
+      const [certificate = '', authority = ''] = ((await printed('renewed')) ?? '').split('#');
+      const { validToDate } = new X509Certificate(certificate);
+      assert.ok(validToDate.getTime() - bare.now > 7 * DAY, `day ${day}`);
+      if (seen.at(-1) === certificate) continue;
+      seen.push(certificate);
+      const [leaf, root] = [join(folder, 'leaf.pem'), join(folder, 'root.pem')];
+      writeFileSync(leaf, certificate);
+      writeFileSync(root, authority);
+      const at = ['-attime', String(Math.floor(bare.now / 1000))];
+      execFileSync('openssl', ['verify', ...at, '-x509_strict', '-CAfile', root, leaf], { stdio: 'ignore' });
+    }
+    assert.ok(seen.length > 30, `${seen.length}`);
+    const keys = seen.map((pem) =>
+      new X509Certificate(pem).publicKey.export({ type: 'spki', format: 'pem' }),
+    );
+    assert.equal(new Set(keys).size, 1);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('what an older version of the program took is still there for its owner, and tells strangers nothing', async () => {
+  const text = session(
+    'old',
+    'images: [{name: i, volumes: [{name: gone, path: /x}]}]\naccess_policy: {read: CREATOR}\n',
+  );
+  const form = {
+    form: 2,
+    hash: 'ab'.repeat(32),
+    text,
+    creator: keyOf('alice'),
+    session: {
+      name: 'old',
+      access_policy: { read: ['CREATOR'], update: ['CREATOR'] },
+      secrets: [],
+      services: [],
+      images: [],
+      volumes: [],
+    },
+    secrets: [],
+  };
+  const hash = bare.cas.keyring.pseudonym(Buffer.from(form.hash));
+  const place = `version/old/1/${hash.toString('hex')}`;
+  const sealed = bare.cas.keyring.seal(Buffer.from(JSON.stringify(form)), place);
+  await bare.cas.store.addVersion({ session: 'old', number: 1, hash, sealed, upload: null });
+  assert.equal((await readSession(bare.cas, 'old', by('alice'))).session, text);
+  assert.deepEqual(await readHistory(bare.cas, 'old', by('alice'), 10), {
+    versions: [{ number: 1, hash: form.hash, created: null, by: [] }],
+    more: false,
+  });
+  await assert.rejects(readSession(bare.cas, 'old', by('eve')), code('ACCESS_DENIED'));
+  await bare.upload(session('old', `predecessor: ${form.hash}\n`));
+});
+
+test('without a salt, a later version of a session that had one is warned of', async () => {
+  const { uploadSession } = await import('../../src/cas/upload.ts');
+  const first = await bare.upload(session('salted', `salt: ${'ab'.repeat(16)}\n`));
+  const { warnings } = await uploadSession(
+    bare.cas,
+    session('salted', `predecessor: ${first}\n`),
+    keyOf('alice'),
+  );
+  assert.match(warnings.map(({ message }) => message).join(), /the hash is public/);
+});

@@ -1,0 +1,81 @@
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { reportData } from '../../src/attestation/report-data.ts';
+import { platformOf, signSoftwareEvidence } from '../../src/attestation/software.ts';
+import type { Cas } from '../../src/cas/cas.ts';
+import { keyring } from '../../src/cas/keyring.ts';
+import { createOtherCases } from '../../src/cas/other-cas.ts';
+import { release } from '../../src/cas/release.ts';
+import { openSqlite } from '../../src/cas/store/sqlite.ts';
+import { uploadSession } from '../../src/cas/upload.ts';
+import type { GrantedMessage } from '../../src/protocol/launch.ts';
+
+/** A CAS without its ports, whose clock a test sets, with its store in memory. */
+export interface BareCas {
+  cas: Cas;
+  /** Milliseconds since 1970. */
+  now: number;
+  /** Uploads a session as somebody, and gives its hash. */
+  upload(text: string, who?: string): Promise<string>;
+  /** Asks for a service's configuration, with Evidence from a LAS where one is given. */
+  launch(session: string, service: string, options?: LaunchOptions): Promise<GrantedMessage>;
+}
+
+export interface LaunchOptions {
+  las?: TestLas;
+  measurement?: string;
+  oneTimePassword?: string;
+  source?: string;
+}
+
+/** A LAS that says what a test wants. */
+export type TestLas = ReturnType<typeof testLas>;
+export function testLas() {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+  return { private: privateKey, platform: platformOf(publicKey) };
+}
+
+/** Digest of somebody's key, as a client certificate would show it. */
+export const keyOf = (who: string) => Buffer.from(who.padEnd(32)).toString('hex');
+
+export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
+  const quiet = () => {};
+  const bare: BareCas = {
+    now: Date.UTC(2026, 0, 1),
+    cas: {
+      store: openSqlite(':memory:'),
+      keyring: keyring(randomBytes(32)),
+      key: randomBytes(32),
+      encryptionKey: generateKeyPairSync('x25519').privateKey,
+      otherCases: createOtherCases({ key: '', certificate: '' }),
+      trustedPlatforms,
+      clock: () => bare.now,
+      log: { info: quiet, warn: quiet, error: quiet },
+    },
+    upload: async (text, who = 'alice') => (await uploadSession(bare.cas, text, keyOf(who))).hash,
+    async launch(
+      session,
+      service,
+      { las, measurement = 'ab'.repeat(32), oneTimePassword, source = 'here' } = {},
+    ) {
+      const channel = randomBytes(32);
+      const binding = {
+        role: 'launcher',
+        channel,
+        casKey: bare.cas.key,
+        configId: `${session}/${service}`,
+      } as const;
+      const process = { measurement, pid: 1, uid: 1, gid: 1, id: randomBytes(32).toString('hex') };
+      const evidence = las && (await signSoftwareEvidence(process, reportData(binding), las, bare.now));
+      return release(bare.cas, {
+        request: {
+          session,
+          service,
+          ...(evidence !== undefined && { evidence }),
+          ...(oneTimePassword !== undefined && { oneTimePassword }),
+        },
+        connection: { channel, source },
+      });
+    },
+  };
+  return bare;
+}
