@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { openKeyring } from '../src/cas/keyring.ts';
 import { openSqlite } from '../src/cas/store/sqlite.ts';
-import { type SessionVersion, sealVersion } from '../src/cas/versions.ts';
+import { launchersOf, type SessionVersion, sealVersion } from '../src/cas/versions.ts';
 import { namespaceOf } from '../src/policy/names.ts';
 import { parseSession, sessionHash } from '../src/policy/session.ts';
 import { Secret } from '../src/secrets/secret.ts';
@@ -42,6 +42,7 @@ export async function fillStore(directory: string, policy: string, names: Iterab
       session: named,
       creator: CREATOR,
       isHashPublic: false,
+      launchers: launchersOf(session),
       secrets: new Map(secrets),
     };
     const { hash, sealed, upload } = sealVersion({ keyring }, version, { created, by: [CREATOR] });

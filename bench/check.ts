@@ -119,7 +119,7 @@ export async function check(): Promise<void> {
       { name: '`scone version`', command: scone, args: ['version'], env },
       { name: 'bare `node -e 0`', command: process.execPath, args: ['-e', '0'], env },
     ];
-    comparePrograms('Checking a policy', programs, ROUNDS);
+    await comparePrograms('Checking a policy', programs, ROUNDS);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }

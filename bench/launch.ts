@@ -69,7 +69,7 @@ export async function launch(): Promise<void> {
         env,
       },
     ];
-    comparePrograms('Launch', programs, ROUNDS);
+    await comparePrograms('Launch', programs, ROUNDS);
   } finally {
     await server.stop();
     await stack.stop();

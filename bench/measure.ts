@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { setImmediate } from 'node:timers/promises';
 
 /** The value that a part of all values lies below: 0.5 gives the median. */
 export function quantile(values: readonly number[], q: number): number {
@@ -27,16 +28,23 @@ export interface Program {
 const WARM_UP = 3;
 
 /** Runs programs in turn, and prints how long each takes from start to end, and the first beside each. */
-export function comparePrograms(title: string, programs: readonly Program[], rounds: number): void {
+export async function comparePrograms(
+  title: string,
+  programs: readonly Program[],
+  rounds: number,
+): Promise<void> {
   const took: number[][] = programs.map(() => []);
-  for (let round = -WARM_UP; round < rounds; round++)
-    programs.forEach(({ name, command, args, env }, index) => {
+  for (let round = -WARM_UP; round < rounds; round++) {
+    for (const [index, { name, command, args, env }] of programs.entries()) {
       const before = performance.now();
       const { status, stderr } = spawnSync(command, args, { env, stdio: ['ignore', 'ignore', 'pipe'] });
       const passed = performance.now() - before;
       if (status !== 0) throw new Error(`${name} failed with ${status}: ${stderr}`);
       if (round >= 0) took[index]?.push(passed);
-    });
+    }
+    // Servers wait until somebody takes what they print.
+    await setImmediate();
+  }
   const [first = []] = took;
   printTable(
     `${title}, ${rounds} rounds in turn`,
