@@ -277,9 +277,11 @@ describe('one-time passwords', () => {
       [/Too many wrong One-time Passwords. Please try again in \d+ seconds.$/m],
       { oneTimePassword },
     );
-    // It was not even looked at: another service takes it.
-    const { id } = await victim({ oneTimePassword: secret, command: ['-c', 'echo started'] });
-    assert.equal((await launch(stack, `${id}@${oneTimePassword}`).finished).stdout, 'started\n');
+    // Guesses at one secret count together: another service that has it gives no more of them.
+    await fails(await protectedBy(secret), 'OTP_THROTTLED', [], { oneTimePassword });
+    const another = newSharedSecret();
+    const { id } = await victim({ oneTimePassword: another, command: ['-c', 'echo started'] });
+    assert.equal((await launch(stack, `${id}@${totp(another, Date.now())}`).finished).stdout, 'started\n');
   });
 
   test('not looked at, and not spent, where the launcher would not be admitted anyway', async () => {
