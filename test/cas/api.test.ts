@@ -5,6 +5,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { connect as connectTls } from 'node:tls';
 import { promisify } from 'node:util';
 import { missing, type Stack, startStack } from '../support/stack.ts';
 
@@ -170,6 +171,27 @@ describe('the REST interface', { skip: missing('curl', 'openssl') }, () => {
     // Those on the launchers' port are let go when the handshake has taken too long.
     await Promise.all(silent.slice(50).map((socket) => socket.destroyed || once(socket.resume(), 'close')));
     for (const socket of silent) socket.destroy();
+  });
+
+  test('who leaves before he is answered counts no longer among those who ask', async () => {
+    const port = Number(stack.env.SCONE_CAS_API_PORT);
+    const unfinished = 'POST /session HTTP/1.1\r\nHost: cas\r\nContent-Length: 100\r\n\r\nname: ';
+    const left = await Promise.all(
+      Array.from({ length: 130 }, async () => {
+        const socket = connectTls({ port, rejectUnauthorized: false }).on('error', () => {});
+        await once(socket, 'secureConnect');
+        await new Promise((resolve) => socket.write(unfinished, resolve));
+        return socket;
+      }),
+    );
+    // Beyond 128 requests at a time there is an answer before the body has come.
+    const [refused] = await Promise.race(left.map((socket) => once(socket, 'data')));
+    assert.match(String(refused), /TOO_MANY_REQUESTS/);
+    for (const socket of left) socket.destroy();
+    // The CAS hears of each closed connection in its own time.
+    let status = 0;
+    for (let tries = 0; status !== 200 && tries < 50; tries++) status = (await curl('/v1/version')).status;
+    assert.equal(status, 200);
   });
 
   test('no secret stands in the store in the clear', async () => {
