@@ -8,12 +8,12 @@ import { Secret } from '../secrets/secret.ts';
 import {
   certificatePublicKey,
   certificateValidity,
-  issueCertificate,
   LONGEST_COMMON_NAME,
   NO_EXPIRY,
   parseCertificates,
   renewalTime,
 } from '../secrets/x509.ts';
+import { issueCertificate } from '../secrets/x509-issuer.ts';
 import type { Cas } from './cas.ts';
 import type { SessionVersion } from './versions.ts';
 

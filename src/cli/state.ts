@@ -17,6 +17,7 @@ import {
   updateClientState,
 } from '../protocol/client-state.ts';
 import { readPem, toPem } from '../secrets/private-key.ts';
+import { NO_EXPIRY } from '../secrets/x509.ts';
 import { readInput } from './input.ts';
 
 /** Bytes of a key and a certificate in PEM, with text around them. */
@@ -33,7 +34,6 @@ export async function openIdentity(env: NodeJS.ProcessEnv, file?: string): Promi
   if (present !== undefined) return readIdentity(clientStatePath(env), present);
   // Certificates take a while to load, and are made once.
   const { selfSignedCertificate } = await import('../protocol/certificate.ts');
-  const { NO_EXPIRY } = await import('../secrets/x509.ts');
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const key = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string;
   const certificate = await selfSignedCertificate({

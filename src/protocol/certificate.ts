@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import { isIP } from 'node:net';
 import { publicKeyOf, toPem } from '../secrets/private-key.ts';
-import { issueCertificate } from '../secrets/x509.ts';
+import { issueCertificate } from '../secrets/x509-issuer.ts';
 
 /** A self-signed certificate to be made. Whoever pins it pins its key, so it may be made anew at any time. */
 export interface CertificateRequest {

@@ -5,7 +5,8 @@ import { parseSession } from '../../src/policy/session.ts';
 import { type Definition, makeSecret } from '../../src/secrets/generate.ts';
 import { formatOf, formatSecret, formatsOf } from '../../src/secrets/kinds.ts';
 import { generatePrivateKey, publicKeyOf, toPem } from '../../src/secrets/private-key.ts';
-import { issueCertificate, NO_EXPIRY } from '../../src/secrets/x509.ts';
+import { NO_EXPIRY } from '../../src/secrets/x509.ts';
+import { issueCertificate } from '../../src/secrets/x509-issuer.ts';
 import { onlyInvalidText, problemsOf, sessionText } from './support.ts';
 
 /** A session of secrets; the first is on line 5. */

@@ -13,7 +13,8 @@ import {
   readPem,
   toPem,
 } from '../../src/secrets/private-key.ts';
-import { issueCertificate, NO_EXPIRY } from '../../src/secrets/x509.ts';
+import { NO_EXPIRY } from '../../src/secrets/x509.ts';
+import { issueCertificate } from '../../src/secrets/x509-issuer.ts';
 import { missing } from '../support/stack.ts';
 
 const skip = missing('openssl');

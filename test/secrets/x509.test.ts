@@ -19,15 +19,13 @@ import {
   toPem,
 } from '../../src/secrets/private-key.ts';
 import {
-  type CertificateRequest,
   certificatePublicKey,
   certificateValidity,
-  IssuerUnusable,
-  issueCertificate,
   NO_EXPIRY,
   parseCertificates,
   renewalTime,
 } from '../../src/secrets/x509.ts';
+import { type CertificateRequest, IssuerUnusable, issueCertificate } from '../../src/secrets/x509-issuer.ts';
 import { missing, startServer } from '../support/stack.ts';
 
 const skip = missing('openssl');
