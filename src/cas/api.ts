@@ -70,9 +70,16 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
     return reply.code(status).send(body);
   });
 
+  limitRequests(app, (socket) => certificateOf(socket) ?? String(socket.remoteAddress));
+  app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
+    if (httpVersion === '1.1' && headers.host === undefined)
+      throw failure('REQUEST_INVALID', { detail: 'there is no header Host' });
+  });
   const calls: { url: string; method: string }[] = [];
   app.addHook('onRoute', ({ url, method }) => void calls.push({ url, method: String(method) }));
-  app.setNotFoundHandler((request, reply) => {
+  // Before anything of the body is read.
+  app.addHook('onRequest', async (request, reply) => {
+    if (!request.is404) return;
     const [path = ''] = request.url.split('?');
     const isAt = ({ url }: { url: string }) =>
       url.endsWith('*') ? path.startsWith(url.slice(0, -1)) : path === url;
@@ -80,12 +87,6 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
     if (allowed.length === 0) throw failure('PATH_UNKNOWN', { path });
     reply.header('allow', allowed.join(', '));
     throw failure('METHOD_NOT_ALLOWED', { path, allowed: allowed.join(' and ') });
-  });
-
-  limitRequests(app, (socket) => certificateOf(socket) ?? String(socket.remoteAddress));
-  app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
-    if (httpVersion === '1.1' && headers.host === undefined)
-      throw failure('REQUEST_INVALID', { detail: 'there is no header Host' });
   });
   addRoutes(app, cas, ({ raw }) => certificateOf(raw.socket as TLSSocket));
 

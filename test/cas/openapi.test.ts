@@ -581,7 +581,7 @@ secrets: [{name: far, export_public: true, ${from}, export: [{cas_key: ${cas.key
   });
 
   test('a method that a path does not take is told with those that it takes', async () => {
-    const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE'];
+    const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE', 'QUERY'];
     for (const { id, method: right } of operations.values()) {
       const path = pathOf(id, { session: 'shop', service: 'web', secret: 'color', nonce });
       const wrong = methods.filter((it) => it !== right).map((it) => request(it, path));
