@@ -1,14 +1,14 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
-import { build, type Plugin } from 'esbuild';
+import { build, transform } from 'esbuild';
 
 /**
  * Builds the two executables, byte for byte the same from the same sources:
  *
  *     node scripts/build.ts [FOLDER [NAME=ENTRY …]]        (default: envcas and scone, into dist)
  *
- * One bundle each, put into a copy of the Node executable that runs this script. No code cache, as it differs
+ * One program each, put into a copy of the Node executable that runs this script. No code cache, as it differs
  * from run to run, and a measurement must not.
  */
 const standard = ['envcas=src/launcher/main.ts', 'scone=src/cli/main.ts'];
@@ -18,12 +18,25 @@ const [folder = join(root, 'dist'), ...given] = process.argv.slice(2);
 const target = resolve(folder);
 const programs = (given.length > 0 ? given : standard).map((program) => program.split('=', 2));
 
+/** How the pieces of a program find each other. */
+const loader = `'use strict';
+const builtin = require, pieces = {};
+require = (name) => {
+  if (!name.startsWith('./')) return builtin(name);
+  if (!pieces[name]) {
+    const source = builtin('node:sea').getAsset(name.slice(2), 'utf8');
+    const piece = pieces[name] = { exports: {} };
+    builtin('node:vm').compileFunction(source, ['module', 'exports', 'require'])(piece, piece.exports, require);
+  }
+  return pieces[name].exports;
+};
+`;
+
 mkdirSync(target, { recursive: true });
 const work = mkdtempSync(join(target, '.build-'));
 try {
   for (const [name = '', entry = ''] of programs) {
-    const assets: Record<string, string> = {};
-    await bundle(resolve(root, entry), `${name}.cjs`, name === 'envcas' ? [putAside(assets)] : []);
+    const assets = await bundle(resolve(root, entry), name);
     writeFileSync(
       join(work, 'sea.json'),
       JSON.stringify({
@@ -55,46 +68,47 @@ try {
   rmSync(work, { recursive: true, force: true });
 }
 
-async function bundle(entry: string, outfile: string, plugins: Plugin[]): Promise<void> {
-  await build({
-    absWorkingDir: root,
-    entryPoints: [entry],
-    outfile: join(work, outfile),
-    bundle: true,
+/**
+ * Writes a program in pieces: `NAME.cjs`, which is compiled at every start, and what only some runs need, by its
+ * `import()`, to be kept in assets of the executable and compiled when it is used.
+ * @returns the files of the assets, by name
+ */
+async function bundle(entry: string, name: string): Promise<Record<string, string>> {
+  const options = {
     platform: 'node',
     target: `node${process.versions.node}`,
-    format: 'cjs',
+    minifyWhitespace: true,
+    minifySyntax: true,
+    // fastify and pino go by the names of functions.
+    minifyIdentifiers: name !== 'scone',
+    logLevel: 'warning',
+  } as const;
+  const { outputFiles } = await build({
+    ...options,
+    absWorkingDir: root,
+    entryPoints: { [name]: entry },
+    outdir: work,
+    bundle: true,
+    splitting: true,
+    // The only one that is split.
+    format: 'esm',
     // openpgp asks where it lies before anything else, which a script does not know; it uses the answer for nothing.
     define: { 'import.meta.url': '"file:///"' },
-    minify: true,
-    // fastify and pino go by the names of functions.
-    keepNames: outfile === 'scone.cjs',
-    logLevel: 'warning',
-    plugins,
+    write: false,
   });
-}
-
-/**
- * Keeps what is imported with `import()` out of the program's own source, which is compiled at every start, and
- * in an asset of the executable, which is compiled when it is used. Such a module has its own copies of what it
- * imports, classes included.
- */
-function putAside(assets: Record<string, string>): Plugin {
-  return {
-    name: 'put-aside',
-    setup({ onResolve, onLoad }) {
-      onResolve({ filter: /\.ts$/ }, ({ kind, path, resolveDir }) =>
-        kind === 'dynamic-import' ? { path: resolve(resolveDir, path), namespace: 'aside' } : undefined,
-      );
-      onLoad({ filter: /./, namespace: 'aside' }, async ({ path }) => {
-        const asset = `${basename(path, '.ts')}.cjs`;
-        await bundle(path, asset, []);
-        assets[asset] = asset;
-        const source = `require('node:sea').getAsset('${asset}', 'utf8')`;
-        const parameters = ['module', 'exports', 'require'];
-        const contents = `require('node:vm').compileFunction(${source}, ${JSON.stringify(parameters)})(${parameters})`;
-        return { contents, loader: 'js' };
-      });
-    },
-  };
+  const assets: Record<string, string> = {};
+  for (const { path, text } of outputFiles) {
+    const { code } = await transform(text, {
+      ...options,
+      format: 'cjs',
+      supported: { 'dynamic-import': false },
+    });
+    const piece = basename(path);
+    if (piece === `${name}.js`) writeFileSync(join(work, `${name}.cjs`), loader + code);
+    else {
+      assets[piece] = piece;
+      writeFileSync(join(work, piece), code);
+    }
+  }
+  return assets;
 }
