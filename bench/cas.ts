@@ -25,6 +25,7 @@ export async function fillStore(directory: string, policy: string, names: Iterab
   const path = join(directory, 'cas.db');
   await openSqlite(path).close();
   const { text, session } = parseSession(policy);
+  const launchers = launchersOf(session);
   const db = new DatabaseSync(path);
   db.exec('PRAGMA synchronous = OFF; PRAGMA cache_size = -200000; BEGIN');
   const insert = db.prepare(
@@ -42,7 +43,7 @@ export async function fillStore(directory: string, policy: string, names: Iterab
       session: named,
       creator: CREATOR,
       isHashPublic: false,
-      launchers: launchersOf(session),
+      launchers,
       secrets: new Map(secrets),
     };
     const { hash, sealed, upload } = sealVersion({ keyring }, version, { created, by: [CREATOR] });
