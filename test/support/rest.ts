@@ -34,14 +34,17 @@ export function rest(stack: Stack): Rest {
   const identity = (who: string | undefined) =>
     who === undefined ? [] : ['--cert', certificate(who), '--key', file(`${who}.key`)];
   const curl = async (path: string, who: string | undefined, ...args: string[]): Promise<Answer> => {
-    const { stdout } = await promisify(execFile)(
-      'curl',
-      [
-        ...['-sS', '--cacert', file('cas.pem'), '-w', '\n%{http_code}', ...identity(who), ...args],
-        `https://localhost:${stack.env.SCONE_CAS_API_PORT}${path}`,
-      ],
-      { maxBuffer: 1 << 26 },
-    );
+    const run = () =>
+      promisify(execFile)(
+        'curl',
+        [
+          ...['-sS', '--cacert', file('cas.pem'), '-w', '\n%{http_code}', ...identity(who), ...args],
+          `https://localhost:${stack.env.SCONE_CAS_API_PORT}${path}`,
+        ],
+        { maxBuffer: 1 << 26 },
+      );
+    // Who is refused before the whole body is sent may find the connection closed before the answer is read.
+    const { stdout } = await run().catch(run);
     const split = stdout.lastIndexOf('\n');
     return { status: Number(stdout.slice(split + 1)), body: JSON.parse(stdout.slice(0, split)) };
   };
