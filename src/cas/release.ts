@@ -5,6 +5,7 @@ import { reportData } from '../attestation/report-data.ts';
 import { verifySoftwareEvidence } from '../attestation/software.ts';
 import { causes, Failure, failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
+import { LAUNCHER_CONFIGURATION_PATH } from '../policy/launcher-configuration.ts';
 import { formatConfigId } from '../policy/names.ts';
 import type { Service } from '../policy/session.ts';
 import type { ConfigurationMessage, GrantedMessage } from '../protocol/launch.ts';
@@ -121,6 +122,15 @@ async function configurationOf(
 
   const injected = image?.injection_files ?? [];
   const launcher = version.launchers.get(image?.name ?? '');
+  // Else the launcher would read the host's own, and the host would choose the program.
+  const isWritten = injected.some(
+    (it) => it.path === LAUNCHER_CONFIGURATION_PATH && it.content !== undefined,
+  );
+  if (isWritten && !launcher)
+    throw failure('POLICY_UNUSABLE', {
+      section: LAUNCHER_CONFIGURATION_PATH,
+      detail: 'it is not understood; upload the session again',
+    });
   // A file that the launcher will not write is not sent, and so neither are the secrets in it.
   const written = new Set(launcher?.files.map(({ from }) => from));
   const files = launcher ? injected.filter(({ path }) => written.has(path)) : injected;
