@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { parseSession } from '../src/policy/session.ts';
-import { files, publicSession, skip, variables } from './support/public-sessions.ts';
+import { files, predecessors, publicSession, skip, variables } from './support/public-sessions.ts';
 import { missing, type Stack, startStack } from './support/stack.ts';
 
 describe('public session files', { skip }, () => {
@@ -123,21 +123,7 @@ describe('public session files in use', { skip: skip || missing('openssl', 'oath
   });
 
   test('the tutorial: namespace, central policies, one-time password, access token, host arguments, attestation', () => {
-    const changes = Object.fromEntries(
-      [
-        '',
-        'ACCESS_POLICY_',
-        'ACCESS_TOKEN_POLICY_',
-        'ATTESTATION_POLICY_',
-        'HOST_ARGUMENTS_POLICY_',
-        'OTP_POLICY_',
-      ]
-        .map((name) => [`${name}PREDECESSOR`, '~'])
-        .concat([
-          ['NAMESPACE_PREDECESSOR', '~'],
-          ['NAMESPACE', 'tutorial'],
-        ]),
-    );
+    const changes = { ...predecessors, NAMESPACE: 'tutorial' };
     const tutorial = (name: string, edit?: (text: string) => string) =>
       create(`args-env-tutorial/${name}.yaml`, changes, edit);
     tutorial('namespace');

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { isRole, principalKey } from '../policy/principals.ts';
-import { accessPolicy, type Principal, quorumOf } from '../policy/schema/access-policy.ts';
+import { accessPolicy, type Principal, quorumOf, standsAlone } from '../policy/schema/access-policy.ts';
 import { signerDigest } from '../policy/signed-session.ts';
 import type { Cas } from './cas.ts';
 import { expandSection, literal } from './expand.ts';
@@ -97,9 +97,9 @@ async function peopleOf(
       const shape = accessPolicy.entries.update;
       const named = literal((await expandSection(resolver, version, 'principal', principal, shape)) ?? []);
       const people = new Set<string>();
-      // ANY and NONE stand alone, and a variable of a variable is none.
+      // A variable of a variable is none.
       for (const entry of named)
-        if (typeof entry !== 'string' || !(entry.startsWith('$$') || entry === 'ANY' || entry === 'NONE'))
+        if (!standsAlone(entry) && !(typeof entry === 'string' && entry.startsWith('$$')))
           for (const key of (await peopleOf(resolver, version, entry, client, ignored)) ?? [])
             people.add(key);
       return people.size > 0 ? people : undefined;

@@ -2,8 +2,8 @@ import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import { isReference } from '../policy/schema/values.ts';
 import { formatSecret, SecretUnusable } from '../secrets/kinds.ts';
-import { parseTemplate, splitReference, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
-import type { Resolver } from './secrets.ts';
+import { parseTemplate, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
+import { nameOf, type Resolver } from './secrets.ts';
 import type { SessionVersion } from './versions.ts';
 
 /** Bytes of one value of a policy. */
@@ -41,9 +41,6 @@ async function formOf(resolver: Resolver, version: SessionVersion, text: string)
     });
   }
 }
-
-const nameOf = ({ session }: SessionVersion, text: string) =>
-  splitReference(text, (whole) => session.secrets.some(({ name }) => name === whole));
 
 /**
  * A part of a policy with its variables filled in. A variable that is a whole value and names a config-fragment

@@ -1,22 +1,19 @@
 import { base32nopad } from '@scure/base';
 import { failure } from '../errors.ts';
-import type { ConfigId } from '../policy/names.ts';
-import type { Service } from '../policy/session.ts';
+import type { ServiceName } from '../policy/names.ts';
 import { authorize, type Client } from './access.ts';
 import { admissionOf, sharedSecretOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { usableSharedSecret } from './second-factors.ts';
 import { createResolver } from './secrets.ts';
-import { requireSession, type SessionVersion } from './versions.ts';
-
-type ServiceName = Pick<ConfigId, 'session' | 'service'>;
+import { requireService } from './versions.ts';
 
 /**
  * What a launcher must show to be admitted to a service, all variables filled in, for whoever may read the session.
  * @throws Failure SESSION_NOT_FOUND, SERVICE_NOT_FOUND, ACCESS_DENIED, POLICY_UNUSABLE or SECRET_UNAVAILABLE
  */
 export async function explainAdmission(cas: Cas, named: ServiceName, client: Client): Promise<object> {
-  const { version, service } = await findService(cas, named);
+  const { version, service } = await requireService(cas, named);
   await authorize(cas, version, 'read', client);
   const { oneTimePassword, accessToken, trustedPlatforms, ...admission } = await admissionOf(
     createResolver(cas),
@@ -45,26 +42,17 @@ export async function readSharedSecret(
   named: ServiceName,
   client: Client,
 ): Promise<{ secret: string }> {
-  const { version, service } = await findService(cas, named);
+  const { version, service } = await requireService(cas, named);
   await authorize(cas, version, 'read', client);
   const resolver = createResolver(cas);
   const sharedSecret = await sharedSecretOf(resolver, version, service);
-  for (const { home } of resolver.found) await authorize(cas, home ?? version, 'update', client);
-  // One from another CAS has its owner there, whom nobody can ask here.
-  if (resolver.found.some(({ home }) => home === undefined))
-    throw failure('ACCESS_DENIED', { operation: 'update', session: 'on the other CAS' });
+  for (const { home } of resolver.found) {
+    // One from another CAS has its owner there, whom nobody can ask here.
+    if (!home) throw failure('ACCESS_DENIED', { operation: 'update', session: 'on the other CAS' });
+    await authorize(cas, home, 'update', client);
+  }
   if (sharedSecret === undefined)
     throw failure('ONE_TIME_PASSWORD_UNUSED', { session: version.session.name, service: service.name });
   // As it may be written in several ways, of which authenticators take this one.
   return { secret: base32nopad.encode(usableSharedSecret(sharedSecret).reveal()) };
-}
-
-async function findService(
-  cas: Cas,
-  { session, service: name }: ServiceName,
-): Promise<{ version: SessionVersion; service: Service }> {
-  const version = await requireSession(cas, session);
-  const service = version.session.services.find((it) => it.name === name);
-  if (!service) throw failure('SERVICE_NOT_FOUND', { session, service: name });
-  return { version, service };
 }

@@ -21,7 +21,7 @@ import {
   type LaunchAttempt,
 } from './second-factors.ts';
 import { createResolver, type Recipient, type Resolver } from './secrets.ts';
-import { activeSession, type SessionVersion } from './versions.ts';
+import { requireService, type SessionVersion } from './versions.ts';
 
 /**
  * Decides one launch, in the order: is there such a service; does the Evidence verify; is the launcher
@@ -33,12 +33,7 @@ import { activeSession, type SessionVersion } from './versions.ts';
 export async function release(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessage> {
   const { request, connection } = attempt;
   const { session: sessionName, service: serviceName } = request;
-  const version = await activeSession(cas, sessionName);
-  if (!version) throw failure('SESSION_NOT_FOUND', { session: sessionName });
-  const { session } = version;
-  const service = session.services.find(({ name }) => name === serviceName);
-  if (!service) throw failure('SERVICE_NOT_FOUND', { session: sessionName, service: serviceName });
-
+  const { version, service } = await requireService(cas, request);
   const claims = await verifyEvidence(cas, attempt);
   const recipient: Recipient = {};
   const resolver = createResolver(cas, recipient);

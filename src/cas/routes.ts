@@ -1,7 +1,15 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import * as v from 'valibot';
 import { Failure, failure } from '../errors.ts';
-import { type ConfigId, formatConfigId, namePattern, ROOT, sessionNamePattern } from '../policy/names.ts';
+import {
+  formatConfigId,
+  namePattern,
+  parseServiceName,
+  ROOT,
+  type ServiceName,
+  sessionNamePattern,
+} from '../policy/names.ts';
+
 import type { Client } from './access.ts';
 import type { Cas } from './cas.ts';
 import { explainAdmission, readSharedSecret } from './explain.ts';
@@ -120,12 +128,10 @@ function sessionIn({ params: { '*': name } }: FastifyRequest<Named>): string {
   return name;
 }
 
-function serviceIn({ params: { '*': path } }: FastifyRequest<Named>): Pick<ConfigId, 'session' | 'service'> {
-  const slash = Math.max(0, path.lastIndexOf('/'));
-  const [session, service] = [path.slice(0, slash), path.slice(slash + 1)];
-  if (!sessionNamePattern.test(session) || !namePattern.test(service))
-    throw invalid('expected SESSION/SERVICE at the end of the path');
-  return { session, service };
+function serviceIn({ params: { '*': path } }: FastifyRequest<Named>): ServiceName {
+  const name = parseServiceName(path);
+  if (!name) throw invalid('expected SESSION/SERVICE at the end of the path');
+  return name;
 }
 
 function textOf(request: FastifyRequest): string {

@@ -191,6 +191,10 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
   };
 }
 
+/** Name and format that a reference in a session means. */
+export const nameOf = ({ session }: SessionVersion, reference: string) =>
+  splitReference(reference, (whole) => session.secrets.some(({ name }) => name === whole));
+
 /** The key that another secret is, which an import may have made something else. */
 function privateKeyIn({ secret }: Resolved, unavailable: (detail: string) => Error): Secret {
   if (secret.kind === 'private-key') return secret.secret;
@@ -237,7 +241,7 @@ function isExported(from: SessionVersion, definition: SecretDefinition, to: Sess
 /** Value of a claim of a JWT: text, or just one variable. */
 async function claimOf(
   value: string,
-  { session }: SessionVersion,
+  version: SessionVersion,
   other: (name: string) => Promise<Resolved>,
   { launcher }: Recipient,
   unavailable: (detail: string) => Error,
@@ -246,15 +250,14 @@ async function claimOf(
   if (value === SOFTWARE_IDENTITY) {
     if (!launcher) throw unavailable('it names the software identity, and only an attested launcher has one');
     // Another session's author can trust a LAS of his own, which says anything.
-    if (launcher.isTrustedByOperator || launcher.session === session.name) return launcher.measurement;
+    if (launcher.isTrustedByOperator || launcher.session === version.session.name)
+      return launcher.measurement;
     throw unavailable(
       'it names the software identity, and the LAS of this launcher is not trusted by the operator',
     );
   }
   const [part] = parseTemplate(Buffer.from(value));
   if (!part || Buffer.isBuffer(part)) throw unavailable('a claim is a text, or one variable');
-  const { name, format } = splitReference(part.text, (whole) =>
-    session.secrets.some((it) => it.name === whole),
-  );
+  const { name, format } = nameOf(version, part.text);
   return (await formatSecret((await other(name)).secret, format)).toString();
 }

@@ -1,16 +1,10 @@
 import { failure } from '../errors.ts';
 import { formatKeyHash } from '../policy/key-hash.ts';
 import { ROOT } from '../policy/names.ts';
+import type { KeyHolder } from '../policy/session.ts';
 import { authorize, authorizeListing, type Client } from './access.ts';
 import type { Cas } from './cas.ts';
-import {
-  activeSession,
-  type KeyHolder,
-  openUpload,
-  openVersion,
-  requireSession,
-  type SessionVersion,
-} from './versions.ts';
+import { activeSession, openUpload, openVersion, requireSession, type SessionVersion } from './versions.ts';
 
 /** A session as people get it. */
 export interface ReadSession {

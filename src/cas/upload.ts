@@ -1,29 +1,25 @@
 import { isDeepStrictEqual } from 'node:util';
 import { failure } from '../errors.ts';
 import { namespaceOf, ROOT } from '../policy/names.ts';
-import { principalKey } from '../policy/principals.ts';
 import { InvalidText, type Problem } from '../policy/problem.ts';
 import {
   isImported,
+  type KeyHolder,
+  namedCreator,
   parseSession,
   refersToCreator,
   type SecretDefinition,
   type Session,
   sessionHash,
 } from '../policy/session.ts';
-import {
-  isSignedSession,
-  parseSignedSession,
-  signerDigest,
-  verifySignatures,
-} from '../policy/signed-session.ts';
+import { isSignedSession, parseSignedSession, verifySignatures } from '../policy/signed-session.ts';
 import { decryptSession, isEncryptedSession } from '../protocol/encrypted-session.ts';
 import { DEFAULT_SIZE, makeSecret } from '../secrets/generate.ts';
 import type { Secret } from '../secrets/secret.ts';
 import { authorize, type Client } from './access.ts';
 import type { Cas } from './cas.ts';
 import type { Parent } from './store/store.ts';
-import { activeSession, type KeyHolder, launchersOf, type SessionVersion, sealVersion } from './versions.ts';
+import { activeSession, launchersOf, type SessionVersion, sealVersion } from './versions.ts';
 
 /**
  * Takes a session: a new one, or the next version of one that exists. It comes as its text, signed, or encrypted for
@@ -120,26 +116,16 @@ function creatorOf(
   { certificate, signers }: Client,
   before: KeyHolder | null,
 ): KeyHolder | null {
-  const { creator } = session;
-  if (creator === undefined) {
+  if (session.creator === undefined) {
     if (signers.length === 0 && certificate !== undefined) return { certificate };
     if (refersToCreator(session)) throw failure('CREATOR_UNKNOWN');
     return null;
   }
-  const named = namedCreator(creator);
+  const named = namedCreator(session);
   const isHere =
     named && ('signer' in named ? signers.includes(named.signer) : named.certificate === certificate);
   if (named && (isHere || isDeepStrictEqual(named, before))) return named;
   throw failure('CREATOR_MISMATCH');
-}
-
-function namedCreator(creator: NonNullable<Session['creator']>): KeyHolder | undefined {
-  if (typeof creator === 'string') {
-    const certificate = principalKey(creator);
-    return certificate === undefined ? undefined : { certificate };
-  }
-  const key = signerDigest(creator.signer);
-  return typeof key === 'string' ? undefined : { signer: key.toString('hex') };
 }
 
 /** A session is created by whoever may create sessions in its namespace; at the top by anyone, unless there is a root. */

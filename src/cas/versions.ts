@@ -5,14 +5,12 @@ import {
   type LauncherConfiguration,
   parseLauncherConfiguration,
 } from '../policy/launcher-configuration.ts';
+import type { ServiceName } from '../policy/names.ts';
 import { InvalidText } from '../policy/problem.ts';
-import { type Creator, normalForm, type Session } from '../policy/session.ts';
+import { type KeyHolder, normalForm, type Service, type Session } from '../policy/session.ts';
 import { Secret } from '../secrets/secret.ts';
 import type { Cas } from './cas.ts';
 import type { StoredVersion } from './store/store.ts';
-
-/** Who holds a key, by its digest (hexadecimal): whoever showed a certificate for it, or signed with it. */
-export type KeyHolder = Creator;
 
 /** A version of a session as the CAS works with it. */
 export interface SessionVersion {
@@ -117,7 +115,7 @@ export function launchersOf({ images }: Session): Map<string, LauncherConfigurat
     try {
       launchers.set(name, parseLauncherConfiguration(own));
     } catch (error) {
-      // Older versions of this program accepted more; the launcher that reads it says what is wrong.
+      // Older versions of this program accepted more; a release that needs it is refused.
       if (!(error instanceof InvalidText)) throw error;
     }
   }
@@ -134,6 +132,17 @@ export async function requireSession(cas: Cas, name: string): Promise<SessionVer
   const active = await activeSession(cas, name);
   if (!active) throw failure('SESSION_NOT_FOUND', { session: name });
   return active;
+}
+
+/** A service of the newest version of a session. @throws Failure SESSION_NOT_FOUND or SERVICE_NOT_FOUND */
+export async function requireService(
+  cas: Cas,
+  { session, service: name }: ServiceName,
+): Promise<{ version: SessionVersion; service: Service }> {
+  const version = await requireSession(cas, session);
+  const service = version.session.services.find((it) => it.name === name);
+  if (!service) throw failure('SERVICE_NOT_FOUND', { session, service: name });
+  return { version, service };
 }
 
 /** Hash of a version, and when and by whom it was uploaded, which older versions of this program did not keep. */

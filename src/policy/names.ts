@@ -43,25 +43,38 @@ export function resolveSessionName(from: string, reference: string): string | un
   return sessionNamePattern.test(name) ? name : undefined;
 }
 
-/** What SCONE_CONFIG_ID names: a service of a session, and the one-time password if one was appended. */
-export interface ConfigId {
+/** A service of a session. */
+export interface ServiceName {
   session: string;
   service: string;
+}
+
+/** What SCONE_CONFIG_ID names: a service, and the one-time password if one was appended. */
+export interface ConfigId extends ServiceName {
   oneTimePassword?: string;
 }
 
+/** Takes `SESSION/SERVICE` apart. Session names contain `/`, so the last one separates; the root's is `//SERVICE`. */
+function splitServiceName(text: string): ServiceName {
+  const slash = text.lastIndexOf('/');
+  return { session: text.slice(0, Math.max(0, slash)), service: text.slice(slash + 1) };
+}
+
+/** Reads `SESSION/SERVICE`; undefined where it is malformed. */
+export function parseServiceName(text: string): ServiceName | undefined {
+  const name = splitServiceName(text);
+  return sessionNamePattern.test(name.session) && namePattern.test(name.service) ? name : undefined;
+}
+
 /**
- * Reads `SESSION/SERVICE` or `SESSION/SERVICE@CODE`. Session names contain `/`, so the last one separates.
+ * Reads `SESSION/SERVICE` or `SESSION/SERVICE@CODE`.
  * @throws Failure CONFIG_ID_MALFORMED, which never holds the code
  */
 export function parseConfigId(text: string): ConfigId {
   const [id = '', ...codes] = text.split('@');
-  const slash = id.lastIndexOf('/');
-  // A service of the root namespace is written `//service`.
-  const session = id.slice(0, Math.max(0, slash));
-  const service = id.slice(slash + 1);
+  const { session, service } = splitServiceName(id);
   const malformed = (detail: string) => failure('CONFIG_ID_MALFORMED', { detail });
-  if (slash < 0) throw malformed('there is no / between session and service');
+  if (!id.includes('/')) throw malformed('there is no / between session and service');
   if (!sessionNamePattern.test(session))
     throw malformed('what stands before the last / is not a session name');
   if (!namePattern.test(service)) throw malformed('what stands after the last / is not a service name');
@@ -72,6 +85,6 @@ export function parseConfigId(text: string): ConfigId {
 }
 
 /** The id without its one-time password, fit to be shown. */
-export function formatConfigId({ session, service }: Pick<ConfigId, 'session' | 'service'>): string {
+export function formatConfigId({ session, service }: ServiceName): string {
   return `${session}/${service}`;
 }

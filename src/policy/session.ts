@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
 import * as v from 'valibot';
 import { check } from './check/check.ts';
+import { principalKey } from './principals.ts';
 import { InvalidText, MOST_PROBLEMS, type Problem } from './problem.ts';
 import { remainderOf } from './remainder.ts';
 import * as schema from './schema/session.ts';
+import { signerDigest } from './signed-session.ts';
 import type { Variables } from './template.ts';
 import { invalid, pathOf, readYaml, type YamlText } from './yaml.ts';
 
@@ -63,14 +65,25 @@ function allProblems(yaml: YamlText, issues: readonly v.BaseIssue<unknown>[]): P
   return problems.slice(0, MOST_PROBLEMS);
 }
 
-/** Digest of a creator's public key, hexadecimal, by how it was shown. */
-export type Creator = { certificate: string } | { signer: string };
+/** Who holds a key, by its digest (hexadecimal): whoever showed a certificate for it, or signed with it. */
+export type KeyHolder = { certificate: string } | { signer: string };
+
+/** Whom a session names as its creator; undefined where it names nobody, or nobody who can be known. */
+export function namedCreator({ creator }: schema.Session): KeyHolder | undefined {
+  if (creator === undefined) return undefined;
+  if (typeof creator === 'string') {
+    const certificate = principalKey(creator);
+    return certificate === undefined ? undefined : { certificate };
+  }
+  const key = signerDigest(creator.signer);
+  return typeof key === 'string' ? undefined : { signer: key.toString('hex') };
+}
 
 /**
  * The 32 bytes, in hexadecimal, that name this version of a session: SHA-256 of its normal form and of its
  * creator's key, as JSON with sorted keys. Whether the text names its creator makes no difference.
  */
-export function sessionHash({ creator: _, ...session }: schema.Session, creator: Creator | null): string {
+export function sessionHash({ creator: _, ...session }: schema.Session, creator: KeyHolder | null): string {
   return createHash('sha256').update(JSON.stringify({ session, creator }, sortKeys)).digest('hex');
 }
 

@@ -301,6 +301,45 @@ test('what an older version of the program took is still there for its owner, an
   await bare.upload(session('old', `predecessor: ${form.hash}\n`));
 });
 
+test("where an older policy's configuration of the launcher is not understood, the host's is not taken instead", async () => {
+  const file = { path: '/etc/envcas/config.yaml', content: 'program: relative' };
+  const form = {
+    form: 3,
+    hash: 'ab'.repeat(32),
+    text: '',
+    creator: null,
+    session: {
+      name: 'old',
+      access_policy: {},
+      security: {
+        attestation: { mode: 'none', tolerate: [], ignore_advisories: [], trusted_scone_qe_pubkeys: [] },
+      },
+      secrets: [],
+      services: [
+        {
+          name: 's',
+          image_name: 'i',
+          command: [],
+          environment: {},
+          attestation: [],
+          mrenclaves: [],
+          platforms: [],
+        },
+      ],
+      images: [{ name: 'i', injection_files: [file], volumes: [] }],
+      volumes: [],
+    },
+    secrets: [],
+  };
+  const hash = bare.cas.keyring.pseudonym(Buffer.from(form.hash));
+  const sealed = bare.cas.keyring.seal(
+    Buffer.from(JSON.stringify(form)),
+    `version/old/1/${hash.toString('hex')}`,
+  );
+  await bare.cas.store.addVersion({ session: 'old', number: 1, hash, sealed, upload: null });
+  await assert.rejects(bare.launch('old', 's'), code('POLICY_UNUSABLE'));
+});
+
 test('without a salt, a later version of a session that had one is warned of', async () => {
   const { uploadSession } = await import('../../src/cas/upload.ts');
   const first = await bare.upload(session('salted', `salt: ${'ab'.repeat(16)}\n`));

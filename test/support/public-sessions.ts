@@ -34,21 +34,24 @@ const placeholders: [RegExp, string][] = [
   [/__PREDECESSOR__/g, ''],
   [/__MRENCLAVE__|mrEnclave[13]/g, digest],
 ];
+/** Every session is a first version. */
+export const predecessors: Record<string, string> = Object.fromEntries(
+  [
+    '',
+    'ACCESS_POLICY_',
+    'ACCESS_TOKEN_POLICY_',
+    'ATTESTATION_POLICY_',
+    'HOST_ARGUMENTS_POLICY_',
+    'NAMESPACE_',
+    'OTP_POLICY_',
+  ].map((name) => [`${name}PREDECESSOR`, '~']),
+);
 const values: Record<string, string> = {
+  ...predecessors,
   SESSION: 'session',
   MRENCLAVE: digest,
   OWNER_ID: 'owner',
   URL: 'https://example.test/x.zip',
-  ...Object.fromEntries(
-    [
-      '',
-      'ACCESS_POLICY_',
-      'ACCESS_TOKEN_POLICY_',
-      'ATTESTATION_POLICY_',
-      'HOST_ARGUMENTS_POLICY_',
-      'OTP_POLICY_',
-    ].map((name) => [`${name}PREDECESSOR`, '~']),
-  ),
   ...Object.fromEntries(
     ['', 'SCONE_', 'INPUT_', 'OUTPUT_'].flatMap((name) => [
       [`${name}FSPF_TAG`, 'cd'.repeat(16)],
@@ -59,7 +62,6 @@ const values: Record<string, string> = {
   NODE_SESSION: 'node',
   REDIS_SESSION: 'redis',
   NAMESPACE: 'namespace',
-  NAMESPACE_PREDECESSOR: '~',
 };
 
 /** Values of the template variables that the files have. */

@@ -1,12 +1,13 @@
 import * as v from 'valibot';
 import { formatKeyHash } from '../../policy/key-hash.ts';
+import type { ServiceName } from '../../policy/names.ts';
 import { formatConfigId } from '../../policy/names.ts';
 import { printable } from '../../protocol/refusal.ts';
 import { type NetworkOptions, openCas } from '../connect.ts';
 import type { Output } from '../output.ts';
 import { shellQuote } from '../shell.ts';
 import { knownCas } from '../state.ts';
-import { readServiceName, type ServiceName, servicePath } from './names.ts';
+import { readServiceName, servicePath } from './names.ts';
 
 const texts = v.array(v.string());
 const admission = v.object({

@@ -1,15 +1,14 @@
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { failure } from '../../errors.ts';
 import { parseKeyHash, publicKeyDigest } from '../../policy/key-hash.ts';
-import { principalKey } from '../../policy/principals.ts';
 import {
-  type Creator,
+  type KeyHolder,
+  namedCreator,
   parseSession,
   refersToCreator,
   type Session,
   sessionHash,
 } from '../../policy/session.ts';
-import { signerDigest } from '../../policy/signed-session.ts';
 import { type NetworkOptions, openCas } from '../connect.ts';
 import type { Output } from '../output.ts';
 import { warn } from '../report.ts';
@@ -32,8 +31,8 @@ export async function calculateHash(
 async function creatorOf(
   { session, signed }: SessionFile,
   options: { withSelfAsCreator?: 'tls' | 'signer'; identity?: string },
-): Promise<Creator | null> {
-  const named = namedCreator(session);
+): Promise<KeyHolder | null> {
+  const named = creatorIn(session);
   if (named) return named;
   if (options.withSelfAsCreator === 'tls') {
     const { certificate } = await openIdentity(process.env, options.identity);
@@ -49,16 +48,11 @@ async function creatorOf(
   return null;
 }
 
-function namedCreator({ creator }: Session): Creator | undefined {
-  if (creator === undefined) return undefined;
-  if (typeof creator === 'string') {
-    const certificate = principalKey(creator);
-    if (certificate === undefined) throw failure('CREATOR_UNKNOWN');
-    return { certificate };
-  }
-  const signer = signerDigest(creator.signer);
-  if (typeof signer === 'string') throw failure('CREATOR_UNKNOWN', new Error(signer));
-  return { signer: signer.toString('hex') };
+/** @throws Failure CREATOR_UNKNOWN where the session names somebody who cannot be known */
+function creatorIn(session: Session): KeyHolder | undefined {
+  const named = namedCreator(session);
+  if (!named && session.creator !== undefined) throw failure('CREATOR_UNKNOWN');
+  return named;
 }
 
 /**
@@ -73,7 +67,7 @@ export async function verifySession(
   const present = await fetchSession(await openCas(options), session.name);
   const stored = parseSession(present.session).session;
   const expected = session.predecessor === null ? { ...session, predecessor: stored.predecessor } : session;
-  const creator = namedCreator(session) ?? creatorOnCas(present);
+  const creator = creatorIn(session) ?? creatorOnCas(present);
   const hash = sessionHash(expected, creator);
   if (hash === present.hash) return { text: `${hash}\n`, json: { hash } };
   const sections = changedSections(stored, expected);
@@ -85,7 +79,7 @@ export async function verifySession(
   });
 }
 
-function creatorOnCas({ creator }: StoredSession): Creator | null {
+function creatorOnCas({ creator }: StoredSession): KeyHolder | null {
   if (creator === null) return null;
   const digest = (keyHash: string) => parseKeyHash(keyHash, 'the creator').toString('hex');
   return 'signer' in creator

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { failure } from '../../errors.ts';
-import { namePattern, sessionNamePattern } from '../../policy/names.ts';
+import { parseServiceName, type ServiceName, sessionNamePattern } from '../../policy/names.ts';
 
 /** Hash of a version, as a CAS gives it. */
 export const versionHash = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
@@ -15,22 +15,14 @@ export function sessionPath(name: string): string {
   return name === '/' ? '%2F' : name.split('/').map(encodeURIComponent).join('/');
 }
 
-/** A service, as in SCONE_CONFIG_ID without a one-time password. */
-export interface ServiceName {
-  session: string;
-  service: string;
-}
-
 /**
  * Reads SESSION/SERVICE; a service of the root namespace is written `//SERVICE`.
  * @throws Failure USAGE
  */
 export function readServiceName(text: string): ServiceName {
-  const slash = text.lastIndexOf('/');
-  const [session, service] = [text.slice(0, Math.max(0, slash)), text.slice(slash + 1)];
-  if (!sessionNamePattern.test(session) || !namePattern.test(service))
-    throw failure('USAGE', { detail: `expected SESSION/SERVICE, not ${JSON.stringify(text)}` });
-  return { session, service };
+  const name = parseServiceName(text);
+  if (!name) throw failure('USAGE', { detail: `expected SESSION/SERVICE, not ${JSON.stringify(text)}` });
+  return name;
 }
 
 /** A service as part of a URL's path. */

@@ -30,7 +30,8 @@ export function quorumOf(key: string, among: number): number | undefined {
 const isGovernance = (input: unknown) =>
   typeof input === 'object' && input !== null && Object.keys(input).some((key) => key.startsWith('require-'));
 
-const standsAlone = (principal: Principal) => principal === 'ANY' || principal === 'NONE';
+/** ANY and NONE are never one of several. */
+export const standsAlone = (principal: Principal) => principal === 'ANY' || principal === 'NONE';
 
 /** The same for the same key, however it is written: nobody counts twice. */
 function keyOf(principal: Principal): unknown {
