@@ -441,6 +441,26 @@ export const errors = {
     message: 'cannot execute {program}: {detail}',
     hint: 'It must be a file that this user may execute; a script needs a #! line.',
   },
+  USER_UNKNOWN: {
+    exit: 78,
+    message: 'there is no user {user} on this host',
+    hint: 'Correct `user` or `owner` in /etc/envcas/config.yaml of the policy, or make the user.',
+  },
+  GROUP_UNKNOWN: {
+    exit: 78,
+    message: 'there is no group {group} on this host',
+    hint: 'Correct `group` in /etc/envcas/config.yaml of the policy, or make the group.',
+  },
+  PROGRAM_UNEXPECTED: {
+    exit: 77,
+    message: 'the program {program} has the SHA-256 {actual}, and the policy admits {expected}',
+    hint: 'Install the program that the policy means, or have `sha256` in its /etc/envcas/config.yaml name this one.',
+  },
+  PROGRAM_CHANGEABLE: {
+    exit: 77,
+    message: 'the program {program} cannot be checked: {detail}',
+    hint: 'A checked program belongs to root or to whom it runs as, and neither group nor others may write to it.',
+  },
   WORKING_DIRECTORY: {
     exit: 78,
     message: 'cannot change to the working directory {path}: {detail}',

@@ -127,7 +127,7 @@ async function configurationOf(
       detail: 'it is not understood; upload the session again',
     });
   // A file that the launcher will not write is not sent, and so neither are the secrets in it.
-  const written = new Set(launcher?.files.map(({ from }) => from));
+  const written = new Set(launcher?.injection_files.map(({ from }) => from));
   const files = launcher ? injected.filter(({ path }) => written.has(path)) : injected;
   const variables = Object.entries(service.environment ?? {});
   const policyVariables = variables.filter(([key]) => hostVariable(key) === undefined);

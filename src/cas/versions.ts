@@ -1,12 +1,9 @@
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
-import {
-  LAUNCHER_CONFIGURATION_PATH,
-  type LauncherConfiguration,
-  parseLauncherConfiguration,
-} from '../policy/launcher-configuration.ts';
+import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../policy/launcher-configuration.ts';
 import type { ServiceName } from '../policy/names.ts';
 import { InvalidText } from '../policy/problem.ts';
+import type { LauncherConfiguration } from '../policy/schema/launcher.ts';
 import { type KeyHolder, normalForm, type Service, type Session } from '../policy/session.ts';
 import { Secret } from '../secrets/secret.ts';
 import type { Cas } from './cas.ts';
@@ -29,7 +26,7 @@ export interface SessionVersion {
 }
 
 /** Counts the normal forms that sessions were stored in; one that was stored in an older one is read anew. */
-const FORM = 3;
+const FORM = 4;
 
 const keyHolder = v.union([
   // Older versions knew only certificates.
@@ -96,12 +93,13 @@ export async function activeSession(cas: Cas, name: string): Promise<SessionVers
 export function openVersion(cas: Cas, stored: StoredVersion): SessionVersion {
   const plaintext = cas.keyring.open(stored.sealed, placeOf(stored));
   const form = v.parse(sealedVersion, JSON.parse(plaintext.toString()));
-  const session = form.form === FORM ? form.session : (normalForm(form.text) ?? form.session);
+  const isPresentForm = form.form === FORM;
+  const session = isPresentForm ? form.session : (normalForm(form.text) ?? form.session);
   return {
     ...form,
     session,
     number: stored.number,
-    launchers: form.launchers ? new Map(form.launchers) : launchersOf(session),
+    launchers: isPresentForm && form.launchers ? new Map(form.launchers) : launchersOf(session),
     secrets: new Map(form.secrets.map(({ name, value }) => [name, new Secret(Buffer.from(value, 'base64'))])),
   };
 }

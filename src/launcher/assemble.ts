@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
+import { findGroup, findUser, type User } from '../platform/users.ts';
+import type { Supervision } from '../policy/schema/launcher.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import { substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import type { Settings } from './settings.ts';
@@ -7,20 +9,47 @@ import type { Settings } from './settings.ts';
 /** Bytes of a file whose template is on this host, secrets included. */
 const LARGEST_FILE = 16 * 1024 * 1024;
 
+/** Owner and mode that a file or folder has from its first moment; what is undefined is the launcher's own. */
+export interface Ownership {
+  mode: number;
+  uid: number | undefined;
+  gid: number | undefined;
+}
+
+/** A file to write: the absolute path, or the descriptor that the program inherits. */
+export interface FileToWrite extends Ownership {
+  to: string | { fd: number };
+  content: Buffer;
+}
+
+/** A folder to make where there is none. */
+export interface DirectoryToMake extends Ownership {
+  path: string;
+  /** The path is a symbolic link to a folder of its own, which is swapped whole when a file in it changes. */
+  generation: boolean;
+}
+
 /** Everything that a launch will do, decided before any of it is done. */
 export interface Launch {
   program: string;
+  /** SHA-256 that the program may have, hexadecimal; undefined is any. */
+  sha256: string[] | undefined;
   arguments: string[];
   environment: Record<string, string>;
   pwd: string | undefined;
-  /** Files to write: absolute path and content. */
-  files: { to: string; content: Buffer }[];
+  umask: number | undefined;
+  /** Whom the program runs as, where not as the launcher itself. */
+  user: User | undefined;
+  gid: number | undefined;
+  directories: DirectoryToMake[];
+  files: FileToWrite[];
+  supervise: Supervision | undefined;
 }
 
 /**
  * Puts together what was released with what the host offers.
- * @throws Failure LAUNCHER_CONFIG_*, FILE_NOT_INJECTED, FILE_UNREADABLE, TEMPLATE_INVALID,
- *   HOST_ARGUMENT_MISSING or NUL_BYTE
+ * @throws Failure LAUNCHER_CONFIG_*, FILE_NOT_INJECTED, FILE_UNREADABLE, TEMPLATE_INVALID, USER_UNKNOWN,
+ *   GROUP_UNKNOWN, HOST_ARGUMENT_MISSING or NUL_BYTE
  */
 export async function assemble(configuration: Configuration, settings: Settings): Promise<Launch> {
   const forms = new Map(configuration.secrets.map(({ reference, value }) => [reference, value]));
@@ -30,7 +59,16 @@ export async function assemble(configuration: Configuration, settings: Settings)
       content ?? fillIn(readTemplate(path), forms, path),
     ]),
   );
-  const { program, files } = configuration.launcher ?? (await ownConfiguration(configuration));
+  const launcher = configuration.launcher ?? (await ownConfiguration(configuration));
+  const { program, sha256, umask, supervise, injection_files = [], directories = [] } = launcher;
+  const user = launcher.user === undefined ? undefined : findUser(launcher.user);
+  const gid = launcher.group === undefined ? user?.gid : findGroup(launcher.group);
+  /** What the program is given belongs to whom it runs as, unless told otherwise. */
+  const ownership = (written: Written, usual: number): Ownership => ({
+    mode: written.mode ?? usual,
+    uid: written.owner === undefined ? user?.uid : findUser(written.owner).uid,
+    gid: written.group === undefined ? gid : findGroup(written.group),
+  });
 
   const environment: Record<string, string> = { ...configuration.environment };
   for (const name of configuration.hostEnvironment) environment[name] = settings.hostEnvironment[name] ?? '';
@@ -38,6 +76,7 @@ export async function assemble(configuration: Configuration, settings: Settings)
 
   return {
     program,
+    sha256,
     // The first word of the command is the launcher's own name.
     arguments: configuration.command
       .slice(1)
@@ -50,15 +89,26 @@ export async function assemble(configuration: Configuration, settings: Settings)
         ),
       ),
     environment,
-    pwd: configuration.pwd,
-    files: files.map(({ from, to }) => {
+    pwd: configuration.pwd ?? launcher.pwd,
+    umask,
+    user,
+    gid,
+    directories: directories.map(({ path, generation = false, ...written }) => ({
+      path,
+      generation,
+      ...ownership(written, 0o700),
+    })),
+    files: injection_files.map(({ from, to, ...written }) => {
       const content = injected.get(from);
       if (!content)
         throw failure('FILE_NOT_INJECTED', { path: from, paths: [...injected.keys()].join(', ') });
-      return { to, content };
+      return { to, content, ...ownership(written, 0o600) };
     }),
+    supervise,
   };
 }
+
+type Written = { mode?: number | undefined; owner?: string | undefined; group?: string | undefined };
 
 /** /etc/envcas/config.yaml where it is a file on this host. Only then is a YAML parser needed here. */
 async function ownConfiguration({ files }: Configuration): Promise<NonNullable<Configuration['launcher']>> {

@@ -40,6 +40,7 @@ export function materialise(files: Launch['files']): () => unknown {
   let at = '';
   try {
     const renames = files.map(({ to, content }) => {
+      if (typeof to !== 'string') throw new Error('descriptors are not written');
       at = to;
       const restore = remember(to);
       const temporary = writeBeside(to, content);

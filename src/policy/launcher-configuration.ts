@@ -1,32 +1,10 @@
 import * as v from 'valibot';
-import { InvalidText } from './problem.ts';
-import { list, object, text } from './shapes.ts';
+import { InvalidText, type Path } from './problem.ts';
+import { type LauncherConfiguration, launcherConfiguration } from './schema/launcher.ts';
 import { invalid, readYaml } from './yaml.ts';
 
 /** Where a policy injects the launcher's own configuration. */
 export const LAUNCHER_CONFIGURATION_PATH = '/etc/envcas/config.yaml';
-
-const filePath = v.pipe(
-  text,
-  v.regex(/^\/[^\0]*[^/\0]$/, 'expected the absolute path of a file'),
-  v.check((path) => !path.includes('$$SCONE::'), 'a path holds no secret, since everybody can see it'),
-);
-
-const written = object({ from: text, to: filePath });
-
-/** `injected_file` is another spelling of `injection_files`. */
-const shape = object({
-  program: filePath,
-  injection_files: v.optional(list(written)),
-  injected_file: v.optional(list(written)),
-});
-
-/** What the launcher does: start a program, once these files are written. */
-export interface LauncherConfiguration {
-  program: string;
-  /** Injected files, and where each is written. */
-  files: { from: string; to: string }[];
-}
 
 /**
  * Reads /etc/envcas/config.yaml. It holds no secrets: what they contain never counts as YAML or as a path.
@@ -34,15 +12,30 @@ export interface LauncherConfiguration {
  */
 export function parseLauncherConfiguration(content: string): LauncherConfiguration {
   const yaml = readYaml(content);
-  const result = v.safeParse(shape, yaml.value);
+  const result = v.safeParse(launcherConfiguration, yaml.value);
   if (!result.success) throw invalid(yaml, result.issues);
-  const { program, injection_files = [], injected_file = [] } = result.output;
-  const files = [...injection_files, ...injected_file];
+  const { injection_files = [], injected_file = [], ...rest } = result.output;
+  const problems = [...contradictions(result.output)].map(([path, message]) => yaml.problem(path, message));
+  if (problems.length > 0) throw new InvalidText(problems);
+  return { ...rest, injection_files: [...injection_files, ...injected_file] };
+}
+
+/** What each key allows, and all of them together do not. */
+function* contradictions(written: v.InferOutput<typeof launcherConfiguration>): Generator<[Path, string]> {
+  const generations = (written.directories ?? []).filter(({ generation }) => generation);
   const seen = new Set<string>();
-  for (const { to } of files) {
-    if (seen.has(to))
-      throw new InvalidText([yaml.problem(['injection_files'], `two files are written to ${to}`)]);
-    seen.add(to);
-  }
-  return { program, files };
+  const repeated = (target: string) => seen.size === seen.add(target).size;
+  for (const key of ['injection_files', 'injected_file'] as const)
+    for (const [index, { to }] of (written[key] ?? []).entries()) {
+      const target = typeof to === 'string' ? to : `descriptor ${to.fd}`;
+      if (repeated(target)) yield [[key, index, 'to'], `two files are written to ${target}`];
+      const within = generations.find(({ path }) => target.startsWith(`${path}/`));
+      if (within && /\/\.{0,2}(\/|$)/.test(target.slice(within.path.length)))
+        yield [[key, index, 'to'], 'a path within a generation has no ., .. or doubled slashes'];
+    }
+  for (const [index, { path }] of (written.directories ?? []).entries())
+    if (repeated(path)) yield [['directories', index, 'path'], `${path} is there twice`];
+  for (const [index, { path }] of (written.directories ?? []).entries())
+    if (generations.some((it) => path.startsWith(`${it.path}/`)))
+      yield [['directories', index, 'path'], 'folders within a generation are made by themselves'];
 }

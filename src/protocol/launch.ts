@@ -1,9 +1,19 @@
 import * as v from 'valibot';
+import { launcherConfiguration } from '../policy/schema/launcher.ts';
 
 /**
- * What travels between a launcher and the CAS's enclave port: one request, one answer, which is a
- * configuration or a refusal. The connection is TLS 1.3, the launcher knows the CAS by its public key, and
- * Evidence is made over the exporter value of the connection.
+ * What travels between a launcher and the CAS's enclave port. The connection is TLS 1.3, the launcher knows the CAS by
+ * its public key, and Evidence is made over the exporter value of the connection.
+ *
+ *     request  ->  granted, or a refusal
+ *
+ * A launcher that supervises its program asks to `watch`. Then the connection stays open after an answer, and:
+ *
+ *              <-  changed           what was granted would be another now; sent once for each answer
+ *     request  ->  granted, or a refusal
+ *
+ * Each further request is a new round: it carries new Evidence, over an exporter value of its own, and the second
+ * factors that the connection has shown stay good for it.
  */
 
 /** ALPN name of the protocol and its version (RFC 7301). */
@@ -16,11 +26,15 @@ const EXPORTER_LABEL = 'EXPERIMENTAL-envcas-launch';
 export const LAUNCH_REQUEST_LIMIT = 256 * 1024;
 export const CONFIGURATION_LIMIT = 64 * 1024 * 1024;
 
-/** The 32 bytes that both ends of a connection, and nobody else, can compute. */
-export function channelBinding(socket: {
-  exportKeyingMaterial(length: number, label: string, context: Buffer): Buffer;
-}): Buffer {
-  return socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.alloc(0));
+/**
+ * The 32 bytes that both ends of a connection, and nobody else, can compute.
+ * @param round of requests on this connection, counted from 0; each has bytes of its own
+ */
+export function channelBinding(
+  socket: { exportKeyingMaterial(length: number, label: string, context: Buffer): Buffer },
+  round = 0,
+): Buffer {
+  return socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.from(round === 0 ? '' : `round ${round}`));
 }
 
 const name = v.pipe(v.string(), v.maxLength(512));
@@ -34,6 +48,8 @@ export const launchRequest = v.strictObject({
   evidence: v.optional(v.pipe(v.string(), v.maxLength(128 * 1024))),
   /** Proof that the launcher knows the service access token (access-token.ts). */
   accessToken: v.optional(v.pipe(v.string(), v.maxLength(64), base64, v.length(32))),
+  /** Keep the connection, and tell when the answer would be another. */
+  watch: v.optional(v.boolean()),
 });
 export type LaunchRequest = v.InferInput<typeof launchRequest>;
 export type ReceivedLaunchRequest = v.InferOutput<typeof launchRequest>;
@@ -53,16 +69,13 @@ export const configuration = v.strictObject({
   hostEnvironment: v.array(v.string()),
   pwd: v.optional(v.string()),
   /** What /etc/envcas/config.yaml says; absent where that is a template on the launcher's own file system. */
-  launcher: v.optional(
-    v.strictObject({
-      program: v.string(),
-      files: v.array(v.strictObject({ from: v.string(), to: v.string() })),
-    }),
-  ),
+  launcher: v.optional(launcherConfiguration),
   /** Injected files that are needed; one without content is a template on the launcher's own file system. */
   files: v.array(v.strictObject({ path: v.string(), content: v.optional(bytes) })),
   /** What templates on the launcher's file system may refer to, by the text of the reference. */
   secrets: v.array(v.strictObject({ reference: v.string(), value: bytes })),
+  /** Released secrets in the forms that stand in the rest, where the launcher keeps them out of the program's output. */
+  redact: v.optional(v.array(bytes)),
 });
 export type Configuration = v.InferOutput<typeof configuration>;
 export type ConfigurationMessage = v.InferInput<typeof configuration>;
@@ -74,3 +87,6 @@ export const granted = v.strictObject({
   accessToken: v.optional(v.pipe(v.string(), base64)),
 });
 export type GrantedMessage = v.InferInput<typeof granted>;
+
+/** What the CAS sends on a watched connection when it is time for the next request. */
+export const changed = v.strictObject({ changed: v.literal(true) });

@@ -144,7 +144,7 @@ export class Host {
         command: [['envcas']],
         environment: {},
         hostEnvironment: [],
-        launcher: { program: await granted.promise, files: [] },
+        launcher: { program: await granted.promise },
         files: [],
         secrets: [],
       };

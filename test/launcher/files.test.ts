@@ -576,9 +576,10 @@ test('what cannot be put back keeps nothing else from being put back', () => {
   const directory = folder(stack);
   const other = join(directory, 'other');
   mkdirSync(other);
+  const own = { mode: 0o600, uid: undefined, gid: undefined };
   const undo = materialise([
-    { to: join(directory, 'first'), content: Buffer.from('secret') },
-    { to: join(other, 'second'), content: Buffer.from('secret') },
+    { ...own, to: join(directory, 'first'), content: Buffer.from('secret') },
+    { ...own, to: join(other, 'second'), content: Buffer.from('secret') },
   ]);
   rmSync(other, { recursive: true });
   writeFileSync(other, 'in the way');

@@ -4,16 +4,19 @@ import { parseLauncherConfiguration } from '../../src/policy/launcher-configurat
 import { problemsOf } from './support.ts';
 
 test('it names a program, and which file is written where, under either spelling', () => {
-  assert.deepEqual(parseLauncherConfiguration('program: /bin/true'), { program: '/bin/true', files: [] });
+  assert.deepEqual(parseLauncherConfiguration('program: /bin/true'), {
+    program: '/bin/true',
+    injection_files: [],
+  });
   for (const key of ['injection_files', 'injected_file'])
     assert.deepEqual(
       parseLauncherConfiguration(`program: /bin/a b\n${key}:\n  - from: /x\n    to: /run/x\n`),
-      { program: '/bin/a b', files: [{ from: '/x', to: '/run/x' }] },
+      { program: '/bin/a b', injection_files: [{ from: '/x', to: '/run/x' }] },
     );
   assert.deepEqual(
     parseLauncherConfiguration(
       'program: /p\ninjected_file: [{from: b, to: /b}]\ninjection_files: [{from: b, to: /a}]',
-    ).files,
+    ).injection_files,
     [
       { from: 'b', to: '/a' },
       { from: 'b', to: '/b' },

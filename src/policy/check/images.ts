@@ -36,9 +36,9 @@ export function checkImages(scope: Scope): void {
 function checkLauncher({ error, isFull }: Scope, image: Image, content: string, path: Path): void {
   if (isFull()) return;
   try {
-    const { files } = parseLauncherConfiguration(content);
+    const { injection_files } = parseLauncherConfiguration(content);
     const injected = new Set(image.injection_files.map((file) => file.path));
-    for (const { from } of files)
+    for (const { from } of injection_files)
       if (!injected.has(from)) error(path, `\`from: ${from}\` is none of the injected files`);
   } catch (thrown) {
     if (!(thrown instanceof InvalidText)) throw thrown;
