@@ -8,7 +8,7 @@ const LONGEST = 10_000 * YEAR;
 
 /** Spellings of each unit, and its milliseconds. `m` is a minute and `M` a month. */
 const units: [spelling: RegExp, milliseconds: number][] = [
-  [/^(ms|millis|milliseconds?)$/, 1],
+  [/^(ms|millis)$/, 1],
   [/^(s|secs?|seconds?)$/, SECOND],
   [/^(m|mins?|minutes?)$/, MINUTE],
   [/^(h|hrs?|hours?)$/, HOUR],

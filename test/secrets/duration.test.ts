@@ -15,7 +15,7 @@ const durations: [text: string, milliseconds: number][] = [
   ['5m', 300_000],
   ['90 secs', 90_000],
   ['250ms', 250],
-  ['1s 500 milliseconds', 1500],
+  ['1s 500 millis', 1500],
   ['2 weeks', 14 * DAY],
   ['12 months', 31_557_600_000],
   ['12M', 31_557_600_000],
