@@ -71,7 +71,15 @@ const onChange = textOr(
   oneOf('restart', 'files'),
   choice(
     (input) => typeof input === 'object' && input !== null && 'command' in input,
-    object({ command: v.pipe(list(argument), v.minLength(1, 'expected a program and its arguments')) }),
+    object({
+      command: v.pipe(
+        list(argument),
+        v.check(
+          ([program]) => program?.startsWith('/') === true,
+          'expected the absolute path of a program, and its arguments',
+        ),
+      ),
+    }),
     object({ signal }),
   ),
 );
@@ -85,6 +93,16 @@ const supervise = object({
   remove_files: v.optional(boolean),
   redact: v.optional(boolean),
 });
+
+/** What holds where `supervise` does not say otherwise. */
+export const supervisionDefaults = {
+  on_change: 'restart',
+  kill_signal: 'SIGTERM',
+  kill_timeout: '10s',
+  debounce: '100ms',
+  remove_files: false,
+  redact: false,
+} as const satisfies v.InferOutput<typeof supervise>;
 
 /** `injected_file` is another spelling of `injection_files`. */
 export const launcherConfiguration = object({
