@@ -41,7 +41,7 @@ export async function askFor(
   if (las) {
     const channel = channelBinding(socket);
     const data = reportData({ role: 'launcher', channel, casKey: key, configId: formatConfigId(request) });
-    const measured = { measurement: MEASUREMENT, pid: 1, uid: 0, gid: 0, id: MEASUREMENT };
+    const measured = { measurement: MEASUREMENT, pid: 1, uid: 0, gid: 0, id: MEASUREMENT, properties: [] };
     request.evidence = await signSoftwareEvidence(measured, data, las, Date.now());
   }
   const ready = performance.now();

@@ -23,6 +23,11 @@ export const errors = {
     message: '{name} is malformed: {detail}',
     hint: 'Give HOST, HOST:PORT or [IPV6]:PORT.',
   },
+  SETTING_MALFORMED: {
+    exit: 78,
+    message: '{name} is malformed: {detail}',
+    hint: 'Correct the variable, or unset it.',
+  },
   CAS_KEY_MALFORMED: {
     exit: 78,
     message: '{name} is not a CAS key hash: {detail}',
@@ -109,7 +114,17 @@ export const errors = {
     exit: 77,
     message:
       'process {pid} sees other files than the LAS: another mount or user namespace, or another root folder',
-    hint: 'Run a LAS where the launcher runs, inside its container or service.',
+    hint: 'Run a LAS where the launcher runs, inside its container or service; or that of the host with --containers, if the user namespace is the same.',
+  },
+  PROCESS_NOT_SECURE: {
+    exit: 77,
+    message: 'process {pid} does not run as an executable that root has installed setgid (secure-execution)',
+    hint: 'Start the envcas that packaging/install.sh has installed; not where setgid has no effect, as on a file system with nosuid or with no_new_privs.',
+  },
+  PROCESS_CODE_CHANGEABLE: {
+    exit: 77,
+    message: 'process {pid} has code in it from files that not only root can write (root-owned-code)',
+    hint: 'The launcher and its libraries belong to root, writable by nobody else; a LAS that is not root cannot tell.',
   },
   EXECUTABLE_TOO_LARGE: {
     exit: 77,
@@ -163,6 +178,13 @@ export const errors = {
     message:
       'the Evidence is vouched for by software alone (debug): whoever administers the host could have made it',
     hint: "In order to ignore this error, add `tolerate: [debug-mode]` to the session's `security.attestation` config.",
+  },
+  PROPERTY_MISSING: {
+    exit: 77,
+    http: 403,
+    message:
+      'the LAS does not say of the launcher that it has the property {property}, which the policy requires',
+    hint: 'Install envcas with packaging/install.sh, and run a LAS of this version as root.',
   },
   MEASUREMENT_UNEXPECTED: {
     exit: 77,
@@ -450,6 +472,16 @@ export const errors = {
     exit: 78,
     message: 'there is no group {group} on this host',
     hint: 'Correct `group` in /etc/envcas/config.yaml of the policy, or make the group.',
+  },
+  USER_NOT_PERMITTED: {
+    exit: 78,
+    message: 'the program cannot run as {user}: only root may choose',
+    hint: 'Start envcas as root, or as the user and group that /etc/envcas/config.yaml names.',
+  },
+  DESCRIPTOR_UNAVAILABLE: {
+    exit: 78,
+    message: 'the program cannot be given descriptor {fd}: {detail}',
+    hint: 'Choose a lower number in /etc/envcas/config.yaml, or raise the limit of open files.',
   },
   PROGRAM_UNEXPECTED: {
     exit: 77,

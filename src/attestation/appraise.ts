@@ -17,6 +17,8 @@ export interface Variant {
 export interface Expectation {
   mode: 'hardware' | 'none';
   tolerate: readonly string[];
+  /** Properties that the LAS must have found in the process. */
+  require: readonly string[];
   /** What a security advisory may say of the platform; `*` is anything. */
   ignoreAdvisories: readonly string[];
   /** Launchers that are admitted; any one suffices. */
@@ -47,6 +49,8 @@ export function appraise(expected: Expectation, claims: Claims | undefined): Fai
     return [failure('PLATFORM_UNTRUSTED', { platform })];
   const refusals = [...launcherRefusals(expected.variants, claims)];
   if (debug && !expected.tolerate.includes('debug-mode')) refusals.push(failure('DEBUG_NOT_TOLERATED'));
+  for (const property of expected.require)
+    if (!claims.properties?.includes(property)) refusals.push(failure('PROPERTY_MISSING', { property }));
   for (const weakness of claims.weaknesses ?? [])
     if (!expected.tolerate.includes(weakness)) refusals.push(failure('WEAKNESS_NOT_TOLERATED', { weakness }));
   for (const advisory of claims.advisories ?? [])

@@ -1,3 +1,10 @@
+/**
+ * What a LAS can say of a process beyond its measurement, in the words of a policy's and a LAS's `require`; what each
+ * proves is said where it is looked at (las/properties.ts).
+ */
+export const properties = ['secure-execution', 'root-owned-code'] as const;
+export type Property = (typeof properties)[number];
+
 /** What verified Evidence says, whatever root of trust it comes from. */
 export interface Claims {
   root: 'software';
@@ -9,6 +16,10 @@ export interface Claims {
   debug: boolean;
   /** Names the process for as long as its host runs, and never another one there, hexadecimal. */
   process?: string;
+  /** What holds of the process: {@link properties}, or names that a newer LAS knows. */
+  properties?: readonly string[];
+  /** Control group of the process, by which its container or service is known on its host. */
+  cgroup?: string;
   /** Who signed the launcher's code, where the root of trust tells. */
   signer?: { mrsigner: string; isvprodid: number; isvsvn: number };
   /** What the platform's maker says is weak about it, in the words of `tolerate`. */

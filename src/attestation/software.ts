@@ -2,7 +2,7 @@ import { createPublicKey, type KeyObject } from 'node:crypto';
 import { CompactSign, compactVerify } from 'jose';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
-import type { Claims } from './claims.ts';
+import type { Claims, Property } from './claims.ts';
 
 /**
  * Evidence of the software root: an Entity Attestation Token (RFC 9711) as a JWS (RFC 7515) that a LAS signs
@@ -21,7 +21,15 @@ const payload = v.object({
   dbgstat: v.literal('enabled'),
   measurement: hex32,
   /** A LAS of an older version gives no id. */
-  process: v.object({ pid: v.number(), uid: v.number(), gid: v.number(), id: v.optional(hex32) }),
+  process: v.object({
+    pid: v.number(),
+    uid: v.number(),
+    gid: v.number(),
+    id: v.optional(hex32),
+    cgroup: v.optional(v.pipe(v.string(), v.maxLength(1024))),
+  }),
+  /** Nor does it look at these. */
+  properties: v.optional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(16)), []),
 });
 
 /** The process a LAS vouches for. */
@@ -32,6 +40,9 @@ export interface MeasuredProcess {
   gid: number;
   /** See {@link Claims.process}. */
   id: string;
+  /** See {@link Claims.cgroup}. */
+  cgroup?: string;
+  properties: readonly Property[];
 }
 
 /** The 32 bytes of an Ed25519 public key in hexadecimal, by which a LAS is known. */
@@ -45,7 +56,7 @@ export function platformOf(publicKey: KeyObject): string {
  * @param now milliseconds since 1970
  */
 export function signSoftwareEvidence(
-  { measurement, ...process }: MeasuredProcess,
+  { measurement, properties, ...process }: MeasuredProcess,
   reportData: Buffer,
   key: { private: KeyObject; platform: string },
   now: number,
@@ -57,6 +68,7 @@ export function signSoftwareEvidence(
     dbgstat: 'enabled',
     measurement,
     process,
+    properties: [...properties],
   };
   return new CompactSign(Buffer.from(JSON.stringify(claims)))
     .setProtectedHeader({ alg: 'EdDSA', typ: TYPE, kid: key.platform })
@@ -94,6 +106,8 @@ export async function verifySoftwareEvidence(evidence: string): Promise<Claims> 
       platform: kid,
       debug: true,
       ...(claims.process.id !== undefined && { process: claims.process.id }),
+      ...(claims.process.cgroup !== undefined && { cgroup: claims.process.cgroup }),
+      properties: claims.properties,
       reportData: Buffer.from(claims.eat_nonce, 'base64url'),
     };
   } catch (error) {

@@ -43,6 +43,12 @@ export async function admissionOf(
       section: 'security.singleton_enclaves',
       detail: 'a process is known by Evidence alone, which attestation mode none does not ask for',
     });
+  const require = literal(attestation.require ?? []);
+  if (require.length > 0 && attestation.mode === 'none')
+    throw failure('POLICY_UNUSABLE', {
+      section: 'security.attestation.require',
+      detail: 'properties are known by Evidence alone, which attestation mode none does not ask for',
+    });
   const written = literal(await get('attestation', service.attestation, attestationVariants));
   const inVariants = written.map(literal);
   const variants = inVariants.map(
@@ -56,6 +62,7 @@ export async function admissionOf(
   return {
     mode: attestation.mode === 'none' ? 'none' : 'hardware',
     tolerate: literal(attestation.tolerate),
+    require,
     ignoreAdvisories: literal(attestation.ignore_advisories),
     variants,
     platforms: literal(await get('platforms', service.platforms, platforms)),

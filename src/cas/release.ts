@@ -63,6 +63,7 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
       version: version.number,
       measurement: claims?.measurement,
       platform: claims?.platform,
+      cgroup: claims?.cgroup,
       source: connection.source,
     },
     'released',

@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
+import type { Property } from '../attestation/claims.ts';
 import { serveCas } from '../cas/serve.ts';
 import { failure } from '../errors.ts';
 import { openLasKey } from '../las/key.ts';
@@ -53,6 +54,8 @@ export interface LasServeOptions {
   dir: string;
   socket: string;
   cas?: string[];
+  require?: Property[];
+  containers?: boolean;
   logLevel: string;
 }
 
@@ -64,6 +67,7 @@ export async function runLas(options: LasServeOptions): Promise<void> {
     socket: resolve(options.socket),
     key,
     casKeys: new Map((options.cas ?? []).map(readCas)),
+    demands: { require: options.require ?? [], containers: options.containers ?? false },
     log: openLog(options.logLevel, 'las'),
   });
   print(`LAS ready at ${resolve(options.socket)}`, `LAS key (platform): ${key.platform}`);
@@ -89,7 +93,7 @@ export async function up(options: UpOptions): Promise<void> {
   const log = openLog(options.logLevel, 'scone');
   const key = openLasKey(join(directory, 'las', 'las.key'));
   const casKeys = new Map<string, string>();
-  const las = await serveLas({ socket, key, casKeys, log });
+  const las = await serveLas({ socket, key, casKeys, demands: { require: [], containers: false }, log });
   // Now that no other LAS answers there, what it left behind is of no use.
   rmSync(environment, { force: true });
   try {

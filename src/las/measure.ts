@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
 import { closeSync, createReadStream } from 'node:fs';
+import type { Property } from '../attestation/claims.ts';
 import type { MeasuredProcess } from '../attestation/software.ts';
 import { failure, reason } from '../errors.ts';
 import type { PeerCredentials } from '../platform/libc.ts';
 import {
+  controlGroup,
   fileIdentity,
   fileSystemView,
   holdMemoryImage,
@@ -15,7 +17,19 @@ import {
   processName,
   startTime,
   tracer,
+  userNamespace,
 } from '../platform/process.ts';
+import { propertiesOf } from './properties.ts';
+
+/** What a LAS asks of every process that it vouches for. */
+export interface Demands {
+  require: readonly Property[];
+  /**
+   * Whether it may see other files than the LAS, as in a container, as long as none but root could write the code in it.
+   * In another user namespace it may not: there anybody can put `/etc/ld.so.preload` in its way.
+   */
+  containers: boolean;
+}
 
 /** A process looked at once, which can be looked at again to see that it still is the same. */
 export interface Observation {
@@ -89,12 +103,12 @@ async function hashFile(fd: number): Promise<string> {
  *
  * @throws Failure PROCESS_*, EXECUTABLE_TOO_LARGE
  */
-export async function observe(peer: PeerCredentials): Promise<Observation> {
+export async function observe(peer: PeerCredentials, demands: Demands): Promise<Observation> {
   const image = looking(peer.pid, () => holdMemoryImage(peer.pid));
   try {
     const executable = looking(peer.pid, () => openExecutable(peer.pid));
     try {
-      return await observeImage(peer, image, executable);
+      return await observeImage(peer, image, executable, demands);
     } finally {
       closeSync(executable);
     }
@@ -108,6 +122,7 @@ async function observeImage(
   { pid, uid, gid }: PeerCredentials,
   image: MemoryImage,
   executable: number,
+  demands: Demands,
 ): Promise<Observation> {
   const identity = identityKey(fileIdentity(executable));
   const started = looking(pid, () => startTime(pid));
@@ -125,12 +140,20 @@ async function observeImage(
     if (processName(pid) !== name) throw failure('CHALLENGE_FAILED', { pid });
   };
 
-  looking(pid, () => {
-    if (fileSystemView(pid) !== fileSystemView('self')) throw failure('PROCESS_ELSEWHERE', { pid });
+  const { properties, cgroup } = looking(pid, () => {
+    if (userNamespace(pid) !== userNamespace('self')) throw failure('PROCESS_ELSEWHERE', { pid });
+    const isElsewhere = fileSystemView(pid) !== fileSystemView('self');
+    if (isElsewhere && !demands.containers) throw failure('PROCESS_ELSEWHERE', { pid });
     const names = initialEnvironmentNames(pid);
     const variable = names.find((name) => loadsCode.test(name) && !harmless.has(name));
     if (variable) throw failure('PROCESS_PRELOADED', { pid, variable });
+    const found = propertiesOf(pid, image, executable);
+    const lacks = (property: Property) => demands.require.includes(property) && !found.includes(property);
+    if (lacks('secure-execution')) throw failure('PROCESS_NOT_SECURE', { pid });
+    if (lacks('root-owned-code') || (isElsewhere && !found.includes('root-owned-code')))
+      throw failure('PROCESS_CODE_CHANGEABLE', { pid });
     check();
+    return { properties: found, cgroup: controlGroup(pid) };
   });
   return {
     process: {
@@ -139,6 +162,8 @@ async function observeImage(
       uid,
       gid,
       id: processIdentity(pid, started),
+      ...(cgroup !== undefined && { cgroup }),
+      properties,
     },
     confirm: (name) =>
       looking(pid, () => {

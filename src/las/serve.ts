@@ -8,7 +8,7 @@ import { FrameError, type Frames, frames } from '../protocol/frame.ts';
 import { ask, challengeName, hello, LAS_MESSAGE_LIMIT } from '../protocol/las.ts';
 import { toRefusal } from '../protocol/refusal.ts';
 import type { LasKey } from './key.ts';
-import { observe } from './measure.ts';
+import { type Demands, observe } from './measure.ts';
 import { claimSocket } from './socket.ts';
 
 export interface LasOptions {
@@ -16,6 +16,7 @@ export interface LasOptions {
   key: LasKey;
   /** Key hashes of CASes, by HOST:PORT of their enclave port. */
   casKeys: ReadonlyMap<string, string>;
+  demands: Demands;
   log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
 }
 
@@ -80,7 +81,7 @@ async function serveConnection(socket: Socket, peer: PeerCredentials, options: L
 async function converse(
   channel: Frames,
   peer: PeerCredentials,
-  { key, casKeys, log }: LasOptions,
+  { key, casKeys, demands, log }: LasOptions,
 ): Promise<void> {
   const deadline = Date.now() + CONVERSATION;
   const receive = async <Schema extends v.GenericSchema>(schema: Schema) => {
@@ -90,7 +91,7 @@ async function converse(
     return parsed.output;
   };
   const { cas } = await receive(hello);
-  const observation = await observe(peer);
+  const observation = await observe(peer, demands);
   try {
     const nonce = randomBytes(32);
     channel.write({ casKey: (cas && casKeys.get(cas)) ?? null, nonce: nonce.toString('base64') });

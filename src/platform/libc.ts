@@ -8,9 +8,14 @@ function load() {
   // Required lazily: opening a library is the dearest thing that a launch does before it talks to anyone.
   const { dlopen } = process.getBuiltinModule('node:ffi');
   return dlopen('libc.so.6', {
+    dup2: { arguments: ['i32', 'i32'], return: 'i32' },
+    fcntl: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
     flock: { arguments: ['i32', 'i32'], return: 'i32' },
     getsockopt: { arguments: ['i32', 'i32', 'i32', 'buffer', 'buffer'], return: 'i32' },
+    mlockall: { arguments: ['i32'], return: 'i32' },
     prctl: { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' },
+    setresgid: { arguments: ['u32', 'u32', 'u32'], return: 'i32' },
+    setresuid: { arguments: ['u32', 'u32', 'u32'], return: 'i32' },
     setrlimit: { arguments: ['i32', 'buffer'], return: 'i32' },
     sigprocmask: { arguments: ['i32', 'buffer', 'buffer'], return: 'i32' },
     signal: { arguments: ['i32', 'u64'], return: 'u64' },
@@ -27,6 +32,7 @@ const LOCK_NB = 4;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const PR_SET_DUMPABLE = 4;
+const PR_SET_NAME = 15;
 const RLIMIT_CORE = 4;
 const SIG_DFL = 0n;
 const SIG_UNBLOCK = 1;
@@ -34,6 +40,13 @@ const SIGSET_BYTES = 128;
 const SIGUSR1 = 10;
 const SIGPIPE = 13;
 const SIGXFSZ = 25;
+
+const F_SETFD = 2;
+const F_DUPFD_CLOEXEC = 1030;
+const FD_CLOEXEC = 1;
+const MCL_CURRENT = 1;
+const MCL_FUTURE = 2;
+const MCL_ONFAULT = 4;
 
 /** Process, user and group of the other end of a Unix socket at the time it connected (unix(7), SO_PEERCRED). */
 export interface PeerCredentials {
@@ -65,12 +78,61 @@ export function makeNonDumpable(): void {
 }
 
 /**
+ * Names this process, by at most 15 bytes (prctl(2), PR_SET_NAME). To be called on the main thread, as Node does with
+ * all that is not in a worker. `/proc/self/comm` would not do: where a process was started setgid, it is root's.
+ */
+export function setOwnProcessName(name: string): void {
+  const { getRawPointer } = process.getBuiltinModule('node:ffi');
+  const bytes = Buffer.from(`${name}\0`);
+  if (libc().prctl(PR_SET_NAME, getRawPointer(bytes), 0n, 0n, 0n) !== 0)
+    throw new Error('prctl(PR_SET_NAME) failed');
+}
+
+/**
  * Keeps the kernel from dumping the memory of this process, to a file or to a program (core(5)). Of all limits
  * only that of one byte also keeps it from a program.
  */
 export function forbidCoreDumps(): void {
   const oneByte = Buffer.from(BigUint64Array.of(1n, 1n).buffer);
   if (libc().setrlimit(RLIMIT_CORE, oneByte) !== 0) throw new Error('setrlimit(RLIMIT_CORE) failed');
+}
+
+/**
+ * Keeps the memory of this process out of swap, page by page as it is used (mlockall(2)). Undone by execve.
+ * @returns whether the limits allow it (RLIMIT_MEMLOCK, CAP_IPC_LOCK)
+ */
+export function lockMemory(): boolean {
+  return libc().mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) === 0;
+}
+
+/** Sets whether a descriptor is closed by execve (fcntl(2), FD_CLOEXEC). */
+export function setCloseOnExec(fd: number, close: boolean): void {
+  libc().fcntl(fd, F_SETFD, close ? FD_CLOEXEC : 0);
+}
+
+/** Makes another descriptor of what one stands for, no lower than a number, and closed by execve. */
+export function duplicateAbove(fd: number, least: number): number {
+  const duplicate = libc().fcntl(fd, F_DUPFD_CLOEXEC, least);
+  if (duplicate < 0) throw new Error(`no descriptor is free at ${least} or above`);
+  return duplicate;
+}
+
+/** Makes a descriptor with a given number, whatever it was before, which execve leaves open (dup2(2)). */
+export function duplicateTo(fd: number, number: number): void {
+  if (libc().dup2(fd, number) !== number) throw new Error(`there can be no descriptor ${number}`);
+}
+
+/** Leaves a user or group id as it is (setresuid(2)). */
+export const KEEP = 0xffffffff;
+
+/** Real, effective and saved user id of all threads (setresuid(2)). @returns whether the kernel allows it */
+export function setUserIds(real: number, effective: number, saved: number): boolean {
+  return libc().setresuid(real, effective, saved) === 0;
+}
+
+/** Real, effective and saved group id of all threads (setresgid(2)). @returns whether the kernel allows it */
+export function setGroupIds(real: number, effective: number, saved: number): boolean {
+  return libc().setresgid(real, effective, saved) === 0;
 }
 
 /**

@@ -7,8 +7,8 @@ import {
   readFileSync,
   readlinkSync,
   readSync,
+  type Stats,
   statSync,
-  writeFileSync,
 } from 'node:fs';
 import { failure } from '../errors.ts';
 
@@ -90,14 +90,15 @@ export function processName(pid: number | 'self'): string {
   return readFileSync(`/proc/${pid}/comm`, 'latin1').replace(/\n$/, '');
 }
 
-export function setOwnProcessName(name: string): void {
-  writeFileSync('/proc/self/comm', name);
-}
-
 /** A memory image that a process had; close it when done. */
 export interface MemoryImage {
   /** Whether the process still has it. */
   isCurrent(): boolean;
+  /**
+   * What of files in it can be executed (proc_pid_maps(5)): places in memory, `START-END` in hexadecimal.
+   * @returns undefined where it is made of more pieces than any launcher
+   */
+  executableFiles(): string[] | undefined;
   close(): void;
 }
 
@@ -117,16 +118,88 @@ export function holdMemoryImage(pid: number): MemoryImage {
         throw error;
       }
     },
+    executableFiles() {
+      const maps = Buffer.alloc(LARGEST_MAPS);
+      let length = 0;
+      for (let count = 1; count > 0; length += count) {
+        if (length === maps.length) return undefined;
+        count = readSync(fd, maps, length, maps.length - length, length);
+      }
+      return maps
+        .toString('latin1', 0, length)
+        .split('\n')
+        .flatMap((line) => {
+          const [place = '', mode, , , inode] = line.split(' ', 5);
+          return mode?.[2] === 'x' && inode !== '0' ? place : [];
+        });
+    },
     close: () => closeSync(fd),
   };
 }
 
+/** A launcher has 15 KB. */
+const LARGEST_MAPS = 256 * 1024;
+
 /**
- * What a process takes the files of its system from: its namespaces of mounts and users, and its root folder.
- * Two processes for which this is the same see the same libraries (namespaces(7)).
+ * Whether a file can be written by nobody but root: a regular one of root's, which neither its group nor others may
+ * write. Access control lists count, as the most that they allow stands in the mode of the group (acl(5)).
+ */
+export function onlyRootWrites(file: Stats): boolean {
+  return file.isFile() && file.uid === 0 && (file.mode & 0o022) === 0;
+}
+
+/**
+ * The file at a place in a process's memory, whatever its path names by now (proc_pid_map_files(5)).
+ * Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the first user namespace.
+ */
+export function mappedFile(pid: number, place: string): Stats {
+  // The folder's names have no leading zeros.
+  const name = place.replace(/\b0+(?=.)/g, '');
+  return statSync(`/proc/${pid}/map_files/${name}`);
+}
+
+/** Real, effective and saved group of a process (proc_pid_status(5)). */
+export function groupsOf(pid: number): { real: number; effective: number; saved: number } {
+  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  const [, real, effective, saved] = /^Gid:\t(\d+)\t(\d+)\t(\d+)\t/m.exec(status) ?? [];
+  return { real: Number(real), effective: Number(effective), saved: Number(saved) };
+}
+
+const AT_SECURE = 23n;
+
+/** Whether the kernel told a process to distrust who started it (getauxval(3), AT_SECURE). */
+export function startedSecurely(pid: number): boolean {
+  const vector = readFileSync(`/proc/${pid}/auxv`);
+  for (let at = 0; at + 16 <= vector.length; at += 16)
+    if (vector.readBigUInt64LE(at) === AT_SECURE) return vector.readBigUInt64LE(at + 8) === 1n;
+  return false;
+}
+
+const LONGEST_CGROUP = 1024;
+
+/**
+ * The control group that a process is in, by which a container or service is known (proc_pid_cgroup(5)): that of
+ * version 2, or the first of version 1 where that is the root. At most 1024 characters of it.
+ * @returns undefined for the root
+ */
+export function controlGroup(pid: number): string | undefined {
+  const paths = readFileSync(`/proc/${pid}/cgroup`, 'utf8')
+    .split('\n')
+    .map((line) => /^(\d+):[^:]*:(\/.+)$/.exec(line) ?? [])
+    .sort(([, a], [, b]) => Number(b === '0') - Number(a === '0'));
+  return paths.find(([, , path]) => path !== undefined)?.[2]?.slice(0, LONGEST_CGROUP);
+}
+
+/** Names the user namespace of a process (user_namespaces(7)). */
+export function userNamespace(pid: number | 'self'): string {
+  return readlinkSync(`/proc/${pid}/ns/user`);
+}
+
+/**
+ * What a process takes the files of its system from: its mount namespace and its root folder. Two processes for which
+ * this is the same see the same libraries (mount_namespaces(7)).
  */
 export function fileSystemView(pid: number | 'self'): string {
   const root = statSync(`/proc/${pid}/root/`, { bigint: true });
-  const namespaces = ['mnt', 'user'].map((kind) => readlinkSync(`/proc/${pid}/ns/${kind}`));
-  return [...namespaces, root.dev, root.ino].join(' ');
+  return [readlinkSync(`/proc/${pid}/ns/mnt`), root.dev, root.ino].join(' ');
 }

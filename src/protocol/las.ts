@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
-import { processName, setOwnProcessName } from '../platform/process.ts';
+import { setOwnProcessName } from '../platform/libc.ts';
+import { processName } from '../platform/process.ts';
 import { type Frames, frames, MalformedFrame } from './frame.ts';
 import { Refused, refusal } from './refusal.ts';
 

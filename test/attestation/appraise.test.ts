@@ -57,6 +57,7 @@ for (const [what, { measurements: admitted, codes: measured }] of Object.entries
         } as const;
         const expected = {
           tolerate,
+          require: [],
           ignoreAdvisories: [],
           variants: [{ measurements: admitted }],
           platforms,
@@ -72,6 +73,7 @@ for (const [what, { measurements: admitted, codes: measured }] of Object.entries
 test('without Evidence only mode none admits', () => {
   const expected = {
     tolerate: ['debug-mode'],
+    require: [],
     ignoreAdvisories: [],
     variants: [{ measurements: [good] }],
     platforms: [],
@@ -88,6 +90,7 @@ test('a refusal names the measurement that was found and those expected', () => 
   const expected = {
     mode: 'hardware',
     tolerate: [],
+    require: [],
     ignoreAdvisories: [],
     variants: [{ measurements: [bad, there] }],
     platforms: [],
@@ -123,6 +126,7 @@ const codesFor = (
     {
       mode: 'hardware',
       tolerate: [],
+      require: [],
       ignoreAdvisories: [],
       variants: [{}],
       platforms: [],
@@ -175,3 +179,16 @@ test('weaknesses and advisories of the platform are refused one by one, unless t
   const tolerate = ['hyperthreading', 'outdated-tcb'];
   assert.deepEqual(codesFor({ tolerate, ignoreAdvisories: ['*'] }, claims), []);
 });
+
+for (const [what, found, codes] of [
+  ['both', ['secure-execution', 'root-owned-code'], []],
+  ['one', ['root-owned-code'], ['PROPERTY_MISSING']],
+  ['others', ['much-newer-property'], ['PROPERTY_MISSING', 'PROPERTY_MISSING']],
+  ['none', [], ['PROPERTY_MISSING', 'PROPERTY_MISSING']],
+  ['not said', undefined, ['PROPERTY_MISSING', 'PROPERTY_MISSING']],
+] as const)
+  test(`a policy that requires two properties, of which the LAS has found ${what}`, () => {
+    const claims = { ...signed, ...(found && { properties: found }) };
+    assert.deepEqual(codesFor({ require: ['secure-execution', 'root-owned-code'] }, claims), codes);
+    assert.deepEqual(codesFor({}, claims), []);
+  });

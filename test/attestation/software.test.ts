@@ -12,8 +12,10 @@ const otherPlatform = platformOf(other.publicKey);
 const measurement = 'ab'.repeat(32);
 const id = 'cd'.repeat(32);
 const reportData = Buffer.alloc(64, 7);
+const cgroup = '/system.slice/shop.service';
+const properties = ['secure-execution', 'root-owned-code'] as const;
 const evidence = await signSoftwareEvidence(
-  { measurement, pid: 1, uid: 2, gid: 3, id },
+  { measurement, pid: 1, uid: 2, gid: 3, id, cgroup, properties },
   reportData,
   { private: pair.privateKey, platform },
   1_700_000_000_999,
@@ -45,14 +47,24 @@ test('Evidence is an Entity Attestation Token that says what was measured', () =
     iat: 1_700_000_000,
     dbgstat: 'enabled',
     measurement,
-    process: { pid: 1, uid: 2, gid: 3, id },
+    process: { pid: 1, uid: 2, gid: 3, id, cgroup },
+    properties,
   });
 });
 
 test('its claims are those that were signed, and it counts as debug', async () => {
-  const claims = { root: 'software', measurement, platform, debug: true, process: id, reportData };
+  const known = { root: 'software', measurement, platform, debug: true, process: id, reportData };
+  const claims = { ...known, cgroup, properties };
   assert.deepEqual(await verifySoftwareEvidence(evidence), claims);
   assert.deepEqual(await verifySoftwareEvidence(signed(decoded(head), decoded(body))), claims);
+});
+
+test('Evidence of a LAS that knows of no properties has none', async () => {
+  const { properties: _, ...old } = decoded(body);
+  const { properties: found, cgroup: group } = await verifySoftwareEvidence(
+    signed(decoded(head), { ...old, process: { pid: 1, uid: 2, gid: 3 } }),
+  );
+  assert.deepEqual([found, group], [[], undefined]);
 });
 
 test('Evidence with any bit of any byte flipped is refused', async () => {
@@ -128,11 +140,9 @@ test('Evidence without signature, or signed with the public key as a shared secr
 test('Evidence signed by a key with the kid of another is refused', () =>
   refuses(signed(decoded(head), decoded(body), other.privateKey)));
 
+const required = Object.keys(decoded(body)).filter((key) => key !== 'properties');
 const payloads: [what: string, payload: Record<string, unknown>][] = [
-  ...Object.keys(decoded(body)).map((key): [string, Record<string, unknown>] => [
-    `no ${key}`,
-    { [key]: undefined },
-  ]),
+  ...required.map((key): [string, Record<string, unknown>] => [`no ${key}`, { [key]: undefined }]),
   ['another profile', { eat_profile: 'tag:envcas,2026:las-software-2' }],
   ['a nonce too short', { eat_nonce: 'A'.repeat(85) }],
   ['a nonce too long', { eat_nonce: 'A'.repeat(87) }],
@@ -147,6 +157,10 @@ const payloads: [what: string, payload: Record<string, unknown>][] = [
   ['a measurement with a line end', { measurement: `${measurement}\n` }],
   ['a process without pid', { process: { uid: 2, gid: 3, id } }],
   ['a process that is a text', { process: 'init' }],
+  ['a control group too long', { process: { pid: 1, uid: 2, gid: 3, cgroup: '/'.repeat(1025) } }],
+  ['properties that are a text', { properties: 'root-owned-code' }],
+  ['a property that is a very long text', { properties: ['a'.repeat(65)] }],
+  ['very many properties', { properties: Array(17).fill('root-owned-code') }],
 ];
 for (const [what, payload] of payloads)
   test(`Evidence is refused: ${what}`, () =>

@@ -40,7 +40,7 @@ import { challengeName, LAS_MESSAGE_LIMIT } from '../../src/protocol/las.ts';
 import type { Order } from '../fixtures/las/speak.ts';
 import { type Plan, runs } from '../fixtures/las/words.ts';
 import { executables, run, startServer } from '../support/stack.ts';
-import { Host, type Puppet, sha256, type Word } from './host.ts';
+import { Host, type Puppet, sha256, undemanding, type Word } from './host.ts';
 
 const host = new Host();
 const { node, envcas } = host;
@@ -114,7 +114,7 @@ async function codeOf(action: () => unknown): Promise<string> {
   return 'no failure';
 }
 
-const observePid = (pid: number) => observe({ pid, uid: 0, gid: 0 });
+const observePid = (pid: number) => observe({ pid, uid: 0, gid: 0 }, undemanding);
 
 async function measurementOf(pid: number): Promise<string> {
   const observation = await observePid(pid);
@@ -444,6 +444,7 @@ describe('a script', () => {
         {
           mode: 'hardware',
           tolerate: ['debug-mode'],
+          require: [],
           ignoreAdvisories: [],
           variants: [{ measurements: [measurement] }],
           platforms: [],
@@ -594,7 +595,7 @@ describe('the socket and the key of a LAS', () => {
   const log = { info() {}, warn() {} };
   /** Is to fail; what does start is ended. */
   const serve = async (socket: string) =>
-    (await serveLas({ socket, key: host.key, casKeys: new Map(), log })).close();
+    (await serveLas({ socket, key: host.key, casKeys: new Map(), demands: undemanding, log })).close();
 
   it('are not taken from a LAS that is there', async () => {
     assert.equal(await codeOf(() => serve(host.socket)), 'ADDRESS_IN_USE');

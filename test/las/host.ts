@@ -8,6 +8,7 @@ import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { createServer as createTlsServer } from 'node:tls';
 import { openLasKey } from '../../src/las/key.ts';
+import type { Demands } from '../../src/las/measure.ts';
 import { serveLas } from '../../src/las/serve.ts';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { selfSignedCertificate } from '../../src/protocol/certificate.ts';
@@ -41,6 +42,8 @@ export interface StartOptions {
   raw?: boolean;
 }
 
+export const undemanding: Demands = { require: [], containers: false };
+
 /** A LAS in this process, and everything that a test starts; all of it ends with close(). */
 export class Host {
   readonly directory = mkdtempSync(join(tmpdir(), 'envcas-las-'));
@@ -53,10 +56,12 @@ export class Host {
   readonly #keepers = new Set<number>();
   readonly #servers = new Set<{ close(): Promise<void> }>();
 
-  async start(): Promise<void> {
+  async start(demands: Demands = undemanding): Promise<void> {
     copyFileSync(executables().envcas, this.envcas);
     const log = { info() {}, warn() {} };
-    this.#servers.add(await serveLas({ socket: this.socket, key: this.key, casKeys: new Map(), log }));
+    this.#servers.add(
+      await serveLas({ socket: this.socket, key: this.key, casKeys: new Map(), demands, log }),
+    );
   }
 
   path(name: string): string {

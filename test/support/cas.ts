@@ -1,6 +1,6 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { reportData } from '../../src/attestation/report-data.ts';
-import { platformOf, signSoftwareEvidence } from '../../src/attestation/software.ts';
+import { type MeasuredProcess, platformOf, signSoftwareEvidence } from '../../src/attestation/software.ts';
 import type { Cas } from '../../src/cas/cas.ts';
 import { keyring } from '../../src/cas/keyring.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
@@ -25,6 +25,8 @@ export interface LaunchOptions {
   measurement?: string;
   oneTimePassword?: string;
   source?: string;
+  properties?: MeasuredProcess['properties'];
+  cgroup?: string;
 }
 
 /** A LAS that says what a test wants. */
@@ -55,7 +57,7 @@ export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
     async launch(
       session,
       service,
-      { las, measurement = 'ab'.repeat(32), oneTimePassword, source = 'here' } = {},
+      { las, measurement = 'ab'.repeat(32), oneTimePassword, source = 'here', properties = [], cgroup } = {},
     ) {
       const channel = randomBytes(32);
       const binding = {
@@ -64,7 +66,10 @@ export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
         casKey: bare.cas.key,
         configId: `${session}/${service}`,
       } as const;
-      const process = { measurement, pid: 1, uid: 1, gid: 1, id: randomBytes(32).toString('hex') };
+      const process = {
+        ...{ measurement, pid: 1, uid: 1, gid: 1, id: randomBytes(32).toString('hex'), properties },
+        ...(cgroup !== undefined && { cgroup }),
+      };
       const evidence = las && (await signSoftwareEvidence(process, reportData(binding), las, bare.now));
       return release(bare.cas, {
         request: {

@@ -1,4 +1,5 @@
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { properties } from '../../attestation/claims.ts';
 import { defaultLasSocket } from '../../policy/address.ts';
 import { collect, example, logLevel } from '../options.ts';
 import { serves } from '../output.ts';
@@ -13,7 +14,28 @@ export function addLas(program: Command): void {
     .requiredOption('--dir <dir>', 'keep its key there')
     .option('--socket <socket>', 'Unix socket to listen on', defaultLasSocket)
     .option('--cas <address[=key hash]>', 'tell launchers the key of this CAS (repeatable)', collect)
+    .addOption(required())
+    .option('--containers', 'vouch for processes in containers too, where only root can write their code')
     .addOption(logLevel('info'))
-    .addHelpText('after', example('scone las serve --dir /var/lib/scone --cas cas.example.org=KEYHASH'))
+    .addHelpText(
+      'after',
+      example(
+        'scone las serve --dir /var/lib/scone --cas cas.example.org=KEYHASH',
+        'scone las serve --dir /var/lib/scone --require secure-execution --require root-owned-code',
+      ),
+    )
     .action(serves(async () => (await import('../serve.ts')).runLas));
+}
+
+function required(): Option {
+  const option = new Option(
+    '--require <property>',
+    'vouch for no process without secure-execution or root-owned-code (repeatable)',
+  ).argParser((text, before: string[] = []) => {
+    if ((properties as readonly string[]).includes(text)) return [...before, text];
+    throw new InvalidArgumentError(`Properties are ${properties.join(' and ')}.`);
+  });
+  // What a shell completes; checked above, as it may be given several times.
+  option.argChoices = [...properties];
+  return option;
 }

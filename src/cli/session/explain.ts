@@ -15,6 +15,8 @@ const admission = v.object({
   service: v.string(),
   mode: v.picklist(['hardware', 'none']),
   tolerate: texts,
+  /** A CAS of an older version has none. */
+  require: v.optional(texts, []),
   ignoreAdvisories: texts,
   variants: v.array(
     v.object({
@@ -70,7 +72,7 @@ export async function explainService(text: string, options: NetworkOptions): Pro
 type Condition = string[];
 
 function evidence(answer: Admission): Condition[] {
-  const { variants, platforms, trustedPlatforms, tolerate, ignoreAdvisories } = answer;
+  const { variants, platforms, trustedPlatforms, tolerate, require, ignoreAdvisories } = answer;
   const conditions = [
     variants.length === 0
       ? ['The launcher is one that the policy admits, and it admits none.']
@@ -80,6 +82,8 @@ function evidence(answer: Admission): Condition[] {
       : ['A LAS with one of these keys vouches for it:', ...trustedPlatforms],
   ];
   if (platforms.length > 0) conditions.push(['It runs on one of these platforms:', ...platforms]);
+  if (require.length > 0)
+    conditions.push(['The LAS has found all of this in its process:', ...require.map(explainProperty)]);
   conditions.push(
     tolerate.length === 0
       ? ['It is not in debug mode, and its platform has no known weakness.']
@@ -139,6 +143,16 @@ const weaknesses: Record<string, string> = {
   'maa-managed-tcb': 'Microsoft Azure Attestation says what counts as secure',
   'local-attestation-trust-cas-tcb': 'on the host of the CAS, the platform is not looked at again',
 };
+
+const properties: Record<string, string> = {
+  'secure-execution':
+    'it runs as an executable that root has installed setgid, so that its user can neither preload code nor trace it',
+  'root-owned-code': 'nobody but root can write the files that its code comes from',
+};
+
+function explainProperty(name: string): string {
+  return Object.hasOwn(properties, name) ? `${name}: ${properties[name]}` : name;
+}
 
 function explainWeakness(name: string): string {
   return Object.hasOwn(weaknesses, name) ? `${name}: ${weaknesses[name]}` : name;

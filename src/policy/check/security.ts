@@ -24,6 +24,11 @@ export function checkSecurity(scope: Scope): void {
   scope.values(others, path);
   checkSharedSecret(scope, sharedSecret, [...path, 'one_time_password_shared_secret']);
   if (attestation.mode === 'maa') refuse([...path, 'mode'], 'attestation mode maa');
+  if (attestation.mode === 'none' && (attestation.require?.length ?? 0) > 0)
+    error(
+      [...path, 'require'],
+      'properties are known by Evidence alone, which attestation mode none does not ask for',
+    );
   if (attestation.must_be_sgx_local) refuse([...path, 'must_be_sgx_local'], 'local attestation');
   if (attestation.ignore_advisories.includes('*') && !attestation.tolerate.includes('debug-mode'))
     warn(

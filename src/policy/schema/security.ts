@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { properties } from '../../attestation/claims.ts';
 import { boolean, choice, hex, integer, list, object, oneOf, oneOrMany, text } from '../shapes.ts';
 import { described, oneTimePassword, referenceOr } from './values.ts';
 
@@ -37,6 +38,12 @@ export const security = object({
           tolerate: v.optional(
             described(referenceOr(list(referenceOr(tolerable))), 'Weaknesses that are accepted'),
             [],
+          ),
+          require: v.optional(
+            described(
+              referenceOr(list(referenceOr(oneOf(...properties)))),
+              'What the LAS must have found in the process of a launcher; an addition to the language',
+            ),
           ),
           ignore_advisories: v.optional(
             described(referenceOr(oneOrMany(referenceOr(advisory))), 'Advisories that are accepted'),
