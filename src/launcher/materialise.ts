@@ -1,98 +1,152 @@
-import { randomBytes } from 'node:crypto';
-import {
-  chmodSync,
-  chownSync,
-  closeSync,
-  fchmodSync,
-  lstatSync,
-  openSync,
-  readFileSync,
-  readlinkSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { dirname, join } from 'node:path';
+import { rmSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
 import { failure, reason } from '../errors.ts';
-import type { Launch } from './assemble.ts';
+import type { DirectoryToMake, FileToWrite, Launch } from './assemble.ts';
+import { type Change, type Content, changeFile, changeFolder } from './change.ts';
+import { changeGeneration, removeGeneration } from './generation.ts';
+import { clean, openStage, type Stage } from './temporary.ts';
+
+export interface Materialised {
+  /** Whether anything was not yet as it should be. */
+  changed: boolean;
+  /** Puts back what was there before, for a launch that fails later; gives the first error of doing so. */
+  undo(): unknown;
+}
 
 /**
- * Writes the files of a launch: all of them, or none. Each is written under a temporary name in its own
- * folder, with mode 0600, and takes its place by rename, so nobody ever sees a part of one. A symbolic link in
- * its place is replaced, not followed.
+ * Makes the folders of a launch and writes its files: all of them, or none. Files for a descriptor are left out.
+ * Each is made under a temporary name beside its place, with its owner and mode, and takes its place by rename, so
+ * nobody ever sees a part of one. What is there already as it should be is not touched.
  *
- * @returns puts back what was there before, for a launch that fails later; gives the first error of doing so
  * @throws Failure TARGET_UNWRITABLE
  */
-export function materialise(files: Launch['files']): () => unknown {
-  const undo: (() => void)[] = [];
-  const putBack = () => {
-    const errors: unknown[] = [];
-    for (const step of undo.splice(0).reverse())
-      try {
-        step();
-      } catch (error) {
-        errors.push(error);
-      }
-    return errors[0];
-  };
+export function materialise({ files, directories }: Pick<Launch, 'files' | 'directories'>): Materialised {
+  const placed: Change[] = [];
+  const undo = () =>
+    attemptAll(
+      placed
+        .splice(0)
+        .reverse()
+        .map(
+          ({ path, restore }) =>
+            () =>
+              inStages((stageOf) => restore(stageOf(path))()),
+        ),
+    );
   let at = '';
-  try {
-    const renames = files.map(({ to, content }) => {
-      if (typeof to !== 'string') throw new Error('descriptors are not written');
-      at = to;
-      const restore = remember(to);
-      const temporary = writeBeside(to, content);
-      undo.push(() => rmSync(temporary, { force: true }));
-      return { temporary, to, restore };
-    });
-    for (const { temporary, to, restore } of renames) {
-      at = to;
-      renameSync(temporary, to);
-      undo.push(restore);
-    }
-  } catch (error) {
-    throw failure('TARGET_UNWRITABLE', { path: at, detail: reason(error) }, putBack());
-  }
-  return putBack;
-}
-
-/** Writes a file with mode 0600 in the folder of another, under a name of its own. */
-function writeBeside(path: string, content: Buffer): string {
-  const temporary = join(dirname(path), `.envcas-${randomBytes(8).toString('hex')}`);
-  const fd = openSync(temporary, 'wx', 0o600);
-  try {
-    writeFileSync(fd, content);
-    fchmodSync(fd, 0o600);
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    throw error;
-  } finally {
-    closeSync(fd);
-  }
-  return temporary;
-}
-
-/** Looks at what is at a path, and gives what puts it back. The program may still fail to start after a rename. */
-function remember(path: string): () => void {
-  const before = lstatSync(path, { throwIfNoEntry: false });
-  if (!before) return () => rmSync(path, { force: true });
-  if (before.isSymbolicLink()) {
-    const target = readlinkSync(path);
-    return () => {
-      rmSync(path, { force: true });
-      symlinkSync(target, path);
-    };
-  }
-  if (!before.isFile()) throw new Error('there is something that is neither a file nor a symbolic link');
-  const user = process.geteuid?.();
-  if (user !== 0 && user !== before.uid) throw new Error('a file of another user is there');
-  const content = readFileSync(path);
-  return () => {
-    const temporary = writeBeside(path, content);
-    if (user === 0) chownSync(temporary, before.uid, before.gid);
-    chmodSync(temporary, before.mode & 0o7777);
-    renameSync(temporary, path);
+  const place = (change: Change, take: () => void) => {
+    at = change.path;
+    take();
+    placed.push(change);
   };
+  const looking = <Item extends Target>(targets: Item[], look: (target: Item) => Change | undefined) =>
+    targets.flatMap((target) => {
+      at = target.path;
+      return look(target) ?? [];
+    });
+  try {
+    const targets = sort(files, directories);
+    cleanAround(targets);
+    const folders = looking(targets.folders, (folder) => changeFolder(folder.path, folder));
+    const changes = [
+      ...looking(targets.files, (file) => changeFile(file.path, file)),
+      ...looking(targets.generations, (it) => changeGeneration(it.path, it.files, it)),
+    ];
+    inStages((stageOf) => {
+      const make = (change: Change) => {
+        at = change.path;
+        return change.make(stageOf(change.path));
+      };
+      for (const folder of folders) place(folder, make(folder));
+      const made = changes.map((change) => [change, make(change)] as const);
+      for (const [change, take] of made) place(change, take);
+    });
+  } catch (error) {
+    throw failure('TARGET_UNWRITABLE', { path: at, detail: reason(error) }, undo());
+  }
+  return { changed: placed.length > 0, undo };
+}
+
+/**
+ * Removes the files of a launch, whatever they hold by now, and generations with all that is in them. Folders stay.
+ * @returns the first error of doing so
+ */
+export function removeFiles({ files, directories }: Pick<Launch, 'files' | 'directories'>): unknown {
+  const targets = sort(files, directories);
+  return attemptAll([
+    ...targets.files.map(
+      ({ path }) =>
+        () =>
+          rmSync(path, { force: true }),
+    ),
+    ...targets.generations.map(
+      ({ path }) =>
+        () =>
+          inStages((stageOf) => removeGeneration(stageOf(path), path)),
+    ),
+  ]);
+}
+
+interface Target {
+  path: string;
+}
+
+interface Targets {
+  folders: DirectoryToMake[];
+  files: (Content & Target)[];
+  generations: (DirectoryToMake & { files: Map<string, Content> })[];
+}
+
+/** Finds which files make a generation together. */
+function sort(files: FileToWrite[], directories: DirectoryToMake[]): Targets {
+  const targets: Targets = { folders: [], files: [], generations: [] };
+  for (const directory of directories)
+    if (directory.generation) targets.generations.push({ ...directory, files: new Map() });
+    else targets.folders.push(directory);
+  for (const { to, ...file } of files) {
+    if (typeof to !== 'string') continue;
+    const generation = targets.generations.find(({ path }) => to.startsWith(`${path}/`));
+    if (generation) generation.files.set(to.slice(generation.path.length + 1), file);
+    else targets.files.push({ path: to, ...file });
+  }
+  return targets;
+}
+
+/** Removes what killed launches have left beside the targets. */
+function cleanAround({ folders, files, generations }: Targets): void {
+  const user = process.geteuid?.() ?? 0;
+  const users = new Set([user]);
+  const links = new Map<string, Set<string>>();
+  for (const { path } of [...folders, ...files, ...generations]) links.set(dirname(path), new Set());
+  for (const { path } of generations) links.get(dirname(path))?.add(basename(path));
+  // What root was about to give to a user may already have been given.
+  if (user === 0) for (const { uid } of [...folders, ...generations]) if (uid !== undefined) users.add(uid);
+  for (const [folder, names] of links) clean(folder, names, users);
+}
+
+/** Lets things be made beside each path, and removes all that is temporary at the end. */
+function inStages(work: (stageOf: (path: string) => Stage) => void): void {
+  const stages = new Map<string, Stage>();
+  try {
+    work((path) => {
+      const folder = dirname(path);
+      const stage = stages.get(folder) ?? openStage(folder);
+      stages.set(folder, stage);
+      return stage;
+    });
+  } finally {
+    for (const stage of stages.values()) stage.close();
+  }
+}
+
+/** Takes all steps, also after one has failed; gives the first error. */
+function attemptAll(steps: (() => void)[]): unknown {
+  const errors: unknown[] = [];
+  for (const step of steps)
+    try {
+      step();
+    } catch (error) {
+      errors.push(error);
+    }
+  return errors[0];
 }

@@ -577,10 +577,12 @@ test('what cannot be put back keeps nothing else from being put back', () => {
   const other = join(directory, 'other');
   mkdirSync(other);
   const own = { mode: 0o600, uid: undefined, gid: undefined };
-  const undo = materialise([
-    { ...own, to: join(directory, 'first'), content: Buffer.from('secret') },
-    { ...own, to: join(other, 'second'), content: Buffer.from('secret') },
-  ]);
+  const files = [join(directory, 'first'), join(other, 'second')].map((to) => ({
+    ...own,
+    to,
+    content: Buffer.from('secret'),
+  }));
+  const { undo } = materialise({ files, directories: [] });
   rmSync(other, { recursive: true });
   writeFileSync(other, 'in the way');
   assert.match(String(undo()), /ENOTDIR/);

@@ -1,0 +1,39 @@
+import { fchmodSync, fchownSync, fstatSync, type Stats } from 'node:fs';
+
+/** Owner and mode that a file or folder has from its first moment; what is undefined is this process's own. */
+export interface Ownership {
+  mode: number;
+  uid: number | undefined;
+  gid: number | undefined;
+}
+
+/** With numbers in place of what is undefined. */
+type Owner = { [Key in keyof Ownership]: number };
+
+function resolve({ mode, uid, gid }: Ownership): Owner {
+  return { mode, uid: uid ?? process.geteuid?.() ?? 0, gid: gid ?? process.getegid?.() ?? 0 };
+}
+
+/** Owner and mode that a file has, without its type. */
+export function ownershipOf({ mode, uid, gid }: Stats): Owner {
+  return { mode: mode & 0o7777, uid, gid };
+}
+
+export function sameOwnership(one: Ownership, other: Ownership): boolean {
+  const [a, b] = [resolve(one), resolve(other)];
+  return a.mode === b.mode && a.uid === b.uid && a.gid === b.gid;
+}
+
+/** Gives an open file or folder its owner, then its mode, which a change of owner could reduce (chown(2)). */
+export function setOwnership(fd: number, wanted: Ownership): void {
+  const { mode, uid, gid } = resolve(wanted);
+  const has = fstatSync(fd);
+  if (has.uid !== uid || has.gid !== gid)
+    try {
+      fchownSync(fd, uid, gid);
+    } catch (cause) {
+      const user = process.geteuid?.();
+      throw new Error(`user ${user} cannot give it to user ${uid} and group ${gid}`, { cause });
+    }
+  fchmodSync(fd, mode);
+}
