@@ -2,6 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import type { Keyring } from './keyring.ts';
 import type { OtherCases } from './other-cas.ts';
 import type { Store } from './store/store.ts';
+import type { Watches } from './watch.ts';
 
 /** What the parts of a CAS share. */
 export interface Cas {
@@ -12,6 +13,7 @@ export interface Cas {
   /** X25519 key that opens sessions encrypted for this CAS. */
   encryptionKey: KeyObject;
   otherCases: OtherCases;
+  watches: Watches;
   /** LAS keys that the operator trusts, hexadecimal. */
   trustedPlatforms: readonly string[];
   /** Milliseconds since 1970. */

@@ -29,6 +29,13 @@ const issuedForm = v.object({
 
 type CertificateDefinition = Extract<SecretDefinition, { kind: 'x509' | 'x509-ca' }>;
 
+/** A certificate as it is at present. */
+export interface PresentCertificate {
+  secret: TypedSecret;
+  /** When it is to be made anew, in milliseconds since 1970; a given one never is. */
+  renew?: number;
+}
+
 /** The certificate of a secret: as it was given, or issued on first use and again before it runs out. */
 export async function certificateOf(
   cas: Cas,
@@ -36,13 +43,11 @@ export async function certificateOf(
   definition: CertificateDefinition,
   key: Secret | undefined,
   issuer: TypedSecret | undefined,
-): Promise<TypedSecret> {
+): Promise<PresentCertificate> {
   const { kind, name } = definition;
-  const finished = (der: Buffer, chain: Buffer[]): TypedSecret => ({
-    kind,
-    secret: new Secret(der),
-    chain,
-    ...(key && { privateKey: key }),
+  const finished = (der: Buffer, chain: Buffer[], renew?: number): PresentCertificate => ({
+    secret: { kind, secret: new Secret(der), chain, ...(key && { privateKey: key }) },
+    ...(renew !== undefined && { renew }),
   });
   if (definition.value !== undefined) {
     const [own, ...chain] = parseCertificates(definition.value) as Buffer[];
@@ -67,7 +72,7 @@ export async function certificateOf(
     // A clock that was ahead may have made one that is not valid yet.
     const isCurrent = now >= issued.issued - CLOCK_SKEW && now < issued.renew;
     if (isCurrent && issued.issuer === issuerName && certificatePublicKey(der).equals(publicKey))
-      return finished(der, chain);
+      return finished(der, chain, issued.renew);
   }
 
   const names = 'san' in definition ? (definition.san ?? []) : [];
@@ -108,5 +113,5 @@ export async function certificateOf(
     sealed,
   });
   const kept = v.parse(issuedForm, JSON.parse(cas.keyring.open(winner, placeOf(generation)).toString()));
-  return finished(Buffer.from(kept.certificate, 'base64'), chain);
+  return finished(Buffer.from(kept.certificate, 'base64'), chain, kept.renew);
 }

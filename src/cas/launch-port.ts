@@ -3,12 +3,22 @@ import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import * as v from 'valibot';
 import { Failure, failure, reason } from '../errors.ts';
+import type { ServiceName } from '../policy/names.ts';
 import type { Identity } from '../protocol/certificate.ts';
-import { FrameError, frames } from '../protocol/frame.ts';
-import { channelBinding, LAUNCH_PROTOCOL, LAUNCH_REQUEST_LIMIT, launchRequest } from '../protocol/launch.ts';
+import { FrameError, type Frames, frames } from '../protocol/frame.ts';
+import {
+  type changed,
+  channelBinding,
+  LAUNCH_PROTOCOL,
+  LAUNCH_REQUEST_LIMIT,
+  launchRequest,
+  type ReceivedLaunchRequest,
+} from '../protocol/launch.ts';
 import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
 import { release } from './release.ts';
+import type { LaunchAttempt } from './second-factors.ts';
+import { PLACES, type Watch } from './watch.ts';
 
 const HANDSHAKE = 10_000;
 const REQUEST = 15_000;
@@ -18,7 +28,10 @@ const ON_THE_WAY = 256 * 1024 * 1024;
 let onTheWay = 0;
 
 const GRACE = 1000;
-const CONNECTIONS = 4096;
+/** As many connections wait for changes at most, and as many others come and go. */
+const CONNECTIONS = 2 * PLACES;
+/** Milliseconds of silence after which the system looks whether the peer of a waiting connection is still there. */
+const KEEP_ALIVE = 30_000;
 
 export interface LaunchPort {
   server: Server;
@@ -26,9 +39,17 @@ export interface LaunchPort {
   close(): Promise<void>;
 }
 
-/** The port that launchers come to: one request and one answer on each TLS 1.3 connection. */
+interface Port {
+  cas: Cas;
+  server: Server;
+  /** Connections that have been answered, and wait for changes. */
+  waiting: Set<Socket>;
+}
+
+/** The port that launchers come to: one request and one answer at a time on each TLS 1.3 connection. */
 export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
   const open = new Set<Socket>();
+  const waiting = new Set<Socket>();
   const server = createServer({
     key: identity.key,
     cert: identity.certificate,
@@ -43,7 +64,7 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     open.add(socket);
     socket.on('close', () => open.delete(socket));
   });
-  server.on('secureConnection', (socket) => void serve(cas, socket));
+  server.on('secureConnection', (socket) => void serve({ cas, server, waiting }, socket));
   server.on('tlsClientError', (error, socket) => {
     cas.log.info({ source: sourceOf(socket), error: reason(error) }, 'no TLS connection');
     // Node tells of a handshake that takes too long, and leaves it to us to end it.
@@ -54,6 +75,7 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
+        for (const socket of waiting) socket.end();
         setTimeout(() => {
           for (const socket of open) socket.destroy();
         }, GRACE).unref();
@@ -61,38 +83,111 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
   };
 }
 
-async function serve(cas: Cas, socket: TLSSocket): Promise<void> {
+/** Answers one request after the other, where the client waits for changes; else one. */
+async function serve({ cas, server, waiting }: Port, socket: TLSSocket): Promise<void> {
   const source = sourceOf(socket);
   const channel = frames(socket, LAUNCH_REQUEST_LIMIT);
-  try {
-    if (socket.isSessionReused()) throw failure('REQUEST_INVALID', { detail: 'a resumed TLS session' });
-    const request = v.safeParse(launchRequest, await channel.read(Date.now() + REQUEST));
-    if (!request.success)
-      throw failure('REQUEST_INVALID', { detail: `unexpected value at ${v.getDotPath(request.issues[0])}` });
-    try {
-      const connection = { channel: channelBinding(socket), source };
-      const granted = await release(cas, { request: request.output, connection });
-      const size = channel.write(granted, ON_THE_WAY - onTheWay);
-      if (size === undefined) throw failure('CAS_BUSY');
-      onTheWay += size;
-      socket.once('close', () => {
-        onTheWay -= size;
-      });
-    } catch (error) {
-      const { session, service } = request.output;
-      if (error instanceof Failure)
-        cas.log.warn({ session, service, source, code: error.code }, 'release refused');
-      throw error;
-    }
-  } catch (error) {
-    if (error instanceof FrameError) return void socket.destroy();
+  const shown = new Set<string>();
+  const refuse = (error: unknown) => {
     if (!(error instanceof Failure)) cas.log.error({ source, error: reason(error) }, 'release failed');
     channel.write(toRefusal(error));
+  };
+  let first: ServiceName | undefined;
+  let watch: Watch | undefined;
+  try {
+    if (socket.isSessionReused()) throw failure('REQUEST_INVALID', { detail: 'a resumed TLS session' });
+    for (let round = 0; ; round++) {
+      const request = readRequest(await channel.read(Date.now() + REQUEST));
+      const { session, service } = request;
+      first ??= { session, service };
+      if (session !== first.session || service !== first.service)
+        throw failure('REQUEST_INVALID', { detail: 'on one connection all requests are for one service' });
+      if (request.watch && round === 0) watch = cas.watches.open(session);
+      watch?.begin();
+      const connection = { channel: channelBinding(socket, round), source, shown };
+      let isRefused = false;
+      try {
+        await answer(cas, socket, channel, { request, connection, interest: watch });
+      } catch (error) {
+        // Whoever was admitted once learns when the policy is corrected.
+        if (round === 0) throw error;
+        refuse(error);
+        isRefused = true;
+      }
+      if (!request.watch || !watch?.isComplete() || !server.listening) break;
+      waiting.add(socket);
+      await nextRequest(socket, channel, watch, isRefused);
+      waiting.delete(socket);
+    }
+  } catch (error) {
+    if (error instanceof FrameError || socket.destroyed) socket.destroy();
+    else refuse(error);
   } finally {
+    waiting.delete(socket);
+    watch?.end();
     socket.end();
-    const slow = setTimeout(() => socket.destroy(), ANSWER).unref();
-    socket.once('close', () => clearTimeout(slow));
+    endWhenSlow(socket);
   }
+}
+
+function readRequest(message: unknown): ReceivedLaunchRequest {
+  const request = v.safeParse(launchRequest, message);
+  if (request.success) return request.output;
+  throw failure('REQUEST_INVALID', { detail: `unexpected value at ${v.getDotPath(request.issues[0])}` });
+}
+
+/** Releases a configuration; ends when the client has taken it, or the connection is closed since it did not. */
+async function answer(cas: Cas, socket: TLSSocket, channel: Frames, attempt: LaunchAttempt): Promise<void> {
+  try {
+    const granted = await release(cas, attempt);
+    const taken = Promise.withResolvers<void>();
+    const size = channel.write(granted, ON_THE_WAY - onTheWay, taken.resolve);
+    if (size === undefined) throw failure('CAS_BUSY');
+    onTheWay += size;
+    const isTaken = endWhenSlow(socket);
+    await taken.promise;
+    isTaken();
+    onTheWay -= size;
+  } catch (error) {
+    const { session, service } = attempt.request;
+    if (error instanceof Failure)
+      cas.log.warn(
+        { session, service, source: attempt.connection.source, code: error.code },
+        'release refused',
+      );
+    throw error;
+  }
+}
+
+/** Closes a connection unless it is used up in time. @returns what says that all is well */
+function endWhenSlow(socket: TLSSocket): () => void {
+  const slow = setTimeout(() => socket.destroy(), ANSWER).unref();
+  const stop = () => clearTimeout(slow);
+  socket.once('close', stop);
+  return () => {
+    socket.off('close', stop);
+    stop();
+  };
+}
+
+/**
+ * Tells the client when it is time for another request, and waits for that as long as the connection lasts. Only who
+ * was refused may ask before he is told.
+ */
+async function nextRequest(
+  socket: TLSSocket,
+  channel: Frames,
+  watch: Watch,
+  isRefused: boolean,
+): Promise<void> {
+  socket.setKeepAlive(true, KEEP_ALIVE);
+  let mayAsk = isRefused;
+  void watch.changed().then(() => {
+    mayAsk = true;
+    channel.write({ changed: true } satisfies v.InferInput<typeof changed>);
+  });
+  await channel.arrival();
+  if (!mayAsk) throw new FrameError('a request that nobody has waited for');
 }
 
 /** The peer's IPv4 address, or the /64 its IPv6 address is from, since one host commands all of that. */

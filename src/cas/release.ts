@@ -10,7 +10,7 @@ import { formatConfigId } from '../policy/names.ts';
 import type { Service } from '../policy/session.ts';
 import type { ConfigurationMessage, GrantedMessage } from '../protocol/launch.ts';
 import { formatSecret, formatsOf, SecretUnusable } from '../secrets/kinds.ts';
-import { substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
+import { parseTemplate, placed, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { type Admission, admissionOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { collectForms, type Forms } from './expand.ts';
@@ -22,6 +22,7 @@ import {
 } from './second-factors.ts';
 import { createResolver, type Recipient, type Resolver } from './secrets.ts';
 import { requireService, type SessionVersion } from './versions.ts';
+import type { Interest } from './watch.ts';
 
 /**
  * Decides one launch, in the order: is there such a service; does the Evidence verify; is the launcher
@@ -31,12 +32,13 @@ import { requireService, type SessionVersion } from './versions.ts';
  * @throws Failure with the reason of a refusal
  */
 export async function release(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessage> {
-  const { request, connection } = attempt;
+  const { request, connection, interest } = attempt;
   const { session: sessionName, service: serviceName } = request;
+  interest?.session(sessionName);
   const { version, service } = await requireService(cas, request);
   const claims = await verifyEvidence(cas, attempt);
   const recipient: Recipient = {};
-  const resolver = createResolver(cas, recipient);
+  const resolver = createResolver(cas, recipient, interest);
   const admission = await admissionOf(resolver, version, service).catch((error: unknown) => {
     if (!(error instanceof Failure)) throw error;
     // What of the policy it is about is for those who may read it.
@@ -45,8 +47,10 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
   });
   admit(cas, admission, claims);
   const proof = await checkAccessToken(cas, admission.accessToken, attempt);
-  await checkSingleton(cas, admission.singleton, sessionName, claims);
-  await checkOneTimePassword(cas, admission.oneTimePassword, attempt);
+  await checkSingleton(cas, admission.singleton, attempt, claims);
+  // Without Evidence nothing but the connection tells whose request it is.
+  const holder = admission.mode === 'none' ? 'the connection' : claims?.process;
+  await checkOneTimePassword(cas, admission.oneTimePassword, attempt, holder);
   // Where no Evidence is asked for, nobody has said that the one that came is to be trusted.
   if (claims && admission.mode === 'hardware')
     recipient.launcher = {
@@ -156,6 +160,9 @@ async function configurationOf(
       detail: 'raw bytes cannot stand in an argument or variable',
     });
   };
+  const onHost = files.some(({ content }) => content === undefined)
+    ? await provided(cas, resolver, version, image?.provide_secrets)
+    : [];
   try {
     return {
       // Host arguments are found in the policy's text, before any secret stands in it.
@@ -171,9 +178,14 @@ async function configurationOf(
       files: files.map(({ path, content }) =>
         content === undefined ? { path } : { path, content: fill(content).toString('base64') },
       ),
-      secrets: files.some(({ content }) => content === undefined)
-        ? await provided(cas, resolver, version, image?.provide_secrets)
-        : [],
+      secrets: onHost,
+      ...(launcher?.supervise?.redact && {
+        redact: releasedForms(
+          templates,
+          forms,
+          onHost.map(({ value }) => value),
+        ),
+      }),
     };
   } catch (error) {
     if (error instanceof TemplateError)
@@ -183,13 +195,23 @@ async function configurationOf(
   }
 }
 
+/** What of a configuration is secret, as it stands there, in base64. */
+function releasedForms(templates: readonly string[], forms: Forms, others: readonly string[]): string[] {
+  const released = new Set(others);
+  for (const template of templates)
+    for (const part of parseTemplate(Buffer.from(template)))
+      if (!Buffer.isBuffer(part)) released.add(placed(part, forms).toString('base64'));
+  released.delete('');
+  return [...released];
+}
+
 /**
  * What templates on the launcher's file system may refer to, in every form: the secrets that the image provides;
  * by default all but those that decide over launches, which no program needs.
  */
 async function provided(cas: Cas, resolver: Resolver, version: SessionVersion, names: string[] | undefined) {
   const { session } = version;
-  const factors = names ? new Set<string>() : await decidingSecrets(cas, version);
+  const factors = names ? new Set<string>() : await decidingSecrets(cas, version, resolver.interest);
   const forms: ConfigurationMessage['secrets'] = [];
   for (const { name } of session.secrets) {
     if (names ? !names.includes(name) : factors.has(name)) continue;
@@ -207,8 +229,12 @@ async function provided(cas: Cas, resolver: Resolver, version: SessionVersion, n
 }
 
 /** Names of the secrets that stand behind one-time passwords, access tokens and other conditions of any service. */
-async function decidingSecrets(cas: Cas, version: SessionVersion): Promise<Set<string>> {
-  const resolver = createResolver(cas);
+async function decidingSecrets(
+  cas: Cas,
+  version: SessionVersion,
+  interest: Interest | undefined,
+): Promise<Set<string>> {
+  const resolver = createResolver(cas, {}, interest);
   for (const service of version.session.services)
     await admissionOf(resolver, version, service).catch((error: unknown) => {
       // A service that cannot be launched keeps no other from it.

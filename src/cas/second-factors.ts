@@ -7,6 +7,7 @@ import type { ReceivedLaunchRequest } from '../protocol/launch.ts';
 import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-password.ts';
 import type { Secret } from '../secrets/secret.ts';
 import type { Cas } from './cas.ts';
+import type { Interest } from './watch.ts';
 
 /** The connection a request came on. */
 export interface LaunchConnection {
@@ -14,12 +15,16 @@ export interface LaunchConnection {
   channel: Buffer;
   /** Whom wrong one-time passwords are counted against. */
   source: string;
+  /** The factors that requests before have shown on it; each names the process that it stays good for. */
+  shown: Set<string>;
 }
 
 /** Someone who asks for the configuration of a service. */
 export interface LaunchAttempt {
   request: ReceivedLaunchRequest;
   connection: LaunchConnection;
+  /** What the answer depends on, where that is watched. */
+  interest?: Interest | undefined;
 }
 
 /**
@@ -30,31 +35,36 @@ export interface LaunchAttempt {
 export async function checkAccessToken(
   cas: Cas,
   token: string | undefined,
-  { request, connection }: LaunchAttempt,
+  { request, connection, interest }: LaunchAttempt,
 ): Promise<Buffer | undefined> {
   if (token === undefined) return undefined;
   if (request.accessToken === undefined) throw failure('ACCESS_TOKEN_MISSING');
   const configId = formatConfigId(request);
   const context = { channel: connection.channel, casKey: cas.key, configId };
+  const now = cas.clock();
   const result = await cas.store.attempt({
     account: `token ${cas.keyring.pseudonym(Buffer.from(token)).toString('hex')}`,
     source: connection.source,
     right: timingSafeEqual(accessTokenProof(token, { role: 'launcher', ...context }), request.accessToken),
-    now: cas.clock(),
+    now,
   });
-  if (result.outcome === 'throttled') throw failure('ACCESS_TOKEN_THROTTLED', { seconds: result.seconds });
+  if (result.outcome === 'throttled') {
+    interest?.time(now + result.seconds * 1000);
+    throw failure('ACCESS_TOKEN_THROTTLED', { seconds: result.seconds });
+  }
   if (result.outcome !== 'accepted') throw failure('ACCESS_TOKEN_INVALID');
   return accessTokenProof(token, { role: 'cas', ...context });
 }
 
 /**
- * `singleton_enclaves`: a process is given a configuration of a session once, whatever else comes of it.
+ * `singleton_enclaves`: a process is given a configuration of a session once, whatever else comes of it; on the
+ * connection that it came on, again when that changes.
  * @throws Failure PROCESS_SEEN, or EVIDENCE_MISSING and EVIDENCE_INVALID where the process is not known
  */
 export async function checkSingleton(
   cas: Cas,
   singleton: boolean,
-  session: string,
+  { request: { session }, connection: { shown } }: LaunchAttempt,
   claims: Claims | undefined,
 ): Promise<void> {
   if (!singleton) return;
@@ -63,8 +73,11 @@ export async function checkSingleton(
     throw failure('EVIDENCE_INVALID', {
       detail: 'it does not name the process, which singleton_enclaves needs',
     });
+  const factor = `first of ${claims.process}`;
+  if (shown.has(factor)) return;
   if (!(await cas.store.admitProcess(session, Buffer.from(claims.process, 'hex'))))
     throw failure('PROCESS_SEEN', { session });
+  shown.add(factor);
 }
 
 /** A shared secret, once variables are filled in. @throws Failure POLICY_UNUSABLE where it is none */
@@ -74,19 +87,26 @@ export function usableSharedSecret(text: string): Secret {
   throw failure('POLICY_UNUSABLE', { section: 'one_time_password_shared_secret', detail: secret });
 }
 
-/** @throws Failure OTP_MISSING, OTP_INVALID, OTP_USED or OTP_THROTTLED */
+/**
+ * A one-time password, which stays good on its connection for whoever gave it.
+ * @param holder the process, or undefined where it has no name
+ * @throws Failure OTP_MISSING, OTP_INVALID, OTP_USED or OTP_THROTTLED
+ */
 export async function checkOneTimePassword(
   cas: Cas,
   sharedSecret: string | undefined,
   { request, connection }: LaunchAttempt,
+  holder: string | undefined,
 ): Promise<void> {
   if (sharedSecret === undefined) return;
+  const secret = usableSharedSecret(sharedSecret);
+  const pseudonym = cas.keyring.pseudonym(secret.reveal());
+  const factor = holder && `code ${pseudonym.toString('hex')} of ${holder}`;
+  if (factor && connection.shown.has(factor)) return;
   const { oneTimePassword: code } = request;
   if (code === undefined) throw failure('OTP_MISSING');
   const now = cas.clock();
-  const secret = usableSharedSecret(sharedSecret);
   const step = matchOneTimePassword(secret, code, now);
-  const pseudonym = cas.keyring.pseudonym(secret.reveal());
   const result = await cas.store.attempt({
     // Guesses at one secret count together, however many services ask for it.
     account: `code ${pseudonym.toString('hex')}`,
@@ -98,4 +118,5 @@ export async function checkOneTimePassword(
   if (result.outcome === 'invalid') throw failure('OTP_INVALID');
   if (result.outcome === 'used') throw failure('OTP_USED');
   if (result.outcome === 'throttled') throw failure('OTP_THROTTLED', { seconds: result.seconds });
+  if (factor) connection.shown.add(factor);
 }

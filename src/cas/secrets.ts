@@ -8,9 +8,11 @@ import { formatSecret, type TypedSecret } from '../secrets/kinds.ts';
 import { publicKeyOf } from '../secrets/private-key.ts';
 import { Secret } from '../secrets/secret.ts';
 import { parseTemplate, splitReference } from '../secrets/substitute.ts';
+import { renewalTime } from '../secrets/x509.ts';
 import type { Cas } from './cas.ts';
 import { certificateOf } from './certificates.ts';
 import { activeSession, type SessionVersion } from './versions.ts';
+import type { Interest } from './watch.ts';
 
 /** A secret, and the session that defines it, from which what it refers to is seen. */
 export interface Resolved {
@@ -27,6 +29,8 @@ export interface Resolver {
   find(version: SessionVersion, name: string): Promise<Resolved>;
   /** What was found so far, and where it is defined: undefined for another CAS. */
   readonly found: readonly { from: SessionVersion; name: string; home: SessionVersion | undefined }[];
+  /** Who is told what the request depends on. */
+  readonly interest: Interest | undefined;
   /**
    * Counts what filling in variables costs, since a few of them can multiply each other.
    * @throws Failure POLICY_UNUSABLE where it is more than any policy is worth
@@ -55,10 +59,17 @@ export interface Recipient {
 /** Sessions that a secret may be handed through; longer ways are mistakes. */
 const LONGEST_WAY = 32;
 
-/** A resolver for one request: every session is read once, so that what it gives fits together. */
-export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
+/** Milliseconds after which another CAS that gave nothing is asked again. */
+const OTHER_CAS_AGAIN = 60_000;
+
+/**
+ * A resolver for one request: every session is read once, so that what it gives fits together.
+ * @param interest is told what it depends on; of other CASes, only when one that failed is worth another try
+ */
+export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: Interest): Resolver {
   const sessions = new Map<string, Promise<SessionVersion | undefined>>();
   const read = (name: string) => {
+    interest?.session(name);
     const reading = sessions.get(name) ?? activeSession(cas, name);
     sessions.set(name, reading);
     return reading;
@@ -108,7 +119,8 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
           : privateKeyIn(await other(definition.private_key), unavailable);
       const issuer = definition.issuer === undefined ? undefined : (await other(definition.issuer)).secret;
       try {
-        const secret = await certificateOf(cas, version, definition, key, issuer);
+        const { secret, renew } = await certificateOf(cas, version, definition, key, issuer);
+        if (renew !== undefined) interest?.time(renew);
         return { secret, home: version };
       } catch (error) {
         throw unavailable(reason(error));
@@ -122,7 +134,9 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
       const validFor = parseDuration(definition.validity.for) ?? 0;
       const { signJwt } = await import('../secrets/jwt.ts');
       try {
-        const token = await signJwt({ privateKey, payload, validFor, now: cas.clock() });
+        const now = cas.clock();
+        const token = await signJwt({ privateKey, payload, validFor, now });
+        interest?.time(renewalTime(now, now + validFor));
         return { secret: { kind, secret: new Secret(Buffer.from(token)) }, home: version };
       } catch (error) {
         throw unavailable(reason(error));
@@ -140,12 +154,12 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
   ): Promise<Resolved> => {
     const { session: reference, secret: name, session_hash, cas_key } = definition.import;
     if (cas_key !== undefined) {
-      const secret = await cas.otherCases.import(
-        version,
-        definition.import,
-        recipient.hops ?? 0,
-        unavailable,
-      );
+      const secret = await cas.otherCases
+        .import(version, definition.import, recipient.hops ?? 0, unavailable)
+        .catch((error: unknown) => {
+          interest?.time(cas.clock() + OTHER_CAS_AGAIN);
+          throw error;
+        });
       checkKind(definition, secret, unavailable);
       return { secret, home: version };
     }
@@ -172,6 +186,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}): Resolver {
   let bytes = 0;
   return {
     found,
+    interest,
     async find(version, name) {
       const resolved = await resolve(version, name, []);
       const definition = definitionsOf(version).get(name);

@@ -12,6 +12,7 @@ import { openKeyring } from './keyring.ts';
 import { createLaunchPort } from './launch-port.ts';
 import { createOtherCases } from './other-cas.ts';
 import { openSqlite } from './store/sqlite.ts';
+import { createWatches } from './watch.ts';
 
 export interface CasOptions {
   /** Folder with everything the CAS keeps. */
@@ -55,6 +56,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       key,
       encryptionKey: await openEncryptionKey(store, keyring),
       otherCases: createOtherCases(identity),
+      watches: createWatches(Date.now),
       trustedPlatforms: options.trustedPlatforms,
       clock: Date.now,
       log: options.log,

@@ -80,6 +80,7 @@ export async function uploadSession(
     throw session.name === ROOT && !active
       ? failure('ROOT_SEALED')
       : failure(active ? 'PREDECESSOR_STALE' : 'SESSION_EXISTS', { session: session.name });
+  cas.watches.changed(session.name);
   const shown = version.isHashPublic ? { hash: version.hash } : {};
   cas.log.info({ session: session.name, version: version.number, by, ...shown }, 'session stored');
   return { hash: version.hash, warnings };

@@ -5,10 +5,18 @@ import type { Duplex } from 'node:stream';
  * socket and on the CAS's enclave port.
  */
 export interface Frames {
-  /** The next message, as parsed JSON that no schema has checked yet. Rejects at the limit, the deadline or the end. */
-  read(deadline: number): Promise<unknown>;
-  /** Sends a message and gives its size in bytes, or sends none that is larger than `most`. */
-  write(message: unknown, most?: number): number | undefined;
+  /**
+   * The next message, as parsed JSON that no schema has checked yet. Rejects at the limit, the deadline or the end;
+   * without a deadline it waits as long as the connection lasts.
+   */
+  read(deadline?: number): Promise<unknown>;
+  /** Resolves once any part of a message is here that was not read yet. Rejects at the end. */
+  arrival(): Promise<void>;
+  /**
+   * Sends a message and gives its size in bytes, or sends none that is larger than `most`.
+   * @param done called when the system has taken it, or never will
+   */
+  write(message: unknown, most?: number, done?: () => void): number | undefined;
 }
 
 /** Why a message could not be read; the text is fit for a user. */
@@ -59,8 +67,9 @@ export function frames(stream: Duplex, limit: number): Frames {
       if (buffered < needed) return undefined;
     }
     const text = bytes.toString('utf8', 4, needed);
-    chunks.splice(0, chunks.length, bytes.subarray(needed));
     buffered -= needed;
+    // An empty rest would keep the whole message.
+    chunks.splice(0, chunks.length, ...(buffered > 0 ? [bytes.subarray(needed)] : []));
     needed = 4;
     stream.resume();
     try {
@@ -72,10 +81,13 @@ export function frames(stream: Duplex, limit: number): Frames {
 
   return {
     async read(deadline) {
-      const timer = setTimeout(
-        () => end(() => new FrameError('no answer in time')),
-        Math.max(0, deadline - Date.now()),
-      );
+      const timer =
+        deadline === undefined
+          ? undefined
+          : setTimeout(
+              () => end(() => new FrameError('no answer in time')),
+              Math.max(0, deadline - Date.now()),
+            );
       try {
         for (;;) {
           const message = take();
@@ -89,12 +101,20 @@ export function frames(stream: Duplex, limit: number): Frames {
         clearTimeout(timer);
       }
     },
-    write(message, most = Number.POSITIVE_INFINITY) {
+    async arrival() {
+      while (buffered === 0) {
+        if (ended) throw ended();
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    },
+    write(message, most = Number.POSITIVE_INFINITY, done) {
       const body = Buffer.from(JSON.stringify(message));
       if (body.length > most) return undefined;
       const head = Buffer.alloc(4);
       head.writeUInt32BE(body.length);
-      stream.write(Buffer.concat([head, body]));
+      stream.write(Buffer.concat([head, body]), done && (() => done()));
       return body.length;
     },
   };

@@ -76,7 +76,7 @@ export function substitute(template: Buffer, forms: ReadonlyMap<string, Buffer>,
   let size = 0;
   const parts: Buffer[] = [];
   for (const part of parseTemplate(template)) {
-    const bytes = Buffer.isBuffer(part) ? part : formOf(part, forms);
+    const bytes = Buffer.isBuffer(part) ? part : placed(part, forms);
     size += bytes.length;
     if (size > limit) throw new TooLarge();
     parts.push(bytes);
@@ -89,7 +89,11 @@ export class TooLarge extends Error {
   override name = 'TooLarge';
 }
 
-function formOf({ text, escape: encoding }: Reference, forms: ReadonlyMap<string, Buffer>): Buffer {
+/**
+ * What stands in the place of one reference.
+ * @throws TemplateError as {@link substitute}
+ */
+export function placed({ text, escape: encoding }: Reference, forms: ReadonlyMap<string, Buffer>): Buffer {
   const form = forms.get(text);
   if (!form) throw new TemplateError(`there is no secret ${text} to use here`);
   if (encoding === undefined) return form;

@@ -17,6 +17,7 @@ import { openEncryptionKey, openIdentity } from '../../src/cas/identity.ts';
 import { openKeyring } from '../../src/cas/keyring.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
+import { createWatches } from '../../src/cas/watch.ts';
 import { errors } from '../../src/errors.ts';
 import { namePattern, sessionNamePattern } from '../../src/policy/names.ts';
 import { signSession } from '../../src/policy/signed-session.ts';
@@ -157,6 +158,7 @@ test('the calls are those of the server', async () => {
         key: Buffer.alloc(32),
         encryptionKey: await openEncryptionKey(store, keyring),
         otherCases: createOtherCases(identity),
+        watches: createWatches(Date.now),
         trustedPlatforms: [],
         clock: Date.now,
         log,

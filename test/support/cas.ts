@@ -7,6 +7,7 @@ import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { release } from '../../src/cas/release.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
+import { createWatches } from '../../src/cas/watch.ts';
 import type { GrantedMessage } from '../../src/protocol/launch.ts';
 
 /** A CAS without its ports, whose clock a test sets, with its store in memory. */
@@ -49,6 +50,7 @@ export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
       key: randomBytes(32),
       encryptionKey: generateKeyPairSync('x25519').privateKey,
       otherCases: createOtherCases({ key: '', certificate: '' }),
+      watches: createWatches(() => bare.now),
       trustedPlatforms,
       clock: () => bare.now,
       log: { info: quiet, warn: quiet, error: quiet },
@@ -78,7 +80,7 @@ export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
           ...(evidence !== undefined && { evidence }),
           ...(oneTimePassword !== undefined && { oneTimePassword }),
         },
-        connection: { channel, source },
+        connection: { channel, source, shown: new Set() },
       });
     },
   };
