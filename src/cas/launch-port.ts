@@ -159,7 +159,7 @@ async function answer(cas: Cas, socket: TLSSocket, channel: Frames, attempt: Lau
   }
 }
 
-/** Closes a connection unless it is used up in time. @returns what says that all is well */
+/** Closes a connection whose client does not take what it was sent. @returns what to call once it has */
 function endWhenSlow(socket: TLSSocket): () => void {
   const slow = setTimeout(() => socket.destroy(), ANSWER).unref();
   const stop = () => clearTimeout(slow);

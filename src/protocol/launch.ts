@@ -12,6 +12,9 @@ import { launcherConfiguration } from '../policy/schema/launcher.ts';
  *              <-  changed           what was granted would be another now; sent once for each answer
  *     request  ->  granted, or a refusal
  *
+ * A refusal of the first request ends the connection. After that of a later one the launcher may also ask again before
+ * it is told to; `changed` and its request can cross then, and the answer comes after `changed`.
+ *
  * Each further request is a new round: it carries new Evidence, over an exporter value of its own, and the second
  * factors that the connection has shown stay good for it.
  */

@@ -194,6 +194,29 @@ test('templates on the host get no secret that decides over launches, unless the
   assert.deepEqual(await names('named'), ['otp.key']);
 });
 
+test('what is to be kept out of the output comes as it stands in the configuration, once, and only where that is asked for', async () => {
+  const image = (redact: boolean, file: string) =>
+    `images:\n  - name: i\n    injection_files:\n      - {path: /etc/envcas/config.yaml, content: "{program: /bin/true, supervise: {redact: ${redact}}, injection_files: [{from: /f, to: /g}]}"}\n      - ${file}\n      - {path: /unwritten, content: $$SCONE::elsewhere$$}\n`;
+  const services =
+    'services: [{name: s, image_name: i, command: [envcas, "x$$SCONE::word$$y$$SCONE::word$$"], environment: {A: $$SCONE::bytes:hex$$, B: plain}}]\n';
+  const secrets =
+    'secrets:\n  - {name: word, kind: ascii, value: word}\n  - {name: quoted, kind: ascii, value: "a\\nb"}\n  - {name: bytes, kind: binary, value: 00ff}\n  - {name: empty, kind: ascii, value: ""}\n  - {name: elsewhere, kind: ascii, value: elsewhere}\n';
+  const redacted = async (name: string, redact: boolean, file: string) => {
+    await bare.upload(session(name, `${open}${services}${image(redact, file)}${secrets}`));
+    const { configuration } = await bare.launch(name, 's');
+    return configuration.redact?.map((form) => Buffer.from(form, 'base64').toString('latin1')).sort();
+  };
+  const inFile = '{path: /f, content: "$$SCONE::quoted|escape(json)$$ $$SCONE::empty$$ $$SCONE::bytes$$"}';
+  assert.deepEqual(await redacted('in', true, inFile), ['\0\xff', '00ff', 'a\\nb', 'word']);
+  assert.equal(await redacted('not', false, inFile), undefined);
+  const onHost = await redacted('host', true, '/f');
+  assert.deepEqual(
+    ['a\nb', 'word', 'AP8=', '00ff', 'elsewhere', ''].map((form) => onHost?.includes(form)),
+    [true, true, true, true, true, false],
+  );
+  assert.equal(new Set(onHost).size, onHost?.length);
+});
+
 test('singleton_enclaves means nothing without Evidence, also where a variable says so', async () => {
   const secrets = 'secrets: [{name: m, kind: ascii, value: none}]\n';
   await bare.upload(
