@@ -168,8 +168,11 @@ test('a refusal ends the first round, and no later one; who was refused may ask 
   assert.equal(code(await it.ask(1, { session: 'a', service: 's' })), 'SERVICE_NOT_FOUND');
   assert.equal(code(await it.ask(2, { session: 'a', service: 's' })), 'SERVICE_NOT_FOUND');
   await upload('a', showing('two'));
+  // What he is told crosses his request.
+  assert.deepEqual(await it.ask(3, { session: 'a', service: 's' }), CHANGED);
+  assert.equal(shown(await it.read()), 'two');
+  await upload('a', showing('three'));
   assert.deepEqual(await it.read(), CHANGED);
-  assert.equal(shown(await it.ask(3, { session: 'a', service: 's' })), 'two');
 });
 
 test('when a certificate is to be made anew, or one above it, that is told, and done', async () => {
