@@ -100,6 +100,7 @@ describe('sessions, their versions and their hashes', { skip: missing('curl', 'o
       `security:
   attestation:
     tolerate: [debug-mode, outdated-tcb]
+    require: [$$SCONE::property$$]
     ignore_advisories: [INTEL-SA-00615]
     trusted_scone_qe_pubkeys: [${'ef'.repeat(32)}]
     one_time_password_shared_secret: $$SCONE::otp:base32nopad$$
@@ -116,6 +117,7 @@ services:
 secrets:
   - {name: token, kind: ascii}
   - {name: otp, kind: binary}
+  - {name: property, kind: ascii, value: root-owned-code}
   - {name: launchers, kind: config-fragment, value: [${'78'.repeat(32)}]}
 `,
     );
@@ -130,6 +132,7 @@ secrets:
       service: 's',
       mode: 'hardware',
       tolerate: ['debug-mode', 'outdated-tcb'],
+      require: ['root-owned-code'],
       ignoreAdvisories: ['INTEL-SA-00615'],
       variants: [
         { measurements: ['78'.repeat(32), '12'.repeat(32)] },
