@@ -228,6 +228,25 @@ test('singleton_enclaves means nothing without Evidence, also where a variable s
   await assert.rejects(bare.launch('single', 's', { las: testLas() }), code('ADMISSION_UNKNOWN'));
 });
 
+test('properties that a policy requires must be in the Evidence, also where a variable names them', async () => {
+  const las = testLas();
+  const required = (name: string, mode: string) =>
+    session(
+      name,
+      `security: {attestation: {mode: ${mode}, tolerate: [debug-mode], trusted_scone_qe_pubkeys: [${las.platform}], require: [$$SCONE::p$$, secure-execution]}}\nservices: [{name: s, mrenclaves: [${'ab'.repeat(32)}]}]\nsecrets: [{name: p, kind: ascii, value: root-owned-code}, {name: m, kind: ascii, value: none}]\n`,
+    );
+  await bare.upload(required('required', 'hardware'));
+  await assert.rejects(bare.launch('required', 's', { las }), code('PROPERTY_MISSING'));
+  await assert.rejects(
+    bare.launch('required', 's', { las, properties: ['secure-execution'] }),
+    code('PROPERTY_MISSING'),
+  );
+  await bare.launch('required', 's', { las, properties: ['root-owned-code', 'secure-execution'] });
+  await bare.upload(required('unattested', '$$SCONE::m$$'));
+  await assert.rejects(bare.launch('unattested', 's', { las }), code('ADMISSION_UNKNOWN'));
+  await assert.rejects(bare.upload(required('contradiction', 'none')), /require: properties are known by Evidence/);
+});
+
 test('an access token that turns out to be empty is none', async () => {
   await bare.upload(
     session(
