@@ -244,7 +244,10 @@ test('properties that a policy requires must be in the Evidence, also where a va
   await bare.launch('required', 's', { las, properties: ['root-owned-code', 'secure-execution'] });
   await bare.upload(required('unattested', '$$SCONE::m$$'));
   await assert.rejects(bare.launch('unattested', 's', { las }), code('ADMISSION_UNKNOWN'));
-  await assert.rejects(bare.upload(required('contradiction', 'none')), /require: properties are known by Evidence/);
+  await assert.rejects(
+    bare.upload(required('contradiction', 'none')),
+    /require: properties are known by Evidence/,
+  );
 });
 
 test('an access token that turns out to be empty is none', async () => {

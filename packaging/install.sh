@@ -1,0 +1,76 @@
+#!/bin/sh
+# Installs envcas, scone and the unit of the LAS. To be run by root, again and again as one likes.
+#
+#   packaging/install.sh [--group GROUP]            (default: envcas)
+#
+# PREFIX (default: /usr/local) is where things are to lie, and DESTDIR a folder that stands for / meanwhile, as package
+# builders have it. UNITDIR is the folder of systemd's units (default: /etc/systemd/system).
+#
+# envcas is installed setgid, with a group of its own that has no members: so the user who starts it can neither load
+# code into it nor look into it, and a LAS can tell.
+set -eu
+
+group=envcas
+while [ $# -gt 0 ]; do
+  case $1 in
+    --group) group=${2:?--group takes a name} && shift 2 ;;
+    --group=?*) group=${1#--group=} && shift ;;
+    *) echo "install.sh: unknown argument $1; usage: packaging/install.sh [--group GROUP]" >&2 && exit 64 ;;
+  esac
+done
+prefix=${PREFIX:-/usr/local}
+units=${UNITDIR:-/etc/systemd/system}
+root=${DESTDIR:-}
+here=$(cd "$(dirname "$0")" && pwd)
+dist=$here/../dist
+
+fail() {
+  echo "install.sh: $*" >&2
+  exit 1
+}
+[ "$(id -u)" = 0 ] || fail 'run this as root'
+case $prefix in
+  /*[!A-Za-z0-9/._-]*) fail "PREFIX has characters that a unit file does not take: $prefix" ;;
+  /*) ;;
+  *) fail "PREFIX is no absolute path: $prefix" ;;
+esac
+for program in envcas scone; do
+  [ -x "$dist/$program" ] || fail "dist/$program is not built; run: npm ci && npm run build"
+done
+
+if getent group "$group" >/dev/null; then
+  members=$(getent group "$group" | cut -d: -f4)
+  [ -z "$members" ] || fail "the group $group has members ($members), who could do what its programs can; give another by --group"
+  echo "The group $group is there"
+else
+  command -v groupadd >/dev/null || fail "there is no groupadd; make the system group $group, without members"
+  groupadd --system "$group"
+  echo "Made the system group $group"
+fi
+
+# To another name first: the old one may be running.
+put() { # MODE OWNER:GROUP SOURCE TARGET
+  rm -f "$4.new"
+  install -m 0600 -o root -g root "$3" "$4.new"
+  chown "$2" "$4.new"
+  chmod "$1" "$4.new" # Afterwards, as chown takes the setgid bit away.
+  mv -f "$4.new" "$4"
+  echo "Installed $4 ($1, $2)"
+}
+mkdir -p -m 0755 "$root$prefix/bin" "$root$units"
+put 2755 "root:$group" "$dist/envcas" "$root$prefix/bin/envcas"
+put 0755 root:root "$dist/scone" "$root$prefix/bin/scone"
+
+unit=$(mktemp)
+trap 'rm -f "$unit"' EXIT
+sed "s|@PREFIX@|$prefix|g" "$here/envcas-las.service" >"$unit"
+put 0644 root:root "$unit" "$root$units/envcas-las.service"
+
+if [ -n "$root" ]; then
+  echo "The group $group must exist, with the same number, where this is going to be used"
+else
+  if findmnt -no OPTIONS -T "$prefix/bin" 2>/dev/null | grep -qw nosuid; then
+    echo "Warning: $prefix/bin is on a file system that is mounted nosuid, so setgid has no effect there" >&2
+  fi
+  echo 'To start the LAS: systemctl daemon-reload && systemctl enable --now envcas-las'
+fi
