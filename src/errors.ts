@@ -93,7 +93,7 @@ export const errors = {
   PROCESS_UNREADABLE: {
     exit: 77,
     message: 'process {pid} cannot be looked at: {detail}',
-    hint: "Run the LAS as root, or as the launcher's own user.",
+    hint: "Run the LAS as root, or as the launcher's own user; at an envcas that is installed setgid only root can look.",
   },
   PROCESS_TRACED: {
     exit: 77,

@@ -281,6 +281,13 @@ describe('a launcher that is installed setgid', { skip: cannot }, () => {
     assert.equal((JSON.parse(log) as { cgroup?: string }).cgroup, first?.split(':').slice(2).join(':'));
   });
 
+  it('is what `scone session explain` asks for', () => {
+    const explained = scone(['session', 'explain', 'secure/s']);
+    assert.match(explained, /^ +secure-execution: it runs as an executable that root has installed setgid/m);
+    assert.match(explained, /^ +root-owned-code: nobody but root can write/m);
+    assert.doesNotMatch(scone(['session', 'explain', 'anything/s']), /secure-execution|root-owned-code/);
+  });
+
   it('leaves no trace of its group in the program and its files', () => {
     const stdout = released(launch(socket('strict')));
     assert.match(stdout, /^Gid:(\t65534){4}$/m);
