@@ -352,16 +352,24 @@ test('a client that is told and does not ask stays, and asks when it likes', asy
   assert.equal(shown(await it.ask(1, { session: 'a', service: 's' })), 'four', 'and it was not told again');
 });
 
-test('when the CAS closes, so do the connections that wait', async (context) => {
+test('when the CAS closes, what is in hand is answered, and the connections that wait end', async (context) => {
   await upload('a', showing('one'));
-  const [waiting, told] = await Promise.all([client(), client()]);
+  const [waiting, told, inHand] = await Promise.all([client(), client(), client()]);
   await told.ask(0, { session: 'a', service: 's' });
   await upload('a', showing('two'));
   assert.deepEqual(await told.read(), CHANGED);
   await waiting.ask(0, { session: 'a', service: 's' });
   // The time that others are given never passes.
   context.mock.timers.enable({ apis: ['setTimeout'] });
-  await port.close();
+  const { activeVersion } = bare.cas.store;
+  let closed: Promise<void> | undefined;
+  bare.cas.store.activeVersion = (name) => {
+    closed = port.close();
+    return activeVersion(name);
+  };
+  assert.equal(shown(await inHand.ask(0, { session: 'a', service: 's' })), 'two');
+  await closed;
+  assert.ok(await ended(inHand));
   assert.ok(await ended(waiting));
   assert.ok(await ended(told));
 });
