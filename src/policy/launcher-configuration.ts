@@ -1,3 +1,4 @@
+import { normalize } from 'node:path/posix';
 import * as v from 'valibot';
 import { InvalidText, type Path } from './problem.ts';
 import { type LauncherConfiguration, launcherConfiguration } from './schema/launcher.ts';
@@ -22,20 +23,21 @@ export function parseLauncherConfiguration(content: string): LauncherConfigurati
 
 /** What each key allows, and all of them together do not. */
 function* contradictions(written: v.InferOutput<typeof launcherConfiguration>): Generator<[Path, string]> {
-  const generations = (written.directories ?? []).filter(({ generation }) => generation);
+  const { directories = [] } = written;
+  const generations = directories.filter(({ generation }) => generation);
   const seen = new Set<string>();
   const repeated = (target: string) => seen.size === seen.add(target).size;
   for (const key of ['injection_files', 'injected_file'] as const)
     for (const [index, { to }] of (written[key] ?? []).entries()) {
-      const target = typeof to === 'string' ? to : `descriptor ${to.fd}`;
+      const target = typeof to === 'string' ? normalize(to) : `descriptor ${to.fd}`;
       if (repeated(target)) yield [[key, index, 'to'], `two files are written to ${target}`];
-      const within = generations.find(({ path }) => target.startsWith(`${path}/`));
-      if (within && /\/\.{0,2}(\/|$)/.test(target.slice(within.path.length)))
+      if (target !== to && generations.some(({ path }) => target.startsWith(`${path}/`)))
         yield [[key, index, 'to'], 'a path within a generation has no ., .. or doubled slashes'];
     }
-  for (const [index, { path }] of (written.directories ?? []).entries())
-    if (repeated(path)) yield [['directories', index, 'path'], `${path} is there twice`];
-  for (const [index, { path }] of (written.directories ?? []).entries())
+  for (const [index, { path }] of directories.entries()) {
+    const at = ['directories', index, 'path'];
+    if (repeated(path)) yield [at, `${path} is there twice, or a file as well`];
     if (generations.some((it) => path.startsWith(`${it.path}/`)))
-      yield [['directories', index, 'path'], 'folders within a generation are made by themselves'];
+      yield [at, 'folders within a generation are made by themselves'];
+  }
 }

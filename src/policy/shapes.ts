@@ -10,7 +10,7 @@ import { nearest } from './nearest.ts';
 const suggestions = new WeakMap<object, string>();
 export const suggestionFor = (issue: object): string | undefined => suggestions.get(issue);
 
-function suggest(issue: object, found: unknown, known: readonly string[]): void {
+export function suggest(issue: object, found: unknown, known: readonly string[]): void {
   const guess = typeof found === 'string' ? nearest(found, known) : undefined;
   if (guess !== undefined) suggestions.set(issue, guess);
 }

@@ -1,6 +1,7 @@
 import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../launcher-configuration.ts';
 import { nearest } from '../nearest.ts';
 import { InvalidText, type Path } from '../problem.ts';
+import type { LauncherConfiguration } from '../schema/launcher.ts';
 import type { Image } from '../schema/session.ts';
 import type { Scope } from './scope.ts';
 
@@ -33,16 +34,34 @@ export function checkImages(scope: Scope): void {
   });
 }
 
-function checkLauncher({ error, isFull }: Scope, image: Image, content: string, path: Path): void {
+function checkLauncher({ error, warn, isFull }: Scope, image: Image, content: string, path: Path): void {
   if (isFull()) return;
   try {
-    const { injection_files } = parseLauncherConfiguration(content);
+    const launcher = parseLauncherConfiguration(content);
     const injected = new Set(image.injection_files.map((file) => file.path));
-    for (const { from } of injection_files)
+    for (const { from } of launcher.injection_files)
       if (!injected.has(from)) error(path, `\`from: ${from}\` is none of the injected files`);
+    for (const message of withoutEffect(launcher)) warn(path, `in this file, ${message}`);
   } catch (thrown) {
     if (!(thrown instanceof InvalidText)) throw thrown;
     for (const { line, column, message } of thrown.problems)
       error(path, `in this file, line ${line}, column ${column}: ${message}`);
   }
+}
+
+/** What is asked for and changes nothing, so that its author may have meant more. */
+function* withoutEffect({
+  injection_files,
+  directories = [],
+  supervise = {},
+}: LauncherConfiguration): Generator<string> {
+  const { on_change = 'restart', remove_files } = supervise;
+  const paths = injection_files.flatMap(({ to }) => (typeof to === 'string' ? to : []));
+  for (const { path } of directories.filter(({ generation }) => generation))
+    if (!paths.some((to) => to.startsWith(`${path}/`))) yield `no file is written to the generation ${path}`;
+  if (remove_files && paths.length === 0) yield 'there are no files for `remove_files` to remove';
+  if (on_change === 'restart') return;
+  if (paths.length === 0) yield '`on_change` is about files, and none is written';
+  if (paths.length < injection_files.length)
+    yield 'a descriptor keeps what it held when the program was started, unless `on_change` is restart';
 }

@@ -1,28 +1,60 @@
 import * as v from 'valibot';
 import { parseDuration } from '../../secrets/duration.ts';
-import { boolean, choice, hex, integer, list, object, oneOf, oneOrMany, text, textOr } from '../shapes.ts';
+import {
+  boolean,
+  choice,
+  describe,
+  hex,
+  integer,
+  list,
+  object,
+  oneOf,
+  oneOrMany,
+  suggest,
+  text,
+  textOr,
+} from '../shapes.ts';
+import { described } from './values.ts';
 
 /**
  * /etc/envcas/config.yaml: what a launcher does with what was released. What the schema gives out is valid input to it
  * again, so it is also the form in which the CAS hands it to the launcher.
  */
 
-const path = v.pipe(
-  text,
-  v.regex(/^\/[^\0]*[^/\0]$/, 'expected the absolute path of a file'),
-  v.check((written) => !written.includes('$$SCONE::'), 'a path holds no secret, since everybody can see it'),
-);
+const holdsSecret = (written: string) => /\$\$(SCONE|PALAEMON)::/.test(written);
 
-/** Bits of a file mode, or of a umask (chmod(2)). */
-const mode = choice(
-  (input) => typeof input === 'number',
-  v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o1777)),
+const path = (pattern: RegExp, expected: string) =>
   v.pipe(
     text,
-    v.regex(/^(0o?)?[01]?[0-7]{3}$/, 'expected an octal mode such as "0640", without setuid and setgid bits'),
-    v.transform((written) => Number.parseInt(written.replace('0o', ''), 8)),
-  ),
+    v.regex(pattern, expected),
+    v.check((written) => !holdsSecret(written), 'a path holds no secret, since everybody can see it'),
+  );
+const filePath = path(/^\/[^\0]*[^/\0]$/, 'expected the absolute path of a file');
+const workingDirectory = path(/^\/[^\0]*$/, 'expected the absolute path of a folder');
+/** Files are found to be within it by how it is written, so there is one way to write it. */
+const folderPath = path(
+  /^(\/(?!\.{1,2}(\/|$))[^/\0]+)+$/,
+  'expected the absolute path of a folder, without ., .. and doubled slashes, and none at its end',
 );
+
+/** Bits of a mode (chmod(2)), written in octal as there, with quotes or without. */
+const bits = (pattern: RegExp, most: number, expected: string) =>
+  choice(
+    (input) => typeof input === 'number',
+    v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(most)),
+    v.pipe(
+      text,
+      v.regex(pattern, expected),
+      v.transform((written) => Number.parseInt(written.replace('0o', ''), 8)),
+    ),
+  );
+const mode = bits(/^(0o?)?0?[0-7]{3}$/, 0o777, 'expected an octal mode without special bits, such as 0640');
+const folderMode = bits(
+  /^(0o?)?[01]?[0-7]{3}$/,
+  0o1777,
+  'expected an octal mode without setuid and setgid bits, such as 0750',
+);
+const umask = bits(/^(0o?)?0?[0-7]{3}$/, 0o777, 'expected an octal umask, such as 0027');
 
 /** A user or group of the host, by name or number; which there are is known when the program is started. */
 const principal = v.pipe(
@@ -43,17 +75,30 @@ const duration = v.pipe(
 );
 
 const ownership = {
-  mode: v.optional(mode),
-  owner: v.optional(principal),
-  group: v.optional(principal),
+  owner: v.optional(described(principal, 'User of the host who owns it; default: whom the program runs as')),
+  group: v.optional(described(principal, 'Group of the host; default: that of the program')),
 };
 
 /** Lower ones are standard input, output and error; higher ones than this no limit lets a process have. */
-const descriptor = object({ fd: integer(3, 1023) });
+const descriptor = object({
+  fd: described(integer(3, 1023), 'Descriptor that the program inherits; also at /proc/self/fd/N'),
+});
 
-const file = object({ from: text, to: textOr(path, descriptor), ...ownership });
+const file = object({
+  from: described(text, 'Path under which the policy injects the file'),
+  to: described(textOr(filePath, descriptor), 'Absolute path to write it to, or {fd: N}'),
+  mode: v.optional(described(mode, 'In octal; default: 0600')),
+  ...ownership,
+});
 
-const directory = object({ path, ...ownership, generation: v.optional(boolean) });
+const directory = object({
+  path: described(folderPath, 'Folder that is made where there is none'),
+  mode: v.optional(described(folderMode, 'In octal; default: 0700')),
+  ...ownership,
+  generation: v.optional(
+    described(boolean, 'Files below it change at once: the path becomes a symbolic link that is replaced'),
+  ),
+});
 
 /** Signals that a program may be sent; what they mean is its own affair (signal(7)). */
 const signal = oneOf('SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH', 'SIGKILL');
@@ -61,37 +106,45 @@ const signal = oneOf('SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGUSR1', 'SIGUS
 const argument = v.pipe(
   text,
   v.check((word) => !word.includes('\0'), 'an argument holds no NUL byte'),
-  v.check(
-    (word) => !word.includes('$$SCONE::'),
-    'a command here holds no secret, since everybody can see it',
-  ),
+  v.check((word) => !holdsSecret(word), 'a command here holds no secret, since everybody can see it'),
 );
 
+const onChangeWords = ['restart', 'files'] as const;
 const onChange = textOr(
-  oneOf('restart', 'files'),
+  v.picklist(onChangeWords, (issue) => {
+    suggest(issue, issue.input, onChangeWords);
+    return `expected restart, files, {signal: NAME} or {command: [PROGRAM, …]}, found ${describe(issue.input)}`;
+  }),
   choice(
     (input) => typeof input === 'object' && input !== null && 'command' in input,
     object({
-      command: v.pipe(
-        list(argument),
-        v.check(
-          ([program]) => program?.startsWith('/') === true,
-          'expected the absolute path of a program, and its arguments',
+      command: described(
+        v.pipe(
+          list(argument),
+          v.check(
+            ([program]) => program?.startsWith('/') === true,
+            'expected the absolute path of a program, and its arguments',
+          ),
         ),
+        'Program that is run, and its arguments',
       ),
     }),
-    object({ signal }),
+    object({ signal: described(signal, 'Signal that the program is sent') }),
   ),
 );
 
 const supervise = object({
-  on_change: v.optional(onChange),
-  kill_signal: v.optional(signal),
-  kill_timeout: v.optional(duration),
-  splay: v.optional(duration),
-  debounce: v.optional(duration),
-  remove_files: v.optional(boolean),
-  redact: v.optional(boolean),
+  on_change: v.optional(
+    described(onChange, 'Once files have changed: restart (default), files, {signal} or {command}'),
+  ),
+  kill_signal: v.optional(described(signal, 'Signal by which the program is ended; default: SIGTERM')),
+  kill_timeout: v.optional(described(duration, 'After that it is killed; default: 10s')),
+  splay: v.optional(described(duration, 'Wait up to this long, at random, before a change; default: none')),
+  debounce: v.optional(described(duration, 'Wait this long for further changes; default: 100ms')),
+  remove_files: v.optional(described(boolean, 'Remove the files once the program has ended; default: false')),
+  redact: v.optional(
+    described(boolean, 'Keep released secrets out of what the program prints; default: false'),
+  ),
 });
 
 /** What holds where `supervise` does not say otherwise. */
@@ -104,18 +157,38 @@ export const supervisionDefaults = {
   redact: false,
 } as const satisfies v.InferOutput<typeof supervise>;
 
+const MOST_DIRECTORIES = 256;
+
 /** `injected_file` is another spelling of `injection_files`. */
 export const launcherConfiguration = object({
-  program: path,
-  sha256: v.optional(oneOrMany(hex(64))),
-  user: v.optional(principal),
-  group: v.optional(principal),
-  umask: v.optional(mode),
-  pwd: v.optional(textOr(v.literal('/'), path)),
-  directories: v.optional(list(directory)),
-  injection_files: v.optional(list(file)),
-  injected_file: v.optional(list(file)),
-  supervise: v.optional(supervise),
+  program: described(filePath, 'Program that is started'),
+  sha256: v.optional(
+    described(
+      v.pipe(
+        oneOrMany(hex(64)),
+        v.check((digests) => digests.length > 0, 'no program has one of no digests; leave sha256 out'),
+      ),
+      'SHA-256 that the program must have, or a list of them',
+    ),
+  ),
+  user: v.optional(
+    described(principal, 'User of the host whom the program runs as; default: the launcher’s'),
+  ),
+  group: v.optional(described(principal, 'Group of the host; default: that of the user')),
+  umask: v.optional(described(umask, 'Umask of the program, in octal')),
+  pwd: v.optional(described(workingDirectory, 'Working directory, where the service has none')),
+  directories: v.optional(
+    described(
+      // Each file is compared with each of them.
+      v.pipe(list(directory), v.maxLength(MOST_DIRECTORIES, `expected at most ${MOST_DIRECTORIES} folders`)),
+      'Folders to make',
+    ),
+  ),
+  injection_files: v.optional(described(list(file), 'Files to write')),
+  injected_file: v.optional(described(list(file), 'Another spelling of injection_files')),
+  supervise: v.optional(
+    described(supervise, 'Stay as the parent of the program, and keep its files up to date'),
+  ),
 });
 
 type Written = v.InferOutput<typeof launcherConfiguration>;
