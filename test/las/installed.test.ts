@@ -35,7 +35,16 @@ const plain = { PATH: process.env.PATH ?? '', HOME: path('home') };
 
 const cannot = (() => {
   if (process.getuid?.() !== 0) return 'only root can install';
-  const absent = missing('groupadd', 'groupdel', 'getent', 'setpriv', 'unshare', 'findmnt', 'chroot');
+  const absent = missing(
+    'groupadd',
+    'groupdel',
+    'gpasswd',
+    'getent',
+    'setpriv',
+    'unshare',
+    'findmnt',
+    'chroot',
+  );
   if (absent) return absent;
   const [place = ''] = /^\S+/.exec(readFileSync('/proc/self/maps', 'latin1')) ?? [];
   if (!readable(`/proc/self/map_files/${place.replace(/\b0+(?=.)/g, '')}`))
@@ -258,7 +267,28 @@ describe('what packaging/install.sh installs', { skip: cannot }, () => {
     for (const prefix of ['relative', `${path('a b')}`, '/a|b'])
       assert.equal(attempt({ PREFIX: prefix }, '--group', group).status, 1);
     assert.equal(attempt({}, '--grouped', group).status, 64);
+    execFileSync('gpasswd', ['--add', 'root', group], { stdio: 'ignore' });
+    try {
+      assert.match(attempt({}, '--group', group).stderr, /has members \(root\)/);
+    } finally {
+      execFileSync('gpasswd', ['--delete', 'root', group], { stdio: 'ignore' });
+    }
     assert.equal(existsSync(path('other')), false);
+  });
+
+  it('can be put into a folder that stands for the whole system meanwhile', () => {
+    const env = {
+      ...plain,
+      DESTDIR: path('stage'),
+      PREFIX: '/opt/envcas',
+      UNITDIR: '/usr/lib/systemd/system',
+    };
+    const { status, stderr } = run('sh', [join(root, 'packaging/install.sh'), '--group', group], env);
+    assert.equal(status, 0, stderr);
+    assert.equal(statSync(path('stage/opt/envcas/bin/envcas')).mode & 0o7777, 0o2755);
+    const unit = readFileSync(path('stage/usr/lib/systemd/system/envcas-las.service'), 'utf8');
+    assert.match(unit, /^ExecStart=\/opt\/envcas\/bin\/scone las serve /m);
+    rmSync(path('stage'), { recursive: true });
   });
 
   it('knows its own hash and its environment', () => {
