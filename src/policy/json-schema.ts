@@ -1,5 +1,7 @@
 import { type JsonSchema, toJsonSchema } from '@valibot/to-json-schema';
+import type * as v from 'valibot';
 import { principal } from './schema/access-policy.ts';
+import { launcherConfiguration } from './schema/launcher.ts';
 import { session } from './schema/session.ts';
 
 /**
@@ -7,10 +9,15 @@ import { session } from './schema/session.ts';
  * numbers and booleans without quotes, template variables not filled in (but for the kind of a secret). What it
  * cannot say, the CAS alone checks.
  */
-export function sessionJsonSchema(): object {
-  return toJsonSchema(session, {
+export const sessionJsonSchema = (): object => jsonSchema(session, { principal });
+
+/** The same for /etc/envcas/config.yaml, as a file or as it stands in a session file. */
+export const launcherJsonSchema = (): object => jsonSchema(launcherConfiguration, {});
+
+function jsonSchema(schema: v.GenericSchema, definitions: Record<string, v.GenericSchema>): object {
+  return toJsonSchema(schema, {
     target: 'draft-07',
-    definitions: { principal },
+    definitions,
     ignoreActions: ['check', 'raw_check', 'transform', 'raw_transform', 'to_lower_case'],
     overrideSchema: ({ valibotSchema, jsonSchema }) => {
       switch (valibotSchema.type) {

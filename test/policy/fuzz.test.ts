@@ -14,6 +14,17 @@ const sessionsIn = (folder: string) =>
     readFileSync(resolve(import.meta.dirname, folder, file), 'utf8'),
   );
 const examples = sessionsIn('../../examples');
+const launcher = `program: /usr/sbin/nginx
+sha256: ${'ab'.repeat(32)}
+user: www-data
+umask: 0027
+directories: [{path: /run/tls, mode: 0750, generation: true}, {path: /run/web, owner: root}]
+injection_files:
+  - {from: /key, to: /run/tls/key.pem, mode: 400, group: ssl-cert}
+  - {from: /token, to: {fd: 5}}
+injected_file: [{from: /page, to: /run/web/page}]
+supervise: {on_change: {command: [/bin/kill, -HUP, "1"]}, kill_timeout: 5s, splay: 1 min, redact: true}
+`;
 /** Those of other people, read where they are; none where they are not there. */
 const others = sessionsIn('../../../shared/policies');
 
@@ -78,6 +89,7 @@ const texts: [what: string, texts: fc.Arbitrary<string>, runs: number][] = [
   ['any 16-bit units', bytes.map((found) => Buffer.from(found).toString('utf16le')), 500],
   ['pieces of YAML', fc.array(pieces, { maxLength: 30 }).map((found) => found.join('')), 1500],
   ['an example with edits', editedOneOf(examples), 800],
+  ["a launcher's configuration with edits", editedOneOf([launcher]), 800],
   ['a session of other people with edits', editedOneOf(others), 800],
 ];
 for (const [what, text, numRuns] of texts)

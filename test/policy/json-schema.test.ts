@@ -5,23 +5,26 @@ import { describe, test } from 'node:test';
 import { Ajv, type ErrorObject } from 'ajv';
 import fc from 'fast-check';
 import { parseDocument, stringify } from 'yaml';
-import { sessionJsonSchema } from '../../src/policy/json-schema.ts';
+import { launcherJsonSchema, sessionJsonSchema } from '../../src/policy/json-schema.ts';
+import { parseLauncherConfiguration } from '../../src/policy/launcher-configuration.ts';
 import { formatPath, InvalidText } from '../../src/policy/problem.ts';
 import { parseSession } from '../../src/policy/session.ts';
 import { files, publicSession, skip, variables } from '../support/public-sessions.ts';
 import { sessionText, variablesFrom } from './support.ts';
 
 const schema = sessionJsonSchema();
+const launcherSchema = launcherJsonSchema();
 const ajv = new Ajv({
   strict: true,
   allErrors: true,
   allowUnionTypes: true,
   keywords: ['patternErrorMessage'],
 });
-const validate = ajv.compile(schema);
+const validateSession = ajv.compile(schema);
+const validateLauncher = ajv.compile(launcherSchema);
 
 /** Where an editor marks something: `services[0].nam`, as in a Problem. */
-function marks(text: string): string[] {
+function marks(text: string, validate = validateSession): string[] {
   const document = parseDocument(text, { version: '1.2' });
   assert.deepEqual(document.errors, []);
   return validate(document.toJS()) ? [] : (validate.errors ?? []).map(placeOf);
@@ -62,9 +65,9 @@ describe('sessions have no marks, with template variables and with their values:
 });
 
 /** Where the CAS finds something wrong. */
-function problemsOf(text: string): string[] {
+function problemsOf(text: string, parse: (text: string) => unknown = parseSession): string[] {
   try {
-    parseSession(text);
+    parse(text);
   } catch (error) {
     if (error instanceof InvalidText) return error.problems.map(({ path }) => path);
     throw error;
@@ -308,6 +311,59 @@ test('what the CAS takes has no marks, whatever is changed in a session', () => 
   );
 });
 
+const launcher = (...lines: string[]) => ['program: /p', ...lines].join('\n');
+const target = (rest: string) => launcher(`injection_files: [{from: a, ${rest}}]`);
+const supervise = (rest: string) => launcher(`supervise: {${rest}}`);
+
+describe("a launcher's configuration has no marks where the CAS takes it, quoted or not", () => {
+  for (const text of [
+    launcher(),
+    launcher(`sha256: ${digits}`, 'user: 33', 'group: "33"', 'umask: 0027', 'pwd: /'),
+    launcher(`sha256: [${digits}, ${'a'.repeat(64)}]`, 'user: www-data'),
+    launcher('directories: [{path: /run/a, mode: 1777, generation: true}, {path: /run/b, mode: "750"}]'),
+    target('to: {fd: 3}'),
+    ...['640', '0640', '0o640', '777', '"0640"'].map((mode) => target(`to: /a, mode: ${mode}, owner: 0`)),
+    launcher('injected_file: [{from: a, to: $DIR/a}]'),
+    supervise('on_change: restart, splay: 1h, remove_files: true, redact: "false"'),
+    supervise('on_change: {signal: SIGHUP}, kill_signal: SIGINT'),
+    supervise('on_change: {command: [/bin/x, 1, true]}, kill_timeout: 1m'),
+  ])
+    test(text.slice(text.indexOf('\n') + 1), () => {
+      assert.deepEqual(marks(text, validateLauncher), []);
+      const filled = text.replace('$DIR', '/run');
+      assert.deepEqual(problemsOf(filled, parseLauncherConfiguration), []);
+    });
+});
+
+describe("a mark where the CAS refuses a launcher's configuration", () => {
+  for (const [text, place] of [
+    ['injection_files: []', 'program'],
+    [launcher('umsak: 0027'), 'umsak'],
+    [launcher('pwd: srv'), 'pwd'],
+    [launcher('user: a b'), 'user'],
+    [launcher('umask: rwx'), 'umask'],
+    [launcher(`sha256: [${digits}, x]`), 'sha256[1]'],
+    [launcher('directories: [{path: /run/}]'), 'directories[0].path'],
+    [launcher('directories: [{path: /run/../a}]'), 'directories[0].path'],
+    [launcher('directories: [{path: /a, generation: yes}]'), 'directories[0].generation'],
+    [target('to: a'), 'injection_files[0].to'],
+    [target('to: {fd: 2}'), 'injection_files[0].to.fd'],
+    [target('to: /a, mode: "4755"'), 'injection_files[0].mode'],
+    [target('mode: 0640'), 'injection_files[0].to'],
+    [supervise('on_chnge: files'), 'supervise.on_chnge'],
+    [supervise('on_change: restrat'), 'supervise.on_change'],
+    [supervise('on_change: {signal: HUP}'), 'supervise.on_change.signal'],
+    [supervise('kill_signal: 15'), 'supervise.kill_signal'],
+    [supervise('redact: on'), 'supervise.redact'],
+  ] as const)
+    test(text.slice(text.indexOf('\n') + 1), () => {
+      const problems = problemsOf(text, parseLauncherConfiguration);
+      assert.ok(problems.includes(place), `CAS: ${problems}`);
+      const marked = marks(text, validateLauncher);
+      assert.ok(marked.includes(place), `editor: ${marked}`);
+    });
+});
+
 test('editors explain every key', () => {
   const bare: string[] = [];
   const walk = (node: unknown, path: string) => {
@@ -321,5 +377,6 @@ test('editors explain every key', () => {
     for (const [key, child] of Object.entries(node)) walk(child, `${path}/${key}`);
   };
   walk(schema, '');
+  walk(launcherSchema, '');
   assert.deepEqual(bare, []);
 });

@@ -4,7 +4,8 @@ import * as v from 'valibot';
 import { parseLauncherConfiguration } from '../../src/policy/launcher-configuration.ts';
 import { InvalidText } from '../../src/policy/problem.ts';
 import { launcherConfiguration } from '../../src/policy/schema/launcher.ts';
-import { problemsOf } from './support.ts';
+import { parseSession } from '../../src/policy/session.ts';
+import { problemsOf, sessionText } from './support.ts';
 
 test('it names a program, and which file is written where, under either spelling', () => {
   assert.deepEqual(parseLauncherConfiguration('program: /bin/true'), {
@@ -332,4 +333,34 @@ describe('what contradicts itself is refused', () => {
     ])
       parseLauncherConfiguration(text);
   });
+});
+
+test('a session is warned of what has no effect', () => {
+  const warnings = (...lines: string[]) =>
+    parseSession(
+      sessionText(
+        'services: [{name: s, image_name: i, one_time_password_shared_secret: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ}]',
+        'images:',
+        '- name: i',
+        '  injection_files:',
+        '  - {path: /a, content: a}',
+        '  - path: /etc/envcas/config.yaml',
+        '    content: |',
+        ...withProgram(...lines)
+          .split('\n')
+          .map((line) => `      ${line}`),
+      ),
+    ).warnings.map(({ line, message }) => `${line} ${message}`);
+  const files = 'injection_files: [{from: /a, to: /run/a}, {from: /a, to: {fd: 3}}]';
+  assert.deepEqual(warnings(files, 'supervise: {on_change: restart, remove_files: true}'), []);
+  assert.deepEqual(warnings(files, 'directories: [{path: /run/g, generation: true}]'), [
+    '10 in this file, no file is written to the generation /run/g',
+  ]);
+  assert.deepEqual(warnings('supervise: {on_change: files, remove_files: true}'), [
+    '10 in this file, there are no files for `remove_files` to remove',
+    '10 in this file, `on_change` is about files, and none is written',
+  ]);
+  assert.deepEqual(warnings(files, 'supervise: {on_change: {signal: SIGHUP}}'), [
+    '10 in this file, a descriptor keeps what it held when the program was started, unless `on_change` is restart',
+  ]);
 });
