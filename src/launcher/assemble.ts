@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
+import type { Ownership } from '../platform/ownership.ts';
 import { findGroup, findUser, type User } from '../platform/users.ts';
 import type { Supervision } from '../policy/schema/launcher.ts';
 import type { Configuration } from '../protocol/launch.ts';
@@ -8,13 +9,6 @@ import type { Settings } from './settings.ts';
 
 /** Bytes of a file whose template is on this host, secrets included. */
 const LARGEST_FILE = 16 * 1024 * 1024;
-
-/** Owner and mode that a file or folder has from its first moment; what is undefined is the launcher's own. */
-export interface Ownership {
-  mode: number;
-  uid: number | undefined;
-  gid: number | undefined;
-}
 
 /** A file to write: the absolute path, or the descriptor that the program inherits. */
 export interface FileToWrite extends Ownership {
@@ -44,6 +38,8 @@ export interface Launch {
   directories: DirectoryToMake[];
   files: FileToWrite[];
   supervise: Supervision | undefined;
+  /** Released secrets, to be kept out of the program's output. */
+  redact: Buffer[] | undefined;
 }
 
 /**
@@ -105,7 +101,14 @@ export async function assemble(configuration: Configuration, settings: Settings)
       return { to, content, ...ownership(written, 0o600) };
     }),
     supervise,
+    redact: supervise?.redact ? secretsToRedact(configuration) : undefined,
   };
+}
+
+/** Only the CAS can tell what of a configuration is secret, and it does not know a file on this host. */
+function secretsToRedact({ redact }: Configuration): Buffer[] {
+  if (redact) return redact;
+  throw failure('LAUNCHER_CONFIG_INVALID', { detail: 'supervise.redact needs it to stand in the policy' });
 }
 
 type Written = { mode?: number | undefined; owner?: string | undefined; group?: string | undefined };

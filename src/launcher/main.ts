@@ -3,24 +3,30 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { version } from '../version.ts';
 import { assemble } from './assemble.ts';
 import { materialise } from './materialise.ts';
-import { obtain } from './obtain.ts';
 import { exitStatus, formatFailure, writeError } from './report.ts';
+import { obtain } from './retry.ts';
 import { readSettings, type Settings } from './settings.ts';
-import { checkStart, start } from './start.ts';
+import { prepare, start, wipe } from './start.ts';
 
 /**
  * envcas: starts the program that a service of a session names, with what the CAS releases for it.
  * It has no options; its arguments are the host arguments that the policy may admit.
  */
 async function launch(settings: Settings): Promise<never> {
-  const configuration = await obtain(settings);
+  const { session, configuration } = await obtain(settings);
   const plan = await assemble(configuration, settings);
-  checkStart(plan);
-  const undo = materialise(plan.files);
+  if (plan.supervise) {
+    const { supervise } = await import('./supervise.ts');
+    return supervise(settings, session, plan);
+  }
+  session.close();
+  const prepared = await prepare(plan);
+  const written = materialise(plan);
+  wipe(plan.files);
   try {
-    return start(plan);
+    return start(plan, prepared);
   } catch (error) {
-    const failed = undo();
+    const failed = written.undo();
     if (failed !== undefined && error instanceof Error) error.cause = failed;
     throw error;
   }

@@ -2,6 +2,7 @@ import { timingSafeEqual } from 'node:crypto';
 import * as v from 'valibot';
 import { reportData } from '../attestation/report-data.ts';
 import { failure, reason } from '../errors.ts';
+import { borrowGroup, giveGroupBack } from '../platform/identity.ts';
 import { makeNonDumpable } from '../platform/libc.ts';
 import { formatAddress } from '../policy/address.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
@@ -14,6 +15,7 @@ import { connectLas, type LasConnection } from '../protocol/las.ts';
 import {
   CONFIGURATION_LIMIT,
   type Configuration,
+  changed,
   channelBinding,
   granted,
   LAUNCH_PROTOCOL,
@@ -22,76 +24,127 @@ import {
 import { Refused, refusal } from '../protocol/refusal.ts';
 import type { Settings } from './settings.ts';
 
-/** How long CAS and LAS together may take. */
+/** How long CAS and LAS together may take for one answer. */
 const PATIENCE = 10_000;
 /** How long the LAS may take of it, so that a launch that needs no Evidence can go on without. */
 const LAS_PATIENCE = 6_000;
 
+/** A connection to a CAS that has proven the expected key. */
+export interface CasSession {
+  /**
+   * Asks for the configuration of the service: has the LAS vouch for this process on this connection, and sends one
+   * request. Every call is attested anew.
+   *
+   * Evidence comes first, then this process makes itself unreadable, then it asks: a LAS of the same user could not
+   * look at it any more otherwise, and no secret is here before.
+   *
+   * @throws Failure of CAS or LAS, LAUNCH_REFUSED with the CAS's reasons as causes, or ACCESS_TOKEN_UNPROVEN
+   */
+  ask(): Promise<Configuration>;
+  /** Waits until the CAS says that the configuration has changed. @throws Failure when the connection ends */
+  changed(): Promise<void>;
+  close(): void;
+}
+
+type Las = LasConnection | { error: unknown };
+
 /**
- * Gets the configuration of a service from the CAS: connects to CAS and LAS, checks the CAS's key, has the
- * LAS vouch for this process on this connection, and asks.
- *
- * Evidence comes first, then this process makes itself unreadable, then it asks: a LAS of the same user could
- * not look at it any more otherwise, and no secret is here before.
- *
- * @throws Failure of either, LAUNCH_REFUSED with the CAS's reasons as causes, or ACCESS_TOKEN_UNPROVEN
+ * Connects to CAS and LAS at once, and checks the CAS's key.
+ * @throws Failure CAS_UNREACHABLE, CAS_PROTOCOL, CAS_KEY_UNKNOWN or CAS_KEY_MISMATCH
  */
-export async function obtain(settings: Settings): Promise<Configuration> {
-  const { configId } = settings;
+export async function openSession(settings: Settings): Promise<CasSession> {
+  const { configId, log } = settings;
   const now = Date.now();
-  const deadline = now + PATIENCE;
   const address = formatAddress(settings.cas);
-  const [cas, las] = await Promise.all([
-    connectCas(settings.cas, { minVersion: 'TLSv1.3', ALPNProtocols: [LAUNCH_PROTOCOL] }, deadline),
-    connectLas(settings.las, address, now + LAS_PATIENCE).catch((error: unknown) => ({ error })),
+  const reachLas = (deadline: number): Promise<Las> =>
+    connectLas(settings.las, address, deadline).catch((error: unknown) => ({ error }));
+  log('TRACE', `connecting to the CAS at ${address} and the LAS at ${settings.las}`);
+  const [cas, firstLas] = await Promise.all([
+    connectCas(settings.cas, { minVersion: 'TLSv1.3', ALPNProtocols: [LAUNCH_PROTOCOL] }, now + PATIENCE),
+    reachLas(now + LAS_PATIENCE),
   ]);
-  const { key, source } = expectedKey(settings, las);
+  const { key, source } = expectedKey(settings, firstLas);
   checkKey(cas, key, source);
-
-  const channel = channelBinding(cas.socket);
-  const context = { channel, casKey: key, configId: formatConfigId(configId) };
-  const proof = (role: 'launcher' | 'cas') =>
-    settings.accessToken === undefined
-      ? undefined
-      : accessTokenProof(settings.accessToken, { role, ...context });
-  let evidence: string | undefined;
-  // Whether Evidence is needed is for the CAS to say; if it is, this says why there is none.
-  let without: unknown;
-  try {
-    if ('error' in las) throw las.error;
-    evidence = await las.evidence(reportData({ role: 'launcher', ...context }));
-    las.close();
-  } catch (error) {
-    without = error;
-  }
-  makeNonDumpable();
-
-  const accessToken = proof('launcher')?.toString('base64');
-  const request: LaunchRequest = {
-    ...configId,
-    ...(evidence !== undefined && { evidence }),
-    ...(accessToken !== undefined && { accessToken }),
-  };
+  log('DEBUG', `the CAS at ${address} has the key that is pinned ${source}`);
+  cas.socket.setKeepAlive(true, 30_000);
   const stream = frames(cas.socket, CONFIGURATION_LIMIT);
-  let answer: unknown;
-  try {
-    stream.write(request);
-    answer = await stream.read(deadline);
-  } catch (error) {
-    if (error instanceof MalformedFrame) throw failure('CAS_PROTOCOL', { address, detail: error.message });
-    throw failure('CAS_UNREACHABLE', { address, detail: reason(error) });
-  }
-  cas.socket.destroy();
-  const refused = v.safeParse(refusal, answer);
-  if (refused.success) throw launchRefused(new Refused(refused.output), without);
-  const parsed = v.safeParse(granted, answer);
-  // The issue's own text may quote what was received, so only its place is named.
-  if (!parsed.success)
-    throw failure('CAS_PROTOCOL', { address, detail: `at ${v.getDotPath(parsed.issues[0]) ?? 'the top'}` });
-  const expected = proof('cas');
-  if (expected && !isEqual(parsed.output.accessToken, expected))
-    throw failure('ACCESS_TOKEN_UNPROVEN', { address });
-  return parsed.output.configuration;
+  let round = 0;
+  let reached: Las | undefined = firstLas;
+
+  const exchange = async (message: LaunchRequest | undefined, deadline: number | undefined) => {
+    try {
+      if (message) stream.write(message);
+      return await stream.read(deadline);
+    } catch (error) {
+      if (error instanceof MalformedFrame) throw failure('CAS_PROTOCOL', { address, detail: error.message });
+      throw failure('CAS_UNREACHABLE', { address, detail: reason(error) });
+    }
+  };
+
+  return {
+    async ask() {
+      const started = Date.now();
+      const channel = channelBinding(cas.socket, round);
+      const context = { channel, casKey: key, configId: formatConfigId(configId) };
+      const proof = (role: 'launcher' | 'cas') =>
+        settings.accessToken === undefined
+          ? undefined
+          : accessTokenProof(settings.accessToken, { role, ...context });
+      let evidence: string | undefined;
+      // Whether Evidence is needed is for the CAS to say; if it is, this says why there is none.
+      let without: unknown;
+      borrowGroup();
+      try {
+        const las = reached ?? (await reachLas(started + LAS_PATIENCE));
+        reached = undefined;
+        if ('error' in las) throw las.error;
+        evidence = await las.evidence(reportData({ role: 'launcher', ...context }));
+        las.close();
+        log('DEBUG', 'the LAS vouches for this process');
+      } catch (error) {
+        without = error;
+        log('DEBUG', `no Evidence: ${reason(error)}`);
+      }
+      giveGroupBack();
+      makeNonDumpable();
+
+      const accessToken = proof('launcher')?.toString('base64');
+      const { oneTimePassword, ...named } = configId;
+      let answer = await exchange(
+        {
+          ...named,
+          // A code is good once; later rounds go on from the first.
+          ...(round === 0 && oneTimePassword !== undefined && { oneTimePassword }),
+          ...(evidence !== undefined && { evidence }),
+          ...(accessToken !== undefined && { accessToken }),
+          watch: true,
+        },
+        started + PATIENCE,
+      );
+      round++;
+      // A change may have been told before the request came.
+      while (v.is(changed, answer)) answer = await exchange(undefined, started + PATIENCE);
+      const refused = v.safeParse(refusal, answer);
+      if (refused.success) throw launchRefused(new Refused(refused.output), without);
+      const parsed = v.safeParse(granted, answer);
+      // The issue's own text may quote what was received, so only its place is named.
+      if (!parsed.success)
+        throw failure('CAS_PROTOCOL', {
+          address,
+          detail: `at ${v.getDotPath(parsed.issues[0]) ?? 'the top'}`,
+        });
+      const expected = proof('cas');
+      if (expected && !isEqual(parsed.output.accessToken, expected))
+        throw failure('ACCESS_TOKEN_UNPROVEN', { address });
+      log('DEBUG', `the CAS has released the configuration of ${formatConfigId(configId)}`);
+      return parsed.output.configuration;
+    },
+    async changed() {
+      if (v.is(changed, await exchange(undefined, undefined))) return;
+      throw failure('CAS_PROTOCOL', { address, detail: 'something else than a change' });
+    },
+    close: () => cas.socket.destroy(),
+  };
 }
 
 function isEqual(actual: Buffer | undefined, expected: Buffer): boolean {
@@ -99,7 +152,7 @@ function isEqual(actual: Buffer | undefined, expected: Buffer): boolean {
 }
 
 /** The key that the CAS must have, and who says so. There is no trust on first use. */
-function expectedKey({ cas, casKey, hostEnvironment }: Settings, las: LasConnection | { error: unknown }) {
+function expectedKey({ cas, casKey, hostEnvironment }: Settings, las: Las) {
   if (casKey) return { key: casKey, source: 'by SCONE_CAS_KEY' };
   if ('casKey' in las && las.casKey)
     return { key: parseKeyHash(las.casKey, "the LAS's answer"), source: 'by the LAS' };

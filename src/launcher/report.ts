@@ -34,6 +34,9 @@ function decisive(error: unknown): { code: ErrorCode; hint: string | undefined }
   return found;
 }
 
+/** The code of the error that decided. */
+export const decisiveCode = (error: unknown): ErrorCode => decisive(error).code;
+
 /** Writes at once, since process.stderr may not have written everything when the process ends. */
 export function writeError(text: string): void {
   try {

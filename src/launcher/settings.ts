@@ -2,6 +2,8 @@ import { failure } from '../errors.ts';
 import { type Address, defaultPorts, lasSocket, parseAddress, portSetting } from '../policy/address.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
 import { type ConfigId, parseConfigId } from '../policy/names.ts';
+import { parseDuration } from '../secrets/duration.ts';
+import { createLog, type Log } from './log.ts';
 
 /** What the environment says about a launch. */
 export interface Settings {
@@ -15,9 +17,12 @@ export interface Settings {
   /** Everything the host offers; the policy says what of it is taken. */
   hostEnvironment: NodeJS.ProcessEnv;
   hostArguments: readonly string[];
+  /** How long CAS and LAS are waited for where they cannot be reached, in milliseconds. */
+  startTimeout: number;
+  log: Log;
 }
 
-/** @throws Failure CONFIG_ID_MISSING, CONFIG_ID_MALFORMED, ADDRESS_MALFORMED or CAS_KEY_MALFORMED */
+/** @throws Failure CONFIG_ID_MISSING, CONFIG_ID_MALFORMED, ADDRESS_MALFORMED, CAS_KEY_MALFORMED or SETTING_MALFORMED */
 export function readSettings(env: NodeJS.ProcessEnv, hostArguments: readonly string[]): Settings {
   if (!env.SCONE_CONFIG_ID) throw failure('CONFIG_ID_MISSING');
   return {
@@ -28,7 +33,20 @@ export function readSettings(env: NodeJS.ProcessEnv, hostArguments: readonly str
     accessToken: env.SCONE_SERVICE_ACCESS_TOKEN || undefined,
     hostEnvironment: env,
     hostArguments,
+    startTimeout: startTimeout(env.SCONE_START_TIMEOUT),
+    log: createLog(env.SCONE_LOG),
   };
+}
+
+/** 0 is one attempt, which takes seconds at most. */
+function startTimeout(written: string | undefined): number {
+  if (!written) return 0;
+  const duration = parseDuration(written);
+  if (duration !== undefined) return duration;
+  throw failure('SETTING_MALFORMED', {
+    name: 'SCONE_START_TIMEOUT',
+    detail: 'expected a duration such as 90s',
+  });
 }
 
 /** Enclave port of the CAS; its host is `cas` unless told otherwise. */

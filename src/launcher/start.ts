@@ -1,48 +1,92 @@
-import { accessSync, constants, statSync } from 'node:fs';
+import { closeSync, readdirSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
-import { restoreSignals } from '../platform/libc.ts';
-import type { Launch } from './assemble.ts';
+import { checkRunAs, runAs } from '../platform/identity.ts';
+import { duplicateAbove, duplicateTo, restoreSignals, setCloseOnExec } from '../platform/libc.ts';
+import type { FileToWrite, Launch } from './assemble.ts';
+import { type Executable, openProgram, programFailure } from './program.ts';
 
-const E2BIG = 7;
+/** A launch that can go ahead, as far as can be told before anything is written. */
+export interface Prepared {
+  executable: Executable;
+  /** Descriptors for the program, each open on what it is to read there. */
+  descriptors: { from: number; to: number }[];
+}
 
-/** @throws Failure PROGRAM_MISSING, PROGRAM_NOT_EXECUTABLE or WORKING_DIRECTORY, before anything was written */
-export function checkStart({ program, pwd }: Launch): void {
-  try {
-    if (!statSync(program).isFile())
-      throw failure('PROGRAM_NOT_EXECUTABLE', { program, detail: 'it is not a file' });
-    accessSync(program, constants.X_OK);
-  } catch (error) {
-    throw programFailure(program, error);
-  }
-  if (pwd === undefined) return;
-  try {
-    process.chdir(pwd);
-  } catch (error) {
-    throw failure('WORKING_DIRECTORY', { path: pwd, detail: reason(error) });
-  }
+/** @throws Failure PROGRAM_*, USER_NOT_PERMITTED, DESCRIPTOR_UNAVAILABLE or WORKING_DIRECTORY, before anything was written */
+export async function prepare(launch: Launch): Promise<Prepared> {
+  checkRunAs(launch);
+  const wanted = launch.files.flatMap(({ to, ...file }) =>
+    typeof to === 'string' ? [] : [{ ...file, fd: to.fd }],
+  );
+  // Out of the way of the numbers that descriptors of the program are to have.
+  const least = Math.max(2, ...wanted.map(({ fd }) => fd)) + 1;
+  const executable = openProgram(launch, least);
+  if (launch.pwd !== undefined)
+    try {
+      process.chdir(launch.pwd);
+    } catch (error) {
+      throw failure('WORKING_DIRECTORY', { path: launch.pwd, detail: reason(error) });
+    }
+  const descriptors = await makeDescriptors(wanted, least);
+  const { descriptor, isScript } = executable;
+  if (descriptor !== undefined && isScript) descriptors.push({ from: descriptor, to: descriptor });
+  return { executable, descriptors };
+}
+
+async function makeDescriptors(
+  files: (Omit<FileToWrite, 'to'> & { fd: number })[],
+  least: number,
+): Promise<Prepared['descriptors']> {
+  if (files.length === 0) return [];
+  const { sealedMemfd } = await import('../platform/memfd.ts');
+  return files.map(({ fd, content, ...ownership }) => {
+    try {
+      const sealed = sealedMemfd(`envcas-${fd}`, content, ownership);
+      const from = duplicateAbove(sealed, least);
+      closeSync(sealed);
+      return { from, to: fd };
+    } catch (error) {
+      throw failure('DESCRIPTOR_UNAVAILABLE', { fd, detail: reason(error) });
+    }
+  });
+}
+
+/** Closes what a program would have been started with, or was. */
+export function letGo({ executable, descriptors }: Prepared): void {
+  executable.close();
+  for (const { from } of descriptors) if (from !== executable.descriptor) closeSync(from);
+}
+
+/** Clears released files in memory, once they are written. */
+export function wipe(files: Launch['files']): void {
+  for (const { content } of files) content.fill(0);
+}
+
+/** Descriptors that this process has by now are none of the program's. */
+export function closeOthersOnExec(): void {
+  for (const fd of readdirSync('/proc/self/fd')) if (Number(fd) > 2) setCloseOnExec(Number(fd), true);
 }
 
 /**
  * Replaces this process with the program: same pid, nothing of the launcher left.
  * @throws Failure PROGRAM_MISSING, PROGRAM_NOT_EXECUTABLE or ARGUMENTS_TOO_LARGE
  */
-export function start({ program, arguments: args, environment }: Launch): never {
+export function start(launch: Launch, { executable, descriptors }: Prepared): never {
+  const { program, arguments: args, environment, umask } = launch;
   restoreSignals();
+  closeOthersOnExec();
+  if (umask !== undefined) process.umask(umask);
   try {
-    if (!process.execve) throw new Error('this system cannot replace a process');
-    return process.execve(program, [program, ...args], environment);
+    const { execve } = process;
+    if (!execve) throw new Error('this system cannot replace a process');
+    return runAs(launch, true, () => {
+      for (const { from, to } of descriptors)
+        if (from === to) setCloseOnExec(to, false);
+        else duplicateTo(from, to);
+      executable.confirm();
+      return execve(executable.path, [program, ...args], environment);
+    });
   } catch (error) {
     throw programFailure(program, error);
   }
-}
-
-function programFailure(program: string, error: unknown): unknown {
-  if (!(error instanceof Error && 'code' in error) || error.name === 'Failure') return error;
-  // Node has no name for this number, so the code is empty.
-  if ('errno' in error && error.errno === E2BIG) return failure('ARGUMENTS_TOO_LARGE', { program });
-  if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR')
-    return failure('PROGRAM_NOT_EXECUTABLE', { program, detail: reason(error) });
-  return statSync(program, { throwIfNoEntry: false })
-    ? failure('PROGRAM_NOT_EXECUTABLE', { program, detail: 'the interpreter it names does not exist' })
-    : failure('PROGRAM_MISSING', { program });
 }

@@ -12,6 +12,7 @@ function load() {
     fcntl: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
     flock: { arguments: ['i32', 'i32'], return: 'i32' },
     getsockopt: { arguments: ['i32', 'i32', 'i32', 'buffer', 'buffer'], return: 'i32' },
+    initgroups: { arguments: ['string', 'u32'], return: 'i32' },
     mlockall: { arguments: ['i32'], return: 'i32' },
     prctl: { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' },
     setresgid: { arguments: ['u32', 'u32', 'u32'], return: 'i32' },
@@ -122,6 +123,11 @@ export function duplicateTo(fd: number, number: number): void {
   if (libc().dup2(fd, number) !== number) throw new Error(`there can be no descriptor ${number}`);
 }
 
+/** Gives this process all groups of a user, and one more (initgroups(3)). */
+export function setGroupsOf(user: string, gid: number): void {
+  if (libc().initgroups(user, gid) !== 0) throw new Error(`the groups of ${user} cannot be had`);
+}
+
 /** Leaves a user or group id as it is (setresuid(2)). */
 export const KEEP = 0xffffffff;
 
@@ -154,9 +160,15 @@ export function lockFile(fd: number, patience: number): boolean {
  * and blocks SIGUSR1 where that shall not open its debugger.
  */
 export function restoreSignals(): void {
-  const { signal, sigprocmask } = libc();
+  const { signal } = libc();
   signal(SIGPIPE, SIG_DFL);
   signal(SIGXFSZ, SIG_DFL);
+  unblockSigusr1();
+}
+
+/** Lets SIGUSR1 reach this process, to be handled or to end it. */
+export function unblockSigusr1(): void {
+  const { sigprocmask } = libc();
   const set = Buffer.alloc(SIGSET_BYTES);
   set.writeUInt32LE(1 << (SIGUSR1 - 1));
   sigprocmask(SIG_UNBLOCK, set, Buffer.alloc(SIGSET_BYTES));

@@ -1,0 +1,198 @@
+import { openSync } from 'node:fs';
+import { constants } from 'node:os';
+import { runAs } from '../platform/identity.ts';
+import { setCloseOnExec, unblockSigusr1 } from '../platform/libc.ts';
+import {
+  type ChildEvent,
+  foregroundGroup,
+  hasOthersInGroup,
+  isSessionLeader,
+  nextChildEvent,
+  processGroup,
+  setForegroundGroup,
+  spawn,
+} from '../platform/spawn.ts';
+import type { Launch } from './assemble.ts';
+import { programFailure } from './program.ts';
+import { closeOthersOnExec, type Prepared } from './start.ts';
+
+/** How a process ended. */
+export type Ending = { exited: number } | { killed: number };
+
+export interface Child {
+  pid: number;
+  ended: Promise<Ending>;
+  signal(number: number): void;
+  /** Signals its whole process group, where it has one of its own. */
+  signalGroup(number: number): void;
+}
+
+const { SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGINT, SIGQUIT, SIGWINCH } = constants.signals;
+
+/**
+ * Handed on to the program. Not those that tell of an error in a process itself, nor SIGCHLD, nor SIGPIPE, which Node
+ * ignores: each is about the process that gets it.
+ */
+const forwarded = [
+  ...(['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM', 'SIGTERM', 'SIGCONT'] as const),
+  ...(['SIGTSTP', 'SIGTTIN', 'SIGTTOU', 'SIGURG', 'SIGXCPU', 'SIGVTALRM', 'SIGWINCH', 'SIGIO'] as const),
+  ...(['SIGPWR', 'SIGABRT', 'SIGTRAP', 'SIGSYS', 'SIGXFSZ'] as const),
+];
+
+/** The children of this process, of which the program is one; orphans that pid 1 inherits are others. */
+export interface Children {
+  /** Starts a program. @throws Failure as process.execve in start.ts */
+  start(launch: Launch, prepared: Prepared, output: readonly { from: number; to: number }[]): Child;
+  /** Starts a command beside the program, as the same user and with its environment. */
+  run(command: readonly string[], launch: Launch): Child;
+  /** Stops handing on signals, and takes the terminal back. */
+  release(): void;
+}
+
+/**
+ * @param present the program that signals are for
+ * @param onSignal told of each signal that is handed on
+ */
+export function openChildren(
+  present: () => Child | undefined,
+  onSignal: (signal: NodeJS.Signals) => void,
+): Children {
+  const waiting = new Map<number, (event: ChildEvent) => void>();
+  process.on('SIGCHLD', () => {
+    for (let event = nextChildEvent(); event; event = nextChildEvent()) waiting.get(event.pid)?.(event);
+  });
+  const terminal = openTerminal();
+  unblockSigusr1();
+  for (const signal of forwarded)
+    process.on(signal, () => {
+      const number = constants.signals[signal];
+      const child = present();
+      if (!child) return;
+      if (terminal?.isShared() && terminalSignals.includes(number)) {
+        // The terminal has sent it to the program as well.
+        if (number === SIGTSTP) process.kill(process.pid, SIGSTOP);
+        return;
+      }
+      onSignal(signal);
+      if (number !== SIGCONT) return child.signal(number);
+      terminal?.give(child.pid);
+      // All of it was stopped.
+      child.signalGroup(number);
+    });
+
+  const launched = (
+    path: string,
+    args: readonly string[],
+    launch: Launch,
+    rest: Rest,
+    ownGroup: boolean,
+  ): Child => {
+    if (launch.umask !== undefined) process.umask(launch.umask);
+    closeOthersOnExec();
+    let pid: number;
+    try {
+      pid = runAs(launch, false, () =>
+        spawn({ path, arguments: args, environment: launch.environment, ownGroup, ...rest }),
+      );
+    } catch (error) {
+      throw programFailure(args[0] ?? '', error);
+    }
+    let isRunning = true;
+    const kill = (target: number, number: number) => {
+      // Once it was waited for, another process may have its pid.
+      if (!isRunning) return;
+      try {
+        process.kill(target, number);
+      } catch {
+        // It has ended, and that is still to be told.
+      }
+    };
+    const ended = new Promise<Ending>((resolve) => {
+      waiting.set(pid, ({ exited, killed, stopped }) => {
+        if (stopped !== undefined) {
+          if (ownGroup) terminal?.stopped(pid, stopped);
+          return;
+        }
+        isRunning = false;
+        waiting.delete(pid);
+        resolve(exited !== undefined ? { exited } : { killed: killed ?? 0 });
+      });
+    });
+    return {
+      pid,
+      ended,
+      signal: (number) => kill(pid, number),
+      signalGroup: (number) => kill(ownGroup ? -pid : pid, number),
+    };
+  };
+
+  return {
+    start(launch, { executable, descriptors }, output) {
+      executable.confirm();
+      const { program, arguments: args } = launch;
+      const ownGroup = !terminal?.isShared();
+      const rest = { descriptors: [...output, ...descriptors] };
+      const child = launched(executable.path, [program, ...args], launch, rest, ownGroup);
+      if (ownGroup) terminal?.give(child.pid);
+      return child;
+    },
+    run: ([path = '', ...args], launch) => launched(path, [path, ...args], launch, { descriptors: [] }, true),
+    release() {
+      for (const signal of forwarded) process.removeAllListeners(signal);
+      terminal?.takeBack();
+    },
+  };
+}
+
+interface Rest {
+  descriptors: { from: number; to: number }[];
+}
+
+/** What a terminal sends to all processes of its foreground (termios(3), ISIG). */
+const terminalSignals: readonly number[] = [SIGINT, SIGQUIT, SIGTSTP, SIGWINCH];
+
+/**
+ * Job control. The program has a process group of its own, which is in the foreground whenever ours would be, so what is
+ * typed reaches it once, and what is sent to envcas is handed on. Where envcas shares its group with others (a pipeline,
+ * a script), the program stays in that group, as they would have it, and the terminal's signals reach it there.
+ */
+function openTerminal() {
+  let terminal: number;
+  try {
+    terminal = openSync('/dev/tty', 'r+');
+  } catch {
+    return undefined;
+  }
+  setCloseOnExec(terminal, true);
+  const own = processGroup(0);
+  const shared = own !== process.pid || hasOthersInGroup(own);
+  const isForeground = () => foregroundGroup(terminal) === own;
+  const give = (group: number) => {
+    if (!shared && isForeground()) setForegroundGroup(terminal, group);
+  };
+  const takeBack = () => {
+    const present = foregroundGroup(terminal);
+    if (!shared && present !== own && given.has(present)) setForegroundGroup(terminal, own);
+  };
+  const given = new Set<number>();
+  return {
+    isShared: () => shared && isForeground(),
+    give(group: number) {
+      given.add(group);
+      give(group);
+    },
+    takeBack,
+    /** The program was stopped: then so is envcas, for whoever started it to see; or it goes on at once. */
+    stopped(pid: number, signal: number) {
+      if (![SIGTSTP, SIGTTIN, SIGTTOU].includes(signal)) return;
+      const wantsTerminal = signal !== SIGTSTP && isForeground();
+      if (wantsTerminal || isSessionLeader()) {
+        give(pid);
+        process.kill(-pid, SIGCONT);
+        return;
+      }
+      takeBack();
+      process.kill(process.pid, SIGSTOP);
+    },
+  };
+}

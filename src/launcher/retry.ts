@@ -1,0 +1,54 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Failure, reason } from '../errors.ts';
+import type { Configuration } from '../protocol/launch.ts';
+import { type CasSession, openSession } from './obtain.ts';
+import { decisiveCode } from './report.ts';
+import type { Settings } from './settings.ts';
+
+/** Milliseconds of the first pause, and of the longest. Each is a random part of twice the one before. */
+const FIRST_PAUSE = 200;
+export const LONGEST_PAUSE = 30_000;
+
+/**
+ * A pause before an attempt: random, so that launchers that were cut off at once do not come back at once.
+ * @param attempt counted from 0
+ */
+export function pauseBefore(attempt: number, longest = LONGEST_PAUSE): number {
+  return Math.random() * Math.min(longest, FIRST_PAUSE * 2 ** attempt);
+}
+
+/** Who is away, may come back; who has refused, would refuse again. */
+export function isTemporary(error: unknown): boolean {
+  const code = decisiveCode(error);
+  // Without a LAS it may be that nobody names the key.
+  if (code === 'CAS_KEY_UNKNOWN') return error instanceof Failure && error.cause !== undefined;
+  return code === 'CAS_UNREACHABLE' || code === 'LAS_UNREACHABLE' || code === 'CAS_BUSY';
+}
+
+/**
+ * Connects and asks, and again while CAS or LAS cannot be reached, as long as SCONE_START_TIMEOUT says.
+ * @throws the Failure of the last attempt
+ */
+export async function obtain(
+  settings: Settings,
+): Promise<{ session: CasSession; configuration: Configuration }> {
+  const deadline = Date.now() + settings.startTimeout;
+  for (let attempt = 0; ; attempt++) {
+    let session: CasSession | undefined;
+    try {
+      session = await openSession(settings);
+      return { session, configuration: await session.ask() };
+    } catch (error) {
+      session?.close();
+      const pause = pauseBefore(attempt, 5_000);
+      // A code may have been used up, so a request that has one and got no answer is not made again.
+      const isSpent =
+        session !== undefined &&
+        settings.configId.oneTimePassword !== undefined &&
+        decisiveCode(error) !== 'LAS_UNREACHABLE';
+      if (isSpent || !isTemporary(error) || Date.now() + pause >= deadline) throw error;
+      settings.log('INFO', `trying again in ${Math.round(pause)} ms: ${reason(error)}`);
+      await sleep(pause);
+    }
+  }
+}

@@ -1,0 +1,204 @@
+import { createHmac, randomBytes } from 'node:crypto';
+import { constants } from 'node:os';
+import { causes } from '../errors.ts';
+import { restoreSignals } from '../platform/libc.ts';
+import { supervisionDefaults } from '../policy/schema/launcher.ts';
+import type { Configuration } from '../protocol/launch.ts';
+import { parseDuration } from '../secrets/duration.ts';
+import { assemble, type Launch } from './assemble.ts';
+import { type Child, type Ending, openChildren } from './child.ts';
+import { materialise, removeFiles } from './materialise.ts';
+import type { CasSession } from './obtain.ts';
+import { type Output, redactedOutput } from './output.ts';
+import type { Settings } from './settings.ts';
+import { letGo, type Prepared, prepare, wipe } from './start.ts';
+import { watch } from './watch.ts';
+
+const { signals } = constants;
+/** Those by which somebody wants the program to end, and not to be started again. */
+const toEnd: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'];
+
+/** What is asked for, and what holds otherwise; durations in milliseconds. */
+function optionsOf({ supervise = {} }: Launch) {
+  const usual = supervisionDefaults;
+  const milliseconds = (duration: string) => parseDuration(duration) ?? 0;
+  return {
+    onChange: supervise.on_change ?? usual.on_change,
+    killSignal: supervise.kill_signal ?? usual.kill_signal,
+    killTimeout: milliseconds(supervise.kill_timeout ?? usual.kill_timeout),
+    splay: milliseconds(supervise.splay ?? ''),
+    debounce: milliseconds(supervise.debounce ?? usual.debounce),
+    removeFiles: supervise.remove_files ?? usual.remove_files,
+  };
+}
+
+/**
+ * Runs the program as a child, keeps what it was given up to date with its session, and ends as it ends.
+ * @throws Failure where it cannot be started, or not started again
+ */
+export async function supervise(settings: Settings, session: CasSession, first: Launch): Promise<never> {
+  const { log } = settings;
+  const prepared = await prepare(first);
+  const written = materialise(first);
+  /** All files that were written, also those of which newer versions of the session know nothing. */
+  const places = new Map<string, Pick<Launch, 'files' | 'directories'>>();
+  const program = superviseProgram(settings);
+  try {
+    program.start(first, prepared);
+  } catch (error) {
+    written.undo();
+    throw error;
+  }
+  remember(first);
+
+  function remember({ files, directories }: Launch) {
+    const bare = files.map((file) => ({ ...file, content: Buffer.alloc(0) }));
+    for (const file of bare)
+      if (typeof file.to === 'string') places.set(file.to, { files: [file], directories });
+    wipe(files);
+  }
+
+  let present = first;
+  const apply = async (configuration: Configuration) => {
+    let next: Launch;
+    let again: Prepared | undefined;
+    let changes: ReturnType<typeof materialise>;
+    try {
+      next = await assemble(configuration, settings);
+      if (optionsOf(next).onChange === 'restart') again = await prepare(next);
+      changes = materialise(next);
+    } catch (error) {
+      if (again) letGo(again);
+      return log('ERROR', `the program goes on as it is: ${causes(error).join(': ')}`);
+    }
+    const isOther = program.isOther(next);
+    remember(next);
+    present = next;
+    if (again && (changes.changed || isOther)) await program.replace(next, again);
+    else {
+      if (again) letGo(again);
+      if (changes.changed) program.tell(next);
+      if (isOther && !again)
+        log(
+          'WARNING',
+          'arguments, environment or descriptors have changed; the program has them at its next start',
+        );
+    }
+  };
+  const pause = () => {
+    const { debounce, splay } = optionsOf(present);
+    return debounce + Math.random() * splay;
+  };
+
+  const ending = await Promise.race([program.ended, watch(settings, session, pause, apply)]).finally(() => {
+    if (optionsOf(present).removeFiles) for (const place of places.values()) removeFiles(place);
+  });
+  program.release();
+  return endAs(ending);
+}
+
+/** The one program of a supervisor, which may be replaced by itself. */
+function superviseProgram({ log }: Settings) {
+  let child: Child | undefined;
+  let output: Output | undefined;
+  let started: Launch | undefined;
+  let isReplacing = false;
+  let isToEnd = false;
+  let startedWith = '';
+  const fingerprint = fingerprints();
+  const { promise: ended, resolve } = Promise.withResolvers<Ending>();
+
+  const children = openChildren(
+    () => child,
+    (signal) => {
+      log('DEBUG', `${signal} is handed on to the program`);
+      if (isReplacing && toEnd.includes(signal)) isToEnd = true;
+    },
+  );
+  const finish = async (ending: Ending) => {
+    await output?.finished();
+    resolve(ending);
+  };
+  const start = (launch: Launch, prepared: Prepared) => {
+    output = launch.redact && redactedOutput(launch.redact);
+    try {
+      child = children.start(launch, prepared, output?.descriptors ?? []);
+    } finally {
+      output?.started();
+      letGo(prepared);
+    }
+    startedWith = fingerprint(launch);
+    started = launch;
+    log('INFO', `${launch.program} runs as process ${child.pid}`);
+    void child.ended.then((ending) => (isReplacing ? undefined : finish(ending)));
+  };
+
+  return {
+    ended,
+    start,
+    release: children.release,
+    /** Whether the program would be started otherwise than it was, files aside. */
+    isOther: (launch: Launch) => fingerprint(launch) !== startedWith,
+    async replace(launch: Launch, prepared: Prepared) {
+      if (!child) return;
+      isReplacing = true;
+      const { killSignal, killTimeout } = optionsOf(launch);
+      const { signalGroup, signal, ended: last } = child;
+      signal(signals[killSignal]);
+      const timer = setTimeout(() => {
+        log('WARNING', `the program has not ended ${killTimeout} ms after ${killSignal}, so it is killed`);
+        signalGroup(signals.SIGKILL);
+      }, killTimeout);
+      const ending = await last;
+      clearTimeout(timer);
+      if (isToEnd) return finish(ending);
+      await output?.finished();
+      isReplacing = false;
+      start(launch, prepared);
+    },
+    /** Tells the running program that its files have changed, in the way it wants to be told. */
+    tell(launch: Launch) {
+      const { onChange } = optionsOf(launch);
+      if (launch.redact) output?.add(launch.redact);
+      if (typeof onChange === 'string') return log('INFO', 'files have changed');
+      if ('signal' in onChange) {
+        log('INFO', `files have changed; ${onChange.signal} tells the program`);
+        return child?.signal(signals[onChange.signal]);
+      }
+      // With the user and environment that the program was started with.
+      const { command } = onChange;
+      const name = command[0] ?? '';
+      log('INFO', `files have changed; ${name} tells the program`);
+      try {
+        void children.run(command, { ...launch, pwd: started?.pwd }).ended.then((ending) => {
+          if ('exited' in ending && ending.exited === 0) return;
+          const how = 'exited' in ending ? `exit status ${ending.exited}` : `signal ${ending.killed}`;
+          log('ERROR', `${name} has failed: ${how}`);
+        });
+      } catch (error) {
+        log('ERROR', `${name} cannot be started: ${causes(error).join(': ')}`);
+      }
+    },
+  };
+}
+
+/** Tells whether two launches start a program alike, and keeps nothing of what they start it with. */
+function fingerprints(): (launch: Launch) => string {
+  const key = randomBytes(32);
+  return ({ files, directories: _, supervise: __, redact: ___, ...launch }) => {
+    const hash = createHmac('sha256', key).update(JSON.stringify(launch));
+    for (const { to, content, ...ownership } of files)
+      if (typeof to !== 'string')
+        hash.update(JSON.stringify([to, ownership, content.length])).update(content);
+    return hash.digest('hex');
+  };
+}
+
+/** Ends this process as another one has ended. */
+function endAs(ending: Ending): never {
+  if ('exited' in ending) process.exit(ending.exited);
+  restoreSignals();
+  process.kill(process.pid, ending.killed);
+  // As the first process of a namespace, it has to say it in words.
+  process.exit(128 + ending.killed);
+}
