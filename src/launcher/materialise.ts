@@ -127,6 +127,8 @@ function cleanAround({ folders, files, generations }: Targets): void {
 /** Lets things be made beside each path, and removes all that is temporary at the end. */
 function inStages(work: (stageOf: (path: string) => Stage) => void): void {
   const stages = new Map<string, Stage>();
+  // The launcher itself must be able to use what it makes.
+  const umask = process.umask(0o077);
   try {
     work((path) => {
       const folder = dirname(path);
@@ -135,6 +137,7 @@ function inStages(work: (stageOf: (path: string) => Stage) => void): void {
       return stage;
     });
   } finally {
+    process.umask(umask);
     for (const stage of stages.values()) stage.close();
   }
 }

@@ -147,8 +147,8 @@ function removeLeftover(
     const found = fstatSync(fd);
     if (!found.isDirectory() && !found.isFile()) return;
     if (!users.has(found.uid) || !lockFile(fd, 0)) return;
-    // Whoever had the lock before may have given the folder its name, or made it the current generation.
-    if (!isStill(path, fd) || isCurrent(parent, name, link)) return;
+    // Whoever had the lock before may have made it the current generation. One that got its final name is not found.
+    if (isCurrent(parent, name, link)) return;
     remove(path);
   } catch {
     // The next launch tries again.
@@ -165,7 +165,8 @@ export function remove(path: string): void {
   try {
     const folder = openSync(path, O_PATH | O_DIRECTORY | O_NOFOLLOW);
     try {
-      chmodSync(pathIn(folder), 0o700);
+      const { mode } = fstatSync(folder);
+      if ((mode & 0o700) !== 0o700) chmodSync(pathIn(folder), (mode & 0o7777) | 0o700);
       for (const name of readdirSync(pathIn(folder))) remove(pathIn(folder, name));
     } finally {
       closeSync(folder);
