@@ -76,6 +76,16 @@ describe('what comes between a program and its reader', () => {
     assert.ok(given >= 100);
   });
 
+  it('takes as one what belongs together only', () => {
+    for (const apart of ['x\\ud83d\\u0061bcd', 'x%zabcd', 'x\\xzabcd', '78z61626364', '786 162636 4'])
+      assert.equal(redact(['xabcd'], apart).toString(), apart);
+    const secret = Buffer.from('correct horse battery');
+    const [line, rest] = [secret.toString('hex').slice(0, 24), secret.toString('hex').slice(24)];
+    assert.equal(redact([secret], `${line}\n${' '.repeat(63)}${rest}`).toString(), MARK);
+    for (const apart of [`${line}\n${' '.repeat(64)}${rest}`, `${line.slice(2)}\n${rest}`])
+      assert.equal(redact([secret.subarray(1)], apart).toString(), apart);
+  });
+
   it('finds the lines of a secret, but not those that hold none', () => {
     const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
     const pem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
