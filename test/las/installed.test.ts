@@ -325,6 +325,57 @@ describe('a launcher that is installed setgid', { skip: cannot }, () => {
     assert.equal(statSync(path('files/secret')).gid, NOBODY);
   });
 
+  it('is vouched for again when its session changes, and starts the program without its group', async () => {
+    const groups = path('files/groups');
+    const session = (value: string) =>
+      JSON.stringify({
+        name: 'supervised',
+        version: '0.3.10',
+        security: { attestation: { tolerate: ['debug-mode'], require: ['secure-execution'] } },
+        services: [
+          {
+            name: 's',
+            image_name: 'i',
+            command: [
+              'envcas',
+              '-c',
+              `printenv VALUE >> ${groups}; grep ^Gid: /proc/self/status >> ${groups}; exec sleep 60`,
+            ],
+            environment: { VALUE: value },
+            attestation: { mrenclave: sha256(installed) },
+          },
+        ],
+        images: [
+          {
+            name: 'i',
+            injection_files: [
+              {
+                path: '/etc/envcas/config.yaml',
+                content: '{program: /bin/sh, supervise: {on_change: restart}}',
+              },
+            ],
+          },
+        ],
+      });
+    const written = async (text: string) => {
+      while (!existsSync(groups) || !readFileSync(groups, 'utf8').includes(text)) await setTimeout(20);
+    };
+    const ids = 'Gid:\t65534\t65534\t65534\t65534\n';
+    scone(['session', 'create', '-'], session('first'));
+    const env = { ...settings, SCONE_LAS_ADDR: socket('strict'), SCONE_CONFIG_ID: 'supervised/s' };
+    const launcher = spawn('setpriv', [...asNobody(), installed], { env, stdio: 'ignore' });
+    try {
+      await written(`first\n${ids}`);
+      writeFileSync(path('supervised.json'), session('second'));
+      scone(['session', 'update', path('supervised.json')]);
+      await written(`second\n${ids}`);
+    } finally {
+      const ended = once(launcher, 'exit');
+      launcher.kill('SIGTERM');
+      await ended;
+    }
+  });
+
   it('is given it by a LAS that requires nothing too', () => {
     released(launch(socket('open')));
   });
