@@ -430,7 +430,7 @@ export const errors = {
   TARGET_UNWRITABLE: {
     exit: 73,
     message: 'cannot write {path}: {detail}',
-    hint: 'Its folder must exist and be writable for the user who starts envcas.',
+    hint: 'Its folder must exist, or be in `directories`, and be writable for the user who starts envcas; only root can give files to others.',
   },
   HOST_ARGUMENT_MISSING: {
     exit: 64,

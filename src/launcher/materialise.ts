@@ -23,15 +23,8 @@ export interface Materialised {
 export function materialise({ files, directories }: Pick<Launch, 'files' | 'directories'>): Materialised {
   const placed: Change[] = [];
   const undo = () =>
-    attemptAll(
-      placed
-        .splice(0)
-        .reverse()
-        .map(
-          ({ path, restore }) =>
-            () =>
-              inStages((stageOf) => restore(stageOf(path))()),
-        ),
+    attemptAll(placed.splice(0).reverse(), ({ path, restore }) =>
+      inStages((stageOf) => restore(stageOf(path))()),
     );
   let at = '';
   const place = (change: Change, take: () => void) => {
@@ -73,18 +66,10 @@ export function materialise({ files, directories }: Pick<Launch, 'files' | 'dire
  */
 export function removeFiles({ files, directories }: Pick<Launch, 'files' | 'directories'>): unknown {
   const targets = sort(files, directories);
-  return attemptAll([
-    ...targets.files.map(
-      ({ path }) =>
-        () =>
-          rmSync(path, { force: true }),
-    ),
-    ...targets.generations.map(
-      ({ path }) =>
-        () =>
-          inStages((stageOf) => removeGeneration(stageOf(path), path)),
-    ),
-  ]);
+  return attemptAll([...targets.files, ...targets.generations], (target) => {
+    if ('files' in target) inStages((stageOf) => removeGeneration(stageOf(target.path), target.path));
+    else rmSync(target.path, { force: true });
+  });
 }
 
 interface Target {
@@ -142,12 +127,12 @@ function inStages(work: (stageOf: (path: string) => Stage) => void): void {
   }
 }
 
-/** Takes all steps, also after one has failed; gives the first error. */
-function attemptAll(steps: (() => void)[]): unknown {
+/** Does something with all, also after it has failed with one; gives the first error. */
+function attemptAll<Item>(items: Item[], attempt: (item: Item) => void): unknown {
   const errors: unknown[] = [];
-  for (const step of steps)
+  for (const item of items)
     try {
-      step();
+      attempt(item);
     } catch (error) {
       errors.push(error);
     }

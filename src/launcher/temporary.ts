@@ -28,7 +28,7 @@ const O_PATH = 0o10000000;
 
 const PREFIX = '.envcas-';
 /** Names of the folders that are made here; those of generations hold the name of the link that leads to them. */
-const MADE = /^\.(?:envcas-|(?<link>.+)\.)[0-9a-f]{16}$/;
+const MADE = /^\.(?:envcas-|(?<link>.+)\.)[0-9a-f]{16}$/s;
 
 /** Path of an open folder, or of what is in it (proc_pid_fd(5)). */
 export function pathIn(folder: number, name = ''): string {

@@ -526,6 +526,53 @@ describe('what was in the place of a file is put back when the program does not 
   });
 });
 
+describe('folders and generations', () => {
+  test('are made as they are described, swapped when something changes, and cleared of what was left behind', async () => {
+    const directory = folder(stack);
+    const config = [
+      'program: /bin/sh',
+      'directories:',
+      `  - {path: ${directory}/made, mode: "0750"}`,
+      `  - {path: ${directory}/made/set, generation: true, mode: "0500"}`,
+      'injection_files:',
+      `  - {from: /one, to: ${directory}/made/set/one, mode: "0440"}`,
+      `  - {from: /two, to: ${directory}/made/set/deep/two}`,
+    ].join('\n');
+    const launchWith = async (content: string) => {
+      const id = await upload(stack, {
+        config,
+        command: ['-c', `cd ${directory}/made/set && cat one deep/two`],
+        files: ['/one', '/two'].map((from) => ({ from, to: '', content })),
+      });
+      assert.equal(succeed(id), content + content);
+      return readlinkSync(`${directory}/made/set`);
+    };
+    const first = await launchWith('a');
+    mkdirSync(`${directory}/made/.envcas-0123456789abcdef/deep`, { recursive: true });
+    assert.equal(await launchWith('a'), first);
+    const second = await launchWith('b');
+    assert.notEqual(second, first);
+    assert.deepEqual(readdirSync(`${directory}/made`).sort(), [second, 'set']);
+    const modes = ['', 'set/', 'set/one', 'set/deep', 'set/deep/two'].map((name) =>
+      lstatSync(`${directory}/made/${name}`).mode.toString(8),
+    );
+    assert.deepEqual(modes, ['40750', '40500', '100440', '40500', '100600']);
+  });
+
+  test('of a program that does not start are as before', async () => {
+    const directory = folder(stack);
+    const config = JSON.stringify({
+      program: '/bin/true',
+      directories: [{ path: `${directory}/made` }, { path: `${directory}/made/set`, generation: true }],
+      injection_files: [{ from: '/one', to: `${directory}/made/set/one` }],
+    });
+    const files = [{ from: '/one', to: '', content: 'new' }];
+    const id = await upload(stack, { config, files, environment: { LARGE: 'x'.repeat(200_000) } });
+    assertFailed(stack.launch(id), 'ARGUMENTS_TOO_LARGE', { note: noteOf(stack, id) });
+    assertEmpty(directory);
+  });
+});
+
 describe('what a secret contains is never looked at again', () => {
   const other = { other: { kind: 'ascii', value: 'OTHER SECRET' } } as const;
   for (const [what, value] of Object.entries(odd))
