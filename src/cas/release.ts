@@ -5,7 +5,6 @@ import { reportData } from '../attestation/report-data.ts';
 import { verifySoftwareEvidence } from '../attestation/software.ts';
 import { causes, Failure, failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
-import { LAUNCHER_CONFIGURATION_PATH } from '../policy/launcher-configuration.ts';
 import { formatConfigId } from '../policy/names.ts';
 import type { Service } from '../policy/session.ts';
 import type { ConfigurationMessage, GrantedMessage } from '../protocol/launch.ts';
@@ -14,6 +13,7 @@ import { parseTemplate, placed, substitute, TemplateError, TooLarge } from '../s
 import { type Admission, admissionOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { collectForms, type Forms } from './expand.ts';
+import { injectionOf } from './injection.ts';
 import {
   checkAccessToken,
   checkOneTimePassword,
@@ -115,25 +115,8 @@ async function configurationOf(
   version: SessionVersion,
   service: Service,
 ): Promise<ConfigurationMessage> {
-  const { session } = version;
-  const image = session.images.find(({ name }) => name === service.image_name);
-  if ((image?.volumes.length ?? 0) > 0 || service.fspf_path !== undefined || service.fspf_key !== undefined)
-    throw failure('NOT_SUPPORTED', { what: 'mounting volumes and protected file systems' });
-
-  const injected = image?.injection_files ?? [];
-  const launcher = version.launchers.get(image?.name ?? '');
-  // Else the launcher would read the host's own, and the host would choose the program.
-  const isWritten = injected.some(
-    (it) => it.path === LAUNCHER_CONFIGURATION_PATH && it.content !== undefined,
-  );
-  if (isWritten && !launcher)
-    throw failure('POLICY_UNUSABLE', {
-      section: LAUNCHER_CONFIGURATION_PATH,
-      detail: 'it is not understood; upload the session again',
-    });
-  // A file that the launcher will not write is not sent, and so neither are the secrets in it.
-  const written = new Set(launcher?.injection_files.map(({ from }) => from));
-  const files = launcher ? injected.filter(({ path }) => written.has(path)) : injected;
+  const { image, launcher, files, refusal } = injectionOf(version, service);
+  if (refusal) throw refusal;
   const variables = Object.entries(service.environment ?? {});
   const policyVariables = variables.filter(([key]) => hostVariable(key) === undefined);
 

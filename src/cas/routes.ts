@@ -14,6 +14,7 @@ import type { Client } from './access.ts';
 import type { Cas } from './cas.ts';
 import { explainAdmission, readSharedSecret } from './explain.ts';
 import { exportToOtherCas } from './export.ts';
+import { planLaunch } from './plan.ts';
 import { listSessions, readHash, readHistory, readSession } from './sessions.ts';
 import { uploadSession } from './upload.ts';
 import { publicValue, publicValues } from './values.ts';
@@ -82,6 +83,12 @@ export function addRoutes(app: FastifyInstance, cas: Cas, clientOf: ClientOf): v
     const service = serviceIn(request);
     return within(`Failed to explain '${formatConfigId(service)}'`, () =>
       explainAdmission(cas, service, client(request)),
+    );
+  });
+  app.get<Named>('/v1/launch-plan/*', { onRequest }, async (request) => {
+    const service = serviceIn(request);
+    return within(`Failed to plan a launch of '${formatConfigId(service)}'`, () =>
+      planLaunch(cas, service, client(request)),
     );
   });
   app.get<Named>('/v1/otp/*', { onRequest }, async (request) => {

@@ -1,7 +1,7 @@
 import { failure, reason } from '../errors.ts';
 import { isWithin, resolveSessionName } from '../policy/names.ts';
 import { SOFTWARE_IDENTITY } from '../policy/schema/secrets.ts';
-import type { ExportTarget } from '../policy/schema/sharing.ts';
+import type { ExportTarget, ImportSource } from '../policy/schema/sharing.ts';
 import type { SecretDefinition } from '../policy/session.ts';
 import { parseDuration } from '../secrets/duration.ts';
 import { formatSecret, type TypedSecret } from '../secrets/kinds.ts';
@@ -57,7 +57,7 @@ export interface Recipient {
 }
 
 /** Sessions that a secret may be handed through; longer ways are mistakes. */
-const LONGEST_WAY = 32;
+export const LONGEST_WAY = 32;
 
 /** Milliseconds after which another CAS that gave nothing is asked again. */
 const OTHER_CAS_AGAIN = 60_000;
@@ -152,7 +152,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
     way: readonly string[],
     unavailable: (detail: string, cause?: unknown) => Error,
   ): Promise<Resolved> => {
-    const { session: reference, secret: name, session_hash, cas_key } = definition.import;
+    const { secret: name, cas_key } = definition.import;
     if (cas_key !== undefined) {
       const secret = await cas.otherCases
         .import(version, definition.import, recipient.hops ?? 0, unavailable)
@@ -163,16 +163,9 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
       checkKind(definition, secret, unavailable);
       return { secret, home: version };
     }
-    const session = resolveSessionName(version.session.name, reference);
-    const exporter = session === undefined ? undefined : await read(session);
-    // One answer for what is not there and for what is not exported: it tells nothing of other sessions.
-    const notExported = () =>
-      unavailable(`the session ${session ?? reference} exports no ${name} to this one`);
-    if (!exporter) throw notExported();
-    const exported = definitionsOf(exporter).get(name);
-    if (!exported || !isExported(exporter, exported, version)) throw notExported();
-    if (session_hash !== undefined && exporter.hash !== session_hash)
-      throw unavailable(`the session ${session} is of another version than session_hash says`);
+    const found = await exporterOf(version, definition.import, read);
+    if (typeof found === 'string') throw unavailable(found);
+    const { exporter, exported } = found;
     const { secret, home } = await resolve(exporter, name, way);
     checkKind(definition, secret, unavailable);
     return {
@@ -204,6 +197,27 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
         });
     },
   };
+}
+
+/**
+ * The session on this CAS that a secret is imported from, and what it exports.
+ * @param read gives the newest version of a session
+ * @returns why there is none, in words
+ */
+export async function exporterOf(
+  version: SessionVersion,
+  { session: reference, secret: name, session_hash }: ImportSource,
+  read: (name: string) => Promise<SessionVersion | undefined>,
+): Promise<{ exporter: SessionVersion; exported: SecretDefinition } | string> {
+  const session = resolveSessionName(version.session.name, reference);
+  const exporter = session === undefined ? undefined : await read(session);
+  const exported = exporter?.session.secrets.find((it) => it.name === name);
+  // One answer for what is not there and for what is not exported: it tells nothing of other sessions.
+  if (!exporter || !exported || !isExported(exporter, exported, version))
+    return `the session ${session ?? reference} exports no ${name} to this one`;
+  if (session_hash !== undefined && exporter.hash !== session_hash)
+    return `the session ${session} is of another version than session_hash says`;
+  return { exporter, exported };
 }
 
 /** Name and format that a reference in a session means. */

@@ -356,6 +356,7 @@ describe('what a real CAS answers', { skip: missing('curl', 'openssl') }, () => 
       'readHash',
       'readHistory',
       'explainAdmission',
+      'planLaunch',
       'readSharedSecret',
     ];
     for (const id of calls) {
@@ -386,7 +387,7 @@ describe('what a real CAS answers', { skip: missing('curl', 'openssl') }, () => 
     await refused('SESSION_NOT_FOUND', ask('listSessions', { namespace: 'nowhere' }, 'alice'));
     await refused('REQUEST_INVALID', ask('listSessions', { namespace: '' }, 'alice'));
 
-    for (const id of ['explainAdmission', 'readSharedSecret'])
+    for (const id of ['explainAdmission', 'planLaunch', 'readSharedSecret'])
       await refused('SERVICE_NOT_FOUND', ask(id, { ...alike, service: 'none' }, 'alice'));
     await refused('ONE_TIME_PASSWORD_UNUSED', ask('readSharedSecret', alike, 'alice'));
     await create(
