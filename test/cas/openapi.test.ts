@@ -412,6 +412,38 @@ secrets:
     const { variants } = (await ask('explainAdmission', { session: 'unusable', service: 'whole' }, 'alice'))
       .body;
     assert.equal(variants.length, 2);
+
+    const launcher = (rest: string) =>
+      `path: /etc/envcas/config.yaml, content: "{program: /p, injection_files: [{from: /a, to: /g/a}, {from: /b, to: {fd: 3}}], ${rest}}"`;
+    await create(
+      session(
+        'planned',
+        `security: {attestation: {mode: none}}
+services:
+  - {name: signalled, image_name: signalled, command: "x a@@1 $$SCONE::own:hex$$", environment: {A: $$SCONE::gone$$, "@@B": }}
+  - {name: told, image_name: told}
+  - {name: restarted, image_name: restarted}
+  - {name: host, image_name: host}
+images:
+  - name: signalled
+    injection_files:
+      - {path: /a, content: a}
+      - /b
+      - /unused
+      - {${launcher('user: u, directories: [{path: /g, generation: true}], supervise: {on_change: {signal: SIGHUP}, splay: 1s}')}}
+  - {name: told, injection_files: [/a, /b, {${launcher("supervise: {on_change: {command: ['/c', x]}}")}}]}
+  - {name: restarted, injection_files: [/a, /b, {${launcher('umask: 0022, pwd: /, supervise: {}')}}]}
+  - {name: host, injection_files: [/etc/envcas/config.yaml], provide_secrets: [own, gone]}
+secrets:
+  - {name: own, kind: binary}
+  - {name: gone, import: {session: nowhere, secret: x}}
+`,
+      ),
+    );
+    for (const service of ['signalled', 'told', 'restarted', 'host']) {
+      const { body } = await ask('planLaunch', { session: 'planned', service }, 'alice');
+      assert.equal(body.configuration, service === 'host' ? 'host' : 'policy');
+    }
   });
 
   test('what is published', async () => {
