@@ -312,7 +312,7 @@ Supervision
   );
   assert.match(
     text('bare'),
-    /\/bin\/true, which is not checked.*\n {2}It runs as the launcher's user, with the launcher's group, in the folder it is launched in\.\n/,
+    /\/bin\/true, which is not checked.*\n {2}It runs as the launcher's user, with the launcher's group, in the folder it is launched in\.\n.*\n\nEnvironment\n {2}empty\n$/,
   );
   assert.match(text('certified'), /started again\.\n {2}To end it, SIGTERM is sent, and SIGKILL after 10s\./);
 });

@@ -86,10 +86,12 @@ function sections(plan: Plan): [title: string, ...lines: string[]][] {
   const all: [title: string, lines: string[]][] = [
     ['Program', describeProgram(plan)],
     ['Arguments', aligned(plan.arguments.map(({ number, sources }) => [String(number), describe(sources)]))],
-    [
-      'Environment, with no other variables',
-      aligned(plan.environment.map(({ name, sources }) => [name, describe(sources)])),
-    ],
+    plan.environment.length === 0
+      ? ['Environment', ['empty']]
+      : [
+          'Environment, with no other variables',
+          aligned(plan.environment.map(({ name, sources }) => [name, describe(sources)])),
+        ],
     [
       'Folders that are made',
       aligned(
