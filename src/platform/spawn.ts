@@ -74,6 +74,8 @@ export function spawn({ path, arguments: args, environment, descriptors, ownGrou
   c.posix_spawn_file_actions_init(actions);
   c.posix_spawnattr_init(attributes);
   try {
+    // Node has had its own standard streams closed by execve.
+    for (const fd of [0, 1, 2]) c.posix_spawn_file_actions_adddup2(actions, fd, fd);
     for (const { from, to } of descriptors) c.posix_spawn_file_actions_adddup2(actions, from, to);
     c.posix_spawnattr_setflags(
       attributes,
