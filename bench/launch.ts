@@ -26,6 +26,53 @@ secrets:
   - {name: token, kind: ascii, size: 32}
 `;
 
+const FILES = 10;
+const VARIABLES = 100;
+
+/** A service that is given many files and variables, each with a secret in it. */
+const manyPolicy = (measurement: string, folder: string) => {
+  const numbers = (count: number) => Array.from({ length: count }, (_, index) => index);
+  return JSON.stringify({
+    name: 'many',
+    version: '0.3.10',
+    security: { attestation: { tolerate: ['debug-mode'] } },
+    images: [
+      {
+        name: 'image',
+        injection_files: [
+          {
+            path: '/etc/envcas/config.yaml',
+            content: JSON.stringify({
+              program: '/bin/true',
+              injection_files: numbers(FILES).map((number) => ({
+                from: `/in/${number}`,
+                to: `${folder}/${number}`,
+                mode: '0440',
+              })),
+            }),
+          },
+          ...numbers(FILES).map((number) => ({
+            path: `/in/${number}`,
+            content: 'key: $$SCONE::token$$',
+          })),
+        ],
+      },
+    ],
+    services: [
+      {
+        name: 'true',
+        image_name: 'image',
+        attestation: { mrenclave: measurement },
+        command: 'envcas',
+        environment: Object.fromEntries(
+          numbers(VARIABLES).map((number) => [`TOKEN_${number}`, `${number} $$SCONE::token$$`]),
+        ),
+      },
+    ],
+    secrets: [{ name: 'token', kind: 'ascii', size: 32 }],
+  });
+};
+
 /** How long an attested launch takes. */
 export async function launch(): Promise<void> {
   const root = resolve(import.meta.dirname, '..');
@@ -41,6 +88,7 @@ export async function launch(): Promise<void> {
   try {
     const port = server.match[1] ?? '';
     stack.create(policy(stack.envcasMeasurement));
+    stack.create(manyPolicy(stack.envcasMeasurement, stack.files));
     const dotenv = join(stack.files, '.env');
     writeFileSync(dotenv, 'TOKEN=01234567890123456789012345678901\n');
     const dotenvx = join(root, 'node_modules/@dotenvx/dotenvx/src/cli/dotenvx.js');
@@ -53,6 +101,12 @@ export async function launch(): Promise<void> {
         command: stack.envcas,
         args: [],
         env: { ...env, ...stack.env, SCONE_CONFIG_ID: 'bench/true' },
+      },
+      {
+        name: `the same with ${FILES} files and ${VARIABLES} variables`,
+        command: stack.envcas,
+        args: [],
+        env: { ...env, ...stack.env, SCONE_CONFIG_ID: 'many/true' },
       },
       { name: 'bare `node -e 0`', command: node, args: ['-e', '0'], env },
       {

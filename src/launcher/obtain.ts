@@ -3,7 +3,7 @@ import * as v from 'valibot';
 import { reportData } from '../attestation/report-data.ts';
 import { failure, reason } from '../errors.ts';
 import { borrowGroup, giveGroupBack } from '../platform/identity.ts';
-import { makeNonDumpable } from '../platform/libc.ts';
+import { lockMemory, makeNonDumpable } from '../platform/libc.ts';
 import { formatAddress } from '../policy/address.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
 import { formatConfigId } from '../policy/names.ts';
@@ -107,6 +107,7 @@ export async function openSession(settings: Settings): Promise<CasSession> {
       }
       giveGroupBack();
       makeNonDumpable();
+      lockMemory();
 
       const accessToken = proof('launcher')?.toString('base64');
       const { oneTimePassword, ...named } = configId;

@@ -114,11 +114,16 @@ describe('the process', () => {
     assert.equal(stdout, '0027\n300\n0\n');
   });
 
-  test('no descriptor of the launcher is left open', async () => {
-    const descriptors = ['/proc/self/fd'];
-    const { stdout } = stack.launch(await upload(stack, { program: '/bin/ls', command: descriptors }));
-    // Compared with ls alone, as this test may itself have been started with more than three.
-    assert.equal(stdout, run('/bin/ls', descriptors, stack.env).stdout);
+  test('no descriptor of the launcher is left open, nor one of its caller', async () => {
+    const id = await upload(stack, { program: '/bin/ls', command: ['/proc/self/fd'] });
+    const stdio = ['ignore', 'pipe', 'inherit', 'inherit', 'inherit'] as const;
+    const { child, finished } = start(stack.envcas, [], {
+      env: { ...stack.env, SCONE_CONFIG_ID: id },
+      stdio: [...stdio, openSync('/dev/null', 'r'), openSync('/dev/null', 'r')],
+    });
+    assert.ok(child.pid);
+    // The last one is what ls reads the folder by.
+    assert.equal((await finished).stdout, '0\n1\n2\n3\n');
   });
 
   test("standard input and output are the program's own, byte for byte", async () => {
