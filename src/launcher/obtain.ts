@@ -73,7 +73,11 @@ export async function openSession(settings: Settings): Promise<CasSession> {
 
   const exchange = async (message: LaunchRequest | undefined, deadline: number | undefined) => {
     try {
-      if (message) stream.write(message);
+      if (message) {
+        stream.write(message);
+        // Takes a millisecond or two, in which the CAS is at work.
+        lockMemory();
+      }
       return await stream.read(deadline);
     } catch (error) {
       if (error instanceof MalformedFrame) throw failure('CAS_PROTOCOL', { address, detail: error.message });
@@ -107,7 +111,6 @@ export async function openSession(settings: Settings): Promise<CasSession> {
       }
       giveGroupBack();
       makeNonDumpable();
-      lockMemory();
 
       const accessToken = proof('launcher')?.toString('base64');
       const { oneTimePassword, ...named } = configId;
