@@ -1,4 +1,5 @@
 import { cpus } from 'node:os';
+import { changes } from './changes.ts';
 import { check } from './check.ts';
 import { launch } from './launch.ts';
 import { release } from './release.ts';
@@ -11,7 +12,7 @@ import { sessions } from './sessions.ts';
  *
  * Ratios count; absolute figures are those of the machine.
  */
-const parts: Record<string, () => Promise<void>> = { launch, check, release, sessions };
+const parts: Record<string, () => Promise<void>> = { launch, changes, check, release, sessions };
 
 const chosen = process.argv.slice(2);
 const unknown = chosen.filter((name) => !Object.hasOwn(parts, name));
