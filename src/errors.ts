@@ -475,7 +475,7 @@ export const errors = {
   },
   USER_NOT_PERMITTED: {
     exit: 78,
-    message: 'the program cannot run as {user}: only root may choose',
+    message: 'the program cannot run as {user}: {detail}',
     hint: 'Start envcas as root, or as the user and group that /etc/envcas/config.yaml names.',
   },
   DESCRIPTOR_UNAVAILABLE: {

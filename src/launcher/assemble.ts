@@ -59,6 +59,9 @@ export async function assemble(configuration: Configuration, settings: Settings)
   const { program, sha256, umask, supervise, injection_files = [], directories = [] } = launcher;
   const user = launcher.user === undefined ? undefined : findUser(launcher.user);
   const gid = launcher.group === undefined ? user?.gid : findGroup(launcher.group);
+  // Else it would keep the launcher's own.
+  if (user && gid === undefined)
+    throw failure('GROUP_UNKNOWN', { group: `that user ${user.uid} belongs to` });
   /** What the program is given belongs to whom it runs as, unless told otherwise. */
   const ownership = (written: Written, usual: number): Ownership => ({
     mode: written.mode ?? usual,

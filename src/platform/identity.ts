@@ -1,4 +1,4 @@
-import { failure } from '../errors.ts';
+import { failure, reason } from '../errors.ts';
 import { KEEP, setGroupIds, setGroupsOf, setUserIds } from './libc.ts';
 import type { User } from './users.ts';
 
@@ -29,10 +29,12 @@ export interface RunAs {
 /** @throws Failure USER_NOT_PERMITTED */
 export function checkRunAs({ user, gid }: RunAs): void {
   if (process.geteuid?.() === 0) return;
-  if (user && user.uid !== process.getuid?.())
-    throw failure('USER_NOT_PERMITTED', { user: user.name ?? user.uid });
-  if (gid !== undefined && gid !== own) throw failure('USER_NOT_PERMITTED', { user: `group ${gid}` });
+  if ((user === undefined || user.uid === process.getuid?.()) && (gid === undefined || gid === own)) return;
+  throw failure('USER_NOT_PERMITTED', { user: nameOf({ user, gid }), detail: 'only root may choose' });
 }
+
+const nameOf = ({ user, gid }: RunAs) =>
+  [user && `user ${user.name ?? user.uid}`, gid !== undefined && `group ${gid}`].filter(Boolean).join(', ');
 
 /**
  * Starts a program as somebody else: meanwhile this process has his groups, and his ids as its real ones. What the
@@ -46,10 +48,14 @@ export function runAs<Result>({ user, gid }: RunAs, inPlace: boolean, start: () 
   const before = process.getuid?.() ?? 0;
   const effective = (id: number) => (inPlace ? id : KEEP);
   try {
-    if (user?.name !== undefined) setGroupsOf(user.name, gid ?? own);
-    else process.setgroups?.(gid === undefined ? [] : [gid]);
-    if (gid !== undefined) setGroupIds(gid, effective(gid), KEEP);
-    if (user) setUserIds(user.uid, effective(user.uid), KEEP);
+    try {
+      if (user?.name !== undefined) setGroupsOf(user.name, gid ?? own);
+      else process.setgroups?.(gid === undefined ? [] : [gid]);
+      if (gid !== undefined) setGroupIds(gid, effective(gid), KEEP);
+      if (user) setUserIds(user.uid, effective(user.uid), KEEP);
+    } catch (error) {
+      throw failure('USER_NOT_PERMITTED', { user: nameOf({ user, gid }), detail: reason(error) });
+    }
     return start();
   } finally {
     // The saved ids are still ours.

@@ -131,14 +131,14 @@ export function setGroupsOf(user: string, gid: number): void {
 /** Leaves a user or group id as it is (setresuid(2)). */
 export const KEEP = 0xffffffff;
 
-/** Real, effective and saved user id of all threads (setresuid(2)). @returns whether the kernel allows it */
-export function setUserIds(real: number, effective: number, saved: number): boolean {
-  return libc().setresuid(real, effective, saved) === 0;
+/** Sets real, effective and saved user id of all threads (setresuid(2)). @throws Error where the kernel does not allow it */
+export function setUserIds(real: number, effective: number, saved: number): void {
+  if (libc().setresuid(real, effective, saved) !== 0) throw new Error('the kernel allows no other user');
 }
 
-/** Real, effective and saved group id of all threads (setresgid(2)). @returns whether the kernel allows it */
-export function setGroupIds(real: number, effective: number, saved: number): boolean {
-  return libc().setresgid(real, effective, saved) === 0;
+/** Sets real, effective and saved group id of all threads (setresgid(2)). @throws Error where the kernel does not allow it */
+export function setGroupIds(real: number, effective: number, saved: number): void {
+  if (libc().setresgid(real, effective, saved) !== 0) throw new Error('the kernel allows no other group');
 }
 
 /**
