@@ -36,7 +36,7 @@ const { SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGINT, SIGQUIT, SIGWINCH }
 const forwarded = [
   ...(['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM', 'SIGTERM', 'SIGCONT'] as const),
   ...(['SIGTSTP', 'SIGTTIN', 'SIGTTOU', 'SIGURG', 'SIGXCPU', 'SIGVTALRM', 'SIGWINCH', 'SIGIO'] as const),
-  ...(['SIGPWR', 'SIGABRT', 'SIGTRAP', 'SIGSYS', 'SIGXFSZ'] as const),
+  ...(['SIGPWR', 'SIGABRT', 'SIGTRAP', 'SIGSYS', 'SIGXFSZ', 'SIGPROF', 'SIGSTKFLT'] as const),
 ];
 
 /** The children of this process, of which the program is one; orphans that pid 1 inherits are others. */

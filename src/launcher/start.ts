@@ -68,6 +68,26 @@ export function closeOthersOnExec(): void {
 }
 
 /**
+ * Puts descriptors where the program is to find them, even where Node has its own.
+ * @returns what gives Node its own back, without which it could not even end in order
+ */
+function placeDescriptors(descriptors: Prepared['descriptors']): () => void {
+  const moved = descriptors.filter(({ from, to }) => from !== to);
+  const own = moved.flatMap(({ from, to }) => {
+    try {
+      return [{ from: duplicateAbove(to, from), to }];
+    } catch {
+      return []; // None has this number.
+    }
+  });
+  for (const { from, to } of descriptors) if (from === to) setCloseOnExec(to, false);
+  for (const { from, to } of moved) duplicateTo(from, to);
+  return () => {
+    for (const { from, to } of own) duplicateTo(from, to);
+  };
+}
+
+/**
  * Replaces this process with the program: same pid, nothing of the launcher left.
  * @throws Failure PROGRAM_MISSING, PROGRAM_NOT_EXECUTABLE or ARGUMENTS_TOO_LARGE
  */
@@ -80,11 +100,13 @@ export function start(launch: Launch, { executable, descriptors }: Prepared): ne
     const { execve } = process;
     if (!execve) throw new Error('this system cannot replace a process');
     return runAs(launch, true, () => {
-      for (const { from, to } of descriptors)
-        if (from === to) setCloseOnExec(to, false);
-        else duplicateTo(from, to);
       executable.confirm();
-      return execve(executable.path, [program, ...args], environment);
+      const putBack = placeDescriptors(descriptors);
+      try {
+        return execve(executable.path, [program, ...args], environment);
+      } finally {
+        putBack();
+      }
     });
   } catch (error) {
     throw programFailure(program, error);

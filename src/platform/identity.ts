@@ -1,5 +1,5 @@
 import { failure, reason } from '../errors.ts';
-import { KEEP, setGroupIds, setGroupsOf, setUserIds } from './libc.ts';
+import { dropAmbientCapabilities, KEEP, setGroupIds, setGroupsOf, setUserIds, unlockMemory } from './libc.ts';
 import type { User } from './users.ts';
 
 /** Whom this process acts as, and whom the program it starts runs as (credentials(7)). */
@@ -52,6 +52,8 @@ export function runAs<Result>({ user, gid }: RunAs, inPlace: boolean, start: () 
       if (user?.name !== undefined) setGroupsOf(user.name, gid ?? own);
       else process.setgroups?.(gid === undefined ? [] : [gid]);
       if (gid !== undefined) setGroupIds(gid, effective(gid), KEEP);
+      if (inPlace) unlockMemory();
+      if (user && user.uid !== 0) dropAmbientCapabilities();
       if (user) setUserIds(user.uid, effective(user.uid), KEEP);
     } catch (error) {
       throw failure('USER_NOT_PERMITTED', { user: nameOf({ user, gid }), detail: reason(error) });

@@ -14,6 +14,7 @@ function load() {
     getsockopt: { arguments: ['i32', 'i32', 'i32', 'buffer', 'buffer'], return: 'i32' },
     initgroups: { arguments: ['string', 'u32'], return: 'i32' },
     mlockall: { arguments: ['i32'], return: 'i32' },
+    munlockall: { arguments: [], return: 'i32' },
     prctl: { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' },
     setresgid: { arguments: ['u32', 'u32', 'u32'], return: 'i32' },
     setresuid: { arguments: ['u32', 'u32', 'u32'], return: 'i32' },
@@ -34,6 +35,8 @@ const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const PR_SET_DUMPABLE = 4;
 const PR_SET_NAME = 15;
+const PR_CAP_AMBIENT = 47;
+const PR_CAP_AMBIENT_CLEAR_ALL = 4n;
 const RLIMIT_CORE = 4;
 const SIG_DFL = 0n;
 const SIG_UNBLOCK = 1;
@@ -106,6 +109,11 @@ export function lockMemory(): boolean {
   return libc().mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) === 0;
 }
 
+/** Undoes lockMemory(): who loses the right to it can have no new memory else. */
+export function unlockMemory(): void {
+  libc().munlockall();
+}
+
 /** Sets whether a descriptor is closed by execve (fcntl(2), FD_CLOEXEC). */
 export function setCloseOnExec(fd: number, close: boolean): void {
   libc().fcntl(fd, F_SETFD, close ? FD_CLOEXEC : 0);
@@ -130,6 +138,12 @@ export function setGroupsOf(user: string, gid: number): void {
 
 /** Leaves a user or group id as it is (setresuid(2)). */
 export const KEEP = 0xffffffff;
+
+/** Has what this thread executes get no capability just because it has it itself (capabilities(7), ambient set). */
+export function dropAmbientCapabilities(): void {
+  if (libc().prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0n, 0n, 0n) !== 0)
+    throw new Error('prctl(PR_CAP_AMBIENT) failed');
+}
 
 /** Sets real, effective and saved user id of all threads (setresuid(2)). @throws Error where the kernel does not allow it */
 export function setUserIds(real: number, effective: number, saved: number): void {
