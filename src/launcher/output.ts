@@ -37,6 +37,8 @@ export function redactedOutput(initial: readonly Buffer[]): Output {
   };
 }
 
+const ignore = () => {};
+
 function passOn(target: Writable, secrets: readonly Buffer[]) {
   const { read, write } = pipe();
   let redactor = createRedactor(secrets);
@@ -47,20 +49,26 @@ function passOn(target: Writable, secrets: readonly Buffer[]) {
     target.once('drain', () => source.resume());
   };
   // Who reads our output has gone: the program is to notice as it would by itself.
-  target.on('error', () => source.destroy());
-  source.on('error', () => {});
+  const fail = () => source.destroy();
+  target.on('error', fail);
+  source.on('error', ignore);
   source.on('data', (chunk: Buffer) => forward(redactor.push(chunk)));
   const closed = new Promise<void>((resolve) => {
     source.on('close', () => {
       forward(redactor.end());
+      target.off('error', fail);
+      // What is still to be written can fail later.
+      target.off('error', ignore).on('error', ignore);
       resolve();
     });
   });
   return {
     write,
     redact(all: readonly Buffer[]) {
-      forward(redactor.end());
+      // What may be the beginning of a secret may still go on.
+      const held = redactor.end();
       redactor = createRedactor(all);
+      forward(redactor.push(held));
     },
     async finish() {
       const late = setTimeout(() => source.destroy(), GRACE);

@@ -32,7 +32,8 @@ export function isTemporary(error: unknown): boolean {
 export async function obtain(
   settings: Settings,
 ): Promise<{ session: CasSession; configuration: Configuration }> {
-  const deadline = Date.now() + settings.startTimeout;
+  // Whatever the clock is set to meanwhile.
+  const deadline = performance.now() + settings.startTimeout;
   for (let attempt = 0; ; attempt++) {
     let session: CasSession | undefined;
     try {
@@ -46,7 +47,7 @@ export async function obtain(
         session !== undefined &&
         settings.configId.oneTimePassword !== undefined &&
         decisiveCode(error) !== 'LAS_UNREACHABLE';
-      if (isSpent || !isTemporary(error) || Date.now() + pause >= deadline) throw error;
+      if (isSpent || !isTemporary(error) || performance.now() + pause >= deadline) throw error;
       settings.log('INFO', `trying again in ${Math.round(pause)} ms: ${reason(error)}`);
       await sleep(pause);
     }

@@ -65,6 +65,7 @@ export async function supervise(settings: Settings, session: CasSession, first: 
     let changes: ReturnType<typeof materialise>;
     try {
       next = await assemble(configuration, settings);
+      if (next.redact) program.redact(next.redact);
       if (optionsOf(next).onChange === 'restart') again = await prepare(next);
       changes = materialise(next);
     } catch (error) {
@@ -104,6 +105,7 @@ function superviseProgram({ log }: Settings) {
   let started: Launch | undefined;
   let isReplacing = false;
   let isToEnd = false;
+  let hasEnded = false;
   let startedWith = '';
   const fingerprint = fingerprints();
   const { promise: ended, resolve } = Promise.withResolvers<Ending>();
@@ -116,6 +118,7 @@ function superviseProgram({ log }: Settings) {
     },
   );
   const finish = async (ending: Ending) => {
+    hasEnded = true;
     await output?.finished();
     resolve(ending);
   };
@@ -137,10 +140,14 @@ function superviseProgram({ log }: Settings) {
     ended,
     start,
     release: children.release,
+    /** Keeps what is about to be released to the running program out of its output. */
+    redact(secrets: readonly Buffer[]) {
+      output?.add(secrets);
+    },
     /** Whether the program would be started otherwise than it was, files aside. */
     isOther: (launch: Launch) => fingerprint(launch) !== startedWith,
     async replace(launch: Launch, prepared: Prepared) {
-      if (!child) return;
+      if (!child || hasEnded) return letGo(prepared);
       isReplacing = true;
       const { killSignal, killTimeout } = optionsOf(launch);
       const { signalGroup, signal, ended: last } = child;
@@ -151,15 +158,14 @@ function superviseProgram({ log }: Settings) {
       }, killTimeout);
       const ending = await last;
       clearTimeout(timer);
-      if (isToEnd) return finish(ending);
       await output?.finished();
+      if (isToEnd) return finish(ending);
       isReplacing = false;
       start(launch, prepared);
     },
     /** Tells the running program that its files have changed, in the way it wants to be told. */
     tell(launch: Launch) {
       const { onChange } = optionsOf(launch);
-      if (launch.redact) output?.add(launch.redact);
       if (typeof onChange === 'string') return log('INFO', 'files have changed');
       if ('signal' in onChange) {
         log('INFO', `files have changed; ${onChange.signal} tells the program`);
@@ -185,8 +191,9 @@ function superviseProgram({ log }: Settings) {
 /** Tells whether two launches start a program alike, and keeps nothing of what they start it with. */
 function fingerprints(): (launch: Launch) => string {
   const key = randomBytes(32);
-  return ({ files, directories: _, supervise: __, redact: ___, ...launch }) => {
-    const hash = createHmac('sha256', key).update(JSON.stringify(launch));
+  return ({ files, directories: _, supervise: __, redact, ...launch }) => {
+    const isRedacted = redact !== undefined;
+    const hash = createHmac('sha256', key).update(JSON.stringify({ ...launch, isRedacted }));
     for (const { to, content, ...ownership } of files)
       if (typeof to !== 'string')
         hash.update(JSON.stringify([to, ownership, content.length])).update(content);

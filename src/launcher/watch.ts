@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { causes, Failure } from '../errors.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import { type CasSession, openSession } from './obtain.ts';
+import { decisiveCode } from './report.ts';
 import { isTemporary, pauseBefore } from './retry.ts';
 import type { Settings } from './settings.ts';
 
@@ -20,13 +21,16 @@ export async function watch(
   debounce: () => number,
   apply: Apply,
 ): Promise<never> {
+  const { oneTimePassword: _, ...configId } = settings.configId;
+  // A code that is spent would be counted as a wrong one.
+  const again = { ...settings, configId };
   for (let session = first, attempts = 0; ; ) {
-    const since = Date.now();
+    const since = performance.now();
     await follow(session, settings, debounce, apply);
     session.close();
     // A CAS that has no room for one who waits closes the connection after every answer.
-    attempts = Date.now() - since < SHORT ? attempts + 1 : 0;
-    session = await reconnect(settings, apply, attempts);
+    attempts = performance.now() - since < SHORT ? attempts + 1 : 0;
+    session = await reconnect(again, apply, attempts);
     settings.log('INFO', 'the CAS is back');
   }
 }
@@ -75,6 +79,7 @@ const LONGEST_PAUSE_OF_REFUSED = 3_600_000;
 /** @param attempts that have come to little just before */
 async function reconnect(settings: Settings, apply: Apply, attempts: number): Promise<CasSession> {
   let pause = pauseBefore(attempts);
+  let told: string | undefined;
   for (let attempt = attempts + 1, refusals = 0; ; ) {
     await sleep(pause);
     let session: CasSession | undefined;
@@ -84,8 +89,10 @@ async function reconnect(settings: Settings, apply: Apply, attempts: number): Pr
       configuration = await session.ask();
     } catch (error) {
       session?.close();
-      if (attempt + refusals === attempts + 1) warn(settings, error);
+      const code = decisiveCode(error);
+      if (code !== told) warn(settings, error);
       else settings.log('DEBUG', `the CAS: ${causes(error).join(': ')}`);
+      told = code;
       // Somebody may correct what a policy refuses; nobody is helped by being asked often meanwhile.
       pause = isTemporary(error)
         ? pauseBefore(attempt++)

@@ -26,32 +26,46 @@ export interface Policy {
   environment?: Record<string, string | null>;
   pwd?: string;
   /** Files to write. `from` is made up unless told; `content` null is a template on the host. */
-  files?: { to: string; content: string | null; from?: string }[];
+  files?: { to: string | { fd: number }; content: string | null; from?: string }[];
+  /** Further keys of the launcher's configuration. */
+  launcher?: Record<string, unknown>;
   spelling?: 'injection_files' | 'injected_file';
   /** /etc/envcas/config.yaml in place of one made of `program` and `files`; null is one on the host. */
   config?: string | null;
   provide?: string[];
-  secrets?: Record<string, { kind: 'ascii' | 'binary'; size?: number; value?: string }>;
+  secrets?: Record<string, { kind: string; [key: string]: unknown }>;
 }
 
 let sessions = 0;
+/** Hash of the newest version of each session. */
+const newest = new Map<string, string>();
 let identity: Promise<{ key: string; cert: string }> | undefined;
 
 /**
  * Uploads a policy and gives the config id of its service. Straight to the CAS, as `scone session create` would
  * take most of the time of these tests.
+ * @param before config id of the service whose session it is a new version of
  */
-export async function upload(stack: Stack, policy: Policy): Promise<string> {
-  const name = `session-${++sessions}`;
+export async function upload(
+  stack: Pick<Stack, 'env' | 'envcasMeasurement'>,
+  policy: Policy,
+  before?: string,
+): Promise<string> {
+  const name = before?.split('/')[0] ?? `session-${++sessions}`;
   const { program = '/bin/sh', spelling = 'injection_files' } = policy;
   const files = (policy.files ?? []).map((file, index) => ({ from: `/injected/${index}`, ...file }));
   const config =
     policy.config === undefined
-      ? JSON.stringify({ program, [spelling]: files.map(({ from, to }) => ({ from, to })) })
+      ? JSON.stringify({
+          program,
+          [spelling]: files.map(({ from, to }) => ({ from, to })),
+          ...policy.launcher,
+        })
       : policy.config;
   const inject = (path: string, content: string | null) => (content === null ? path : { path, content });
   const document = {
     name,
+    predecessor: newest.get(name),
     version: '0.3.10',
     security: {
       attestation: { mode: policy.mode ?? 'hardware', tolerate: policy.tolerate ?? ['debug-mode'] },
@@ -99,6 +113,7 @@ export async function upload(stack: Stack, policy: Policy): Promise<string> {
     posting.end(JSON.stringify(document));
   });
   assert.equal(status, 201, answer);
+  newest.set(name, JSON.parse(answer).hash);
   return `${name}/main`;
 }
 
@@ -119,7 +134,7 @@ async function makeIdentity(): Promise<{ key: string; cert: string }> {
 let folders = 0;
 
 /** A new, empty folder among the stack's files. */
-export function folder(stack: Stack): string {
+export function folder(stack: Pick<Stack, 'files'>): string {
   const path = join(stack.files, `folder-${++folders}`);
   mkdirSync(path);
   return path;
@@ -136,7 +151,7 @@ export interface Running {
 
 /** Starts a launch without blocking this process, in which servers may be running. */
 export function launch(
-  stack: Stack,
+  stack: Pick<Stack, 'env' | 'envcas'>,
   configId: string | undefined,
   options: {
     args?: string[];
@@ -226,7 +241,7 @@ export function assertFailed(
 }
 
 /** Where the stack's own CAS is, for `note`. */
-export function noteOf(stack: Stack, id: string, port = stack.env.SCONE_CAS_ENCLAVE_PORT ?? '') {
+export function noteOf(stack: Pick<Stack, 'env'>, id: string, port = stack.env.SCONE_CAS_ENCLAVE_PORT ?? '') {
   return { host: 'localhost', port, id };
 }
 
@@ -337,6 +352,6 @@ export const root = process.getuid?.() === 0;
 export const NOBODY = 65534;
 
 /** Lets other users reach the stack's LAS and files, as on a host where the LAS is a service. */
-export function openToOthers(stack: Stack): void {
+export function openToOthers(stack: Pick<Stack, 'directory' | 'files'>): void {
   for (const path of [dirname(stack.directory), stack.directory, stack.files]) chmodSync(path, 0o711);
 }

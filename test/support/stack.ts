@@ -101,6 +101,70 @@ export interface Stack {
   stop(): Promise<void>;
 }
 
+/** A CAS and a LAS as processes of their own, which can end and come back where they were. */
+export interface Apart extends Pick<Stack, 'directory' | 'files' | 'envcas' | 'envcasMeasurement' | 'env'> {
+  cas: Server;
+  las: Server;
+  /** @param env variables beside the usual ones */
+  startCas(env?: NodeJS.ProcessEnv): Promise<void>;
+  startLas(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export async function startApart(logLevel = 'info'): Promise<Apart> {
+  const { envcas, scone } = executables();
+  const home = mkdtempSync(join(tmpdir(), 'envcas-test-'));
+  const files = join(home, 'files');
+  const directory = join(home, 'state');
+  for (const folder of [files, directory]) mkdirSync(folder);
+  const plain = { PATH: process.env.PATH ?? '', HOME: home };
+  const socket = join(directory, 'las.sock');
+  const serve = (what: string, ready: RegExp, options: string[], env: NodeJS.ProcessEnv = {}) => {
+    const args = [what, 'serve', '--dir', join(directory, what), '--log-level', logLevel, ...options];
+    return startServer(scone, args, ready, { env: { ...plain, ...env } });
+  };
+  const serveLas = () => serve('las', /LAS key \(platform\): (\w+)\n/, ['--socket', socket]);
+  const las = await serveLas();
+  const serveCas = (api: string, enclave: string, env?: NodeJS.ProcessEnv) =>
+    serve(
+      'cas',
+      /:(\d+)\/, launchers at port (\d+)\nCAS key hash: (\w+)\n/,
+      ['--host', '127.0.0.1', '--api-port', api, '--enclave-port', enclave].concat([
+        ...['--las', socket, '--trusted-platform', las.match[1] ?? ''],
+      ]),
+      env,
+    );
+  const cas = await serveCas('0', '0');
+  const [, api = '', enclave = '', key = ''] = cas.match;
+  const apart: Apart = {
+    directory,
+    files,
+    envcas,
+    envcasMeasurement: run(envcas, [], { SCONE_HASH: '1' }).stdout.trim(),
+    env: {
+      ...plain,
+      SCONE_CAS_ADDR: 'localhost',
+      SCONE_CAS_API_PORT: api,
+      SCONE_CAS_ENCLAVE_PORT: enclave,
+      SCONE_CAS_KEY: key,
+      SCONE_LAS_ADDR: socket,
+    },
+    cas,
+    las,
+    async startCas(env) {
+      apart.cas = await serveCas(api, enclave, env);
+    },
+    async startLas() {
+      apart.las = await serveLas();
+    },
+    async stop() {
+      await Promise.all([apart.cas.stop(), apart.las.stop()]);
+      rmSync(home, { recursive: true, force: true });
+    },
+  };
+  return apart;
+}
+
 export async function startStack(): Promise<Stack> {
   const { envcas, scone } = executables();
   const home = mkdtempSync(join(tmpdir(), 'envcas-test-'));
