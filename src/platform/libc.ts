@@ -1,33 +1,22 @@
 import type { Socket } from 'node:net';
+import { cLibrary } from './library.ts';
 
-/** The few calls into the C library that Node does not offer. Loaded on first use. */
-type Libc = ReturnType<typeof load>;
-let loaded: Libc | undefined;
-
-function load() {
-  // Required lazily: opening a library is the dearest thing that a launch does before it talks to anyone.
-  const { dlopen } = process.getBuiltinModule('node:ffi');
-  return dlopen('libc.so.6', {
-    dup2: { arguments: ['i32', 'i32'], return: 'i32' },
-    fcntl: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
-    flock: { arguments: ['i32', 'i32'], return: 'i32' },
-    getsockopt: { arguments: ['i32', 'i32', 'i32', 'buffer', 'buffer'], return: 'i32' },
-    initgroups: { arguments: ['string', 'u32'], return: 'i32' },
-    mlockall: { arguments: ['i32'], return: 'i32' },
-    munlockall: { arguments: [], return: 'i32' },
-    prctl: { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' },
-    setresgid: { arguments: ['u32', 'u32', 'u32'], return: 'i32' },
-    setresuid: { arguments: ['u32', 'u32', 'u32'], return: 'i32' },
-    setrlimit: { arguments: ['i32', 'buffer'], return: 'i32' },
-    sigprocmask: { arguments: ['i32', 'buffer', 'buffer'], return: 'i32' },
-    signal: { arguments: ['i32', 'u64'], return: 'u64' },
-  }).functions;
-}
-
-function libc(): Libc {
-  loaded ??= load();
-  return loaded;
-}
+/** The few calls into the C library that Node does not offer. */
+const libc = cLibrary({
+  dup2: { arguments: ['i32', 'i32'], return: 'i32' },
+  fcntl: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
+  flock: { arguments: ['i32', 'i32'], return: 'i32' },
+  getsockopt: { arguments: ['i32', 'i32', 'i32', 'buffer', 'buffer'], return: 'i32' },
+  initgroups: { arguments: ['string', 'u32'], return: 'i32' },
+  mlockall: { arguments: ['i32'], return: 'i32' },
+  munlockall: { arguments: [], return: 'i32' },
+  prctl: { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' },
+  setresgid: { arguments: ['u32', 'u32', 'u32'], return: 'i32' },
+  setresuid: { arguments: ['u32', 'u32', 'u32'], return: 'i32' },
+  setrlimit: { arguments: ['i32', 'buffer'], return: 'i32' },
+  sigprocmask: { arguments: ['i32', 'buffer', 'buffer'], return: 'i32' },
+  signal: { arguments: ['i32', 'u64'], return: 'u64' },
+});
 
 const LOCK_EX = 2;
 const LOCK_NB = 4;

@@ -1,26 +1,18 @@
 import { closeSync, writeSync } from 'node:fs';
 import { getSystemErrorMessage, getSystemErrorName } from 'node:util';
+import { cLibrary, ffi } from './library.ts';
 import { type Ownership, setOwnership } from './ownership.ts';
 
 /** Files that are in memory only and have no name (memfd_create(2)). */
 
-type Library = ReturnType<typeof load>;
-let loaded: Library | undefined;
+const library = cLibrary({
+  __errno_location: { arguments: [], return: 'pointer' },
+  fcntl: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
+  memfd_create: { arguments: ['string', 'u32'], return: 'i32' },
+});
 
-function load() {
-  const ffi = process.getBuiltinModule('node:ffi');
-  const { functions } = ffi.dlopen('libc.so.6', {
-    __errno_location: { arguments: [], return: 'pointer' },
-    fcntl: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
-    memfd_create: { arguments: ['string', 'u32'], return: 'i32' },
-  });
-  return { ...functions, errno: () => ffi.getInt32(functions.__errno_location()) };
-}
-
-function library(): Library {
-  loaded ??= load();
-  return loaded;
-}
+/** errno(3) of the call before. */
+const lastError = () => ffi().getInt32(library().__errno_location());
 
 const MFD_CLOEXEC = 0x01;
 const MFD_ALLOW_SEALING = 0x02;
@@ -46,7 +38,7 @@ export function sealedMemfd(name: string, content: Buffer, ownership: Ownership)
     for (let at = 0; at < content.length; ) at += writeSync(fd, content, at, content.length - at, at);
     setOwnership(fd, ownership);
     const seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-    if (library().fcntl(fd, F_ADD_SEALS, seals) !== 0) throw systemError('fcntl', library().errno());
+    if (library().fcntl(fd, F_ADD_SEALS, seals) !== 0) throw systemError('fcntl', lastError());
     return fd;
   } catch (error) {
     closeSync(fd);
@@ -55,12 +47,12 @@ export function sealedMemfd(name: string, content: Buffer, ownership: Ownership)
 }
 
 function create(name: string, executable: boolean): number {
-  const { memfd_create, errno } = library();
+  const { memfd_create } = library();
   const flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   let fd = memfd_create(name, flags | (executable ? MFD_EXEC : MFD_NOEXEC_SEAL));
   // Kernels before 6.3 do not know these two.
-  if (fd < 0 && errno() === EINVAL) fd = memfd_create(name, flags);
-  if (fd < 0) throw systemError('memfd_create', errno());
+  if (fd < 0 && lastError() === EINVAL) fd = memfd_create(name, flags);
+  if (fd < 0) throw systemError('memfd_create', lastError());
   return fd;
 }
 

@@ -1,13 +1,9 @@
-/** Renaming that replaces nothing, which Node does not offer. Loaded on first use. */
-type Library = ReturnType<typeof load>;
-let loaded: Library | undefined;
+import { cLibrary } from './library.ts';
 
-function load() {
-  const { dlopen } = process.getBuiltinModule('node:ffi');
-  return dlopen('libc.so.6', {
-    renameat2: { arguments: ['i32', 'string', 'i32', 'string', 'u32'], return: 'i32' },
-  }).functions;
-}
+/** Renaming that replaces nothing, which Node does not offer. */
+const library = cLibrary({
+  renameat2: { arguments: ['i32', 'string', 'i32', 'string', 'u32'], return: 'i32' },
+});
 
 const AT_FDCWD = -100;
 const RENAME_NOREPLACE = 1;
@@ -17,6 +13,5 @@ const RENAME_NOREPLACE = 1;
  * @returns false where there is something, or the file system cannot do it
  */
 export function renameToNew(from: string, to: string): boolean {
-  loaded ??= load();
-  return loaded.renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) === 0;
+  return library().renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) === 0;
 }

@@ -1,40 +1,29 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { cLibrary, ffi } from './library.ts';
 
 /** Child processes by posix_spawn(3) and waitpid(2), which Node's own do not show stopped, and not without pipes. */
 
-type Library = ReturnType<typeof load>;
-let loaded: Library | undefined;
-
-function load() {
-  const ffi = process.getBuiltinModule('node:ffi');
-  const { functions } = ffi.dlopen('libc.so.6', {
-    getpgid: { arguments: ['i32'], return: 'i32' },
-    getsid: { arguments: ['i32'], return: 'i32' },
-    pipe2: { arguments: ['buffer', 'i32'], return: 'i32' },
-    posix_spawn: {
-      arguments: ['buffer', 'string', 'buffer', 'buffer', 'buffer', 'buffer'],
-      return: 'i32',
-    },
-    posix_spawn_file_actions_adddup2: { arguments: ['buffer', 'i32', 'i32'], return: 'i32' },
-    posix_spawn_file_actions_destroy: { arguments: ['buffer'], return: 'i32' },
-    posix_spawn_file_actions_init: { arguments: ['buffer'], return: 'i32' },
-    posix_spawnattr_init: { arguments: ['buffer'], return: 'i32' },
-    posix_spawnattr_setflags: { arguments: ['buffer', 'i16'], return: 'i32' },
-    posix_spawnattr_setpgroup: { arguments: ['buffer', 'i32'], return: 'i32' },
-    posix_spawnattr_setsigdefault: { arguments: ['buffer', 'buffer'], return: 'i32' },
-    posix_spawnattr_setsigmask: { arguments: ['buffer', 'buffer'], return: 'i32' },
-    tcgetpgrp: { arguments: ['i32'], return: 'i32' },
-    tcsetpgrp: { arguments: ['i32', 'i32'], return: 'i32' },
-    signal: { arguments: ['i32', 'u64'], return: 'u64' },
-    waitpid: { arguments: ['i32', 'buffer', 'i32'], return: 'i32' },
-  });
-  return { ...functions, getRawPointer: ffi.getRawPointer };
-}
-
-function library(): Library {
-  loaded ??= load();
-  return loaded;
-}
+const library = cLibrary({
+  getpgid: { arguments: ['i32'], return: 'i32' },
+  getsid: { arguments: ['i32'], return: 'i32' },
+  pipe2: { arguments: ['buffer', 'i32'], return: 'i32' },
+  posix_spawn: {
+    arguments: ['buffer', 'string', 'buffer', 'buffer', 'buffer', 'buffer'],
+    return: 'i32',
+  },
+  posix_spawn_file_actions_adddup2: { arguments: ['buffer', 'i32', 'i32'], return: 'i32' },
+  posix_spawn_file_actions_destroy: { arguments: ['buffer'], return: 'i32' },
+  posix_spawn_file_actions_init: { arguments: ['buffer'], return: 'i32' },
+  posix_spawnattr_init: { arguments: ['buffer'], return: 'i32' },
+  posix_spawnattr_setflags: { arguments: ['buffer', 'i16'], return: 'i32' },
+  posix_spawnattr_setpgroup: { arguments: ['buffer', 'i32'], return: 'i32' },
+  posix_spawnattr_setsigdefault: { arguments: ['buffer', 'buffer'], return: 'i32' },
+  posix_spawnattr_setsigmask: { arguments: ['buffer', 'buffer'], return: 'i32' },
+  tcgetpgrp: { arguments: ['i32'], return: 'i32' },
+  tcsetpgrp: { arguments: ['i32', 'i32'], return: 'i32' },
+  signal: { arguments: ['i32', 'u64'], return: 'u64' },
+  waitpid: { arguments: ['i32', 'buffer', 'i32'], return: 'i32' },
+});
 
 const POSIX_SPAWN_RESETIDS = 0x01;
 const POSIX_SPAWN_SETPGROUP = 0x02;
@@ -107,7 +96,7 @@ function stringArray(texts: readonly string[]): { pointers: Buffer; bytes: Buffe
   const bytes = Buffer.from(new ArrayBuffer(encoded.reduce((sum, { length }) => sum + length, 1)));
   const pointers = Buffer.from(new ArrayBuffer((texts.length + 1) * 8));
   let at = 0;
-  const base = library().getRawPointer(bytes);
+  const base = ffi().getRawPointer(bytes);
   for (const [index, text] of encoded.entries()) {
     pointers.writeBigUInt64LE(base + BigInt(at), index * 8);
     text.copy(bytes, at);

@@ -1,24 +1,13 @@
 import { failure } from '../errors.ts';
+import { cLibrary, ffi } from './library.ts';
 
 /** Users and groups of the host, as the C library knows them: /etc/passwd, /etc/group and what nsswitch.conf(5) adds. */
 
-type Library = ReturnType<typeof load>;
-let loaded: Library | undefined;
-
-function load() {
-  const ffi = process.getBuiltinModule('node:ffi');
-  const { functions } = ffi.dlopen('libc.so.6', {
-    getpwnam: { arguments: ['string'], return: 'pointer' },
-    getpwuid: { arguments: ['u32'], return: 'pointer' },
-    getgrnam: { arguments: ['string'], return: 'pointer' },
-  });
-  return { ...functions, ffi };
-}
-
-function library(): Library {
-  loaded ??= load();
-  return loaded;
-}
+const library = cLibrary({
+  getpwnam: { arguments: ['string'], return: 'pointer' },
+  getpwuid: { arguments: ['u32'], return: 'pointer' },
+  getgrnam: { arguments: ['string'], return: 'pointer' },
+});
 
 export interface User {
   /** Undefined for a number that no user has. */
@@ -32,23 +21,22 @@ const isNumber = (written: string) => /^\d+$/.test(written);
 
 /** A user by name or number (getpwnam(3)). @throws Failure USER_UNKNOWN */
 export function findUser(written: string): User {
-  const { ffi, getpwnam, getpwuid } = library();
+  const { getpwnam, getpwuid } = library();
   const entry = isNumber(written) ? getpwuid(Number(written)) : getpwnam(written);
   if (entry === 0n) {
     if (isNumber(written)) return { name: undefined, uid: Number(written), gid: undefined };
     throw failure('USER_UNKNOWN', { user: written });
   }
   // struct passwd: name, password, then uid and gid.
-  const name = ffi.toString(ffi.getUint64(entry)) ?? undefined;
-  return { name, uid: ffi.getUint32(entry, 16), gid: ffi.getUint32(entry, 20) };
+  const name = ffi().toString(ffi().getUint64(entry)) ?? undefined;
+  return { name, uid: ffi().getUint32(entry, 16), gid: ffi().getUint32(entry, 20) };
 }
 
 /** Number of a group by name or number (getgrnam(3)). @throws Failure GROUP_UNKNOWN */
 export function findGroup(written: string): number {
   if (isNumber(written)) return Number(written);
-  const { ffi, getgrnam } = library();
-  const entry = getgrnam(written);
+  const entry = library().getgrnam(written);
   if (entry === 0n) throw failure('GROUP_UNKNOWN', { group: written });
   // struct group: name, password, then gid.
-  return ffi.getUint32(entry, 16);
+  return ffi().getUint32(entry, 16);
 }
