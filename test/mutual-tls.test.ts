@@ -6,18 +6,10 @@ import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { freePort } from './support/port.ts';
 import { missing, startStack } from './support/stack.ts';
 
 const example = resolve(import.meta.dirname, '../examples/mutual-tls');
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 test('two sessions share certificates, and the programs that envcas starts talk mutual TLS with them', {
   skip: missing('/usr/bin/openssl'),
