@@ -20,6 +20,7 @@ export interface Policy {
   /** Admitted measurement; that of the built launcher unless told otherwise. */
   measurement?: string;
   oneTimePassword?: string;
+  accessToken?: string;
   program?: string;
   /** The words after the launcher's own name. */
   command?: string[];
@@ -68,7 +69,11 @@ export async function upload(
     predecessor: newest.get(name),
     version: '0.3.10',
     security: {
-      attestation: { mode: policy.mode ?? 'hardware', tolerate: policy.tolerate ?? ['debug-mode'] },
+      attestation: {
+        mode: policy.mode ?? 'hardware',
+        tolerate: policy.tolerate ?? ['debug-mode'],
+      },
+      service_access_token: policy.accessToken,
     },
     services: [
       {
