@@ -35,3 +35,17 @@ test('every dependency has its line in docs/dependencies.md, and no other has', 
 test('the version of the programs is that of the package', () => {
   assert.equal(version, JSON.parse(read('package.json')).version);
 });
+
+test('each line of the contract in docs/launcher.md names tests that are there', () => {
+  const [, contract = ''] = read('docs/launcher.md').split(/^## The contract$/m);
+  const lines = contract.split('\n## ')[0]?.match(/^\| (?!what|---|\*\*).*$/gm) ?? [];
+  assert.ok(lines.length > 40);
+  for (const line of lines) {
+    const proofs = [...line.matchAll(/`([\w/.-]+\.test\.ts)` \*([^*]+)\*/g)];
+    assert.ok(proofs.length > 0, line);
+    for (const [, file = '', title = ''] of proofs) {
+      const path = file.startsWith('test/') ? file : `test/launcher/${file}`;
+      assert.ok(read(path).includes(title), `${path} has no test "${title}"`);
+    }
+  }
+});
