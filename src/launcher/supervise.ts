@@ -10,6 +10,7 @@ import { type Child, type Ending, openChildren } from './child.ts';
 import { materialise, removeFiles } from './materialise.ts';
 import type { CasSession } from './obtain.ts';
 import { type Output, redactedOutput } from './output.ts';
+import { pauseBefore } from './retry.ts';
 import type { Settings } from './settings.ts';
 import { letGo, type Prepared, prepare, wipe } from './start.ts';
 import { watch } from './watch.ts';
@@ -17,6 +18,10 @@ import { watch } from './watch.ts';
 const { signals } = constants;
 /** Those by which somebody wants the program to end, and not to be started again. */
 const toEnd: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'];
+
+/** Doublings of the pause before what could not be taken up is tried again, and the longest pause. */
+const FIRST_REPETITION = 4;
+const LONGEST_REPETITION = 3_600_000;
 
 /** What is asked for, and what holds otherwise; durations in milliseconds. */
 function optionsOf({ supervise = {} }: Launch) {
@@ -59,7 +64,8 @@ export async function supervise(settings: Settings, session: CasSession, first: 
   }
 
   let present = first;
-  const apply = async (configuration: Configuration) => {
+  /** @returns why it could not be taken up, in which case all is as before */
+  const take = async (configuration: Configuration): Promise<unknown> => {
     let next: Launch;
     let again: Prepared | undefined;
     let changes: ReturnType<typeof materialise>;
@@ -70,7 +76,7 @@ export async function supervise(settings: Settings, session: CasSession, first: 
       changes = materialise(next);
     } catch (error) {
       if (again) letGo(again);
-      return log('ERROR', `the program goes on as it is: ${causes(error).join(': ')}`);
+      return error;
     }
     const isOther = program.isOther(next);
     remember(next);
@@ -85,15 +91,35 @@ export async function supervise(settings: Settings, session: CasSession, first: 
           'arguments, environment or descriptors have changed; the program has them at its next start',
         );
     }
+    return undefined;
+  };
+
+  let inWork = Promise.resolve();
+  let later: NodeJS.Timeout | undefined;
+  const { promise: failed, reject: fail } = Promise.withResolvers<never>();
+  const apply = (configuration: Configuration, attempt = 0): Promise<void> => {
+    inWork = inWork.then(async () => {
+      clearTimeout(later);
+      const error = await take(configuration);
+      if (error === undefined) return;
+      // What stands in its way, such as a full disk, may go; a certificate must not run out meanwhile.
+      const pause = pauseBefore(FIRST_REPETITION + attempt, LONGEST_REPETITION);
+      const seconds = Math.ceil(pause / 1000);
+      log('ERROR', `the program goes on as it is: ${causes(error).join(': ')} (tried again in ${seconds} s)`);
+      later = setTimeout(() => apply(configuration, attempt + 1).catch(fail), pause);
+    });
+    return inWork;
   };
   const pause = () => {
     const { debounce, splay } = optionsOf(present);
     return debounce + Math.random() * splay;
   };
 
-  const ending = await Promise.race([program.ended, watch(settings, session, pause, apply)]).finally(() => {
-    if (optionsOf(present).removeFiles) for (const place of places.values()) removeFiles(place);
-  });
+  const ending = await Promise.race([program.ended, failed, watch(settings, session, pause, apply)]).finally(
+    () => {
+      if (optionsOf(present).removeFiles) for (const place of places.values()) removeFiles(place);
+    },
+  );
   program.release();
   return endAs(ending);
 }

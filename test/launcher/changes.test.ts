@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash, X509Certificate } from 'node:crypto';
-import { copyFileSync, existsSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -443,6 +451,23 @@ test(
     assert.equal(await end(running), 0);
   },
 );
+
+test('what could not be written is tried again until it can be', options, async (t) => {
+  const { id, file, change } = await session('one', {});
+  const running = supervised(t, id);
+  await running.seen(/^up/m);
+  const gone = join(folder(stack), 'gone');
+  await change('two', {
+    files: [
+      { to: file, content: 'two' },
+      { to: join(gone, 'file'), content: 'two' },
+    ],
+  });
+  await running.seen(/ERROR.*the program goes on as it is: .*gone.* \(tried again in \d+ s\)/);
+  mkdirSync(gone);
+  await running.seen(/^up \d+ two two$/m);
+  assert.equal(await end(running), 0);
+});
 
 test(
   'where the file system is full, nothing changes, and a later version is taken up',
