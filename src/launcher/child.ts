@@ -12,9 +12,13 @@ import {
   setForegroundGroup,
   spawn,
 } from '../platform/spawn.ts';
+import { restoreBlocking } from '../platform/standard-streams.ts';
 import type { Launch } from './assemble.ts';
 import { programFailure } from './program.ts';
 import { closeOthersOnExec, type Prepared } from './start.ts';
+
+/** Milliseconds that a timer of Node can wait. */
+const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** How a process ended. */
 export type Ending = { exited: number } | { killed: number };
@@ -62,18 +66,20 @@ export function openChildren(
     for (let event = nextChildEvent(); event; event = nextChildEvent()) waiting.get(event.pid)?.(event);
   });
   const terminal = openTerminal();
+  // Children do not keep Node from ending by itself, which must not happen while one runs.
+  const held = setInterval(() => {}, LONGEST_TIMER);
   unblockSigusr1();
   for (const signal of forwarded)
     process.on(signal, () => {
       const number = constants.signals[signal];
       const child = present();
       if (!child) return;
+      onSignal(signal);
       if (terminal?.isShared() && terminalSignals.includes(number)) {
         // The terminal has sent it to the program as well.
         if (number === SIGTSTP) process.kill(process.pid, SIGSTOP);
         return;
       }
-      onSignal(signal);
       if (number !== SIGCONT) return child.signal(number);
       terminal?.give(child.pid);
       // All of it was stopped.
@@ -122,13 +128,18 @@ export function openChildren(
       pid,
       ended,
       signal: (number) => kill(pid, number),
-      signalGroup: (number) => kill(ownGroup ? -pid : pid, number),
+      signalGroup(number) {
+        // It may have left its group.
+        if (ownGroup) kill(-pid, number);
+        kill(pid, number);
+      },
     };
   };
 
   return {
     start(launch, { executable, descriptors }, output) {
       executable.confirm();
+      if (output.length === 0) restoreBlocking();
       const { program, arguments: args } = launch;
       const ownGroup = !terminal?.isShared();
       const rest = { descriptors: [...output, ...descriptors] };
@@ -138,6 +149,7 @@ export function openChildren(
     },
     run: ([path = '', ...args], launch) => launched(path, [path, ...args], launch, { descriptors: [] }, true),
     release() {
+      clearInterval(held);
       for (const signal of forwarded) process.removeAllListeners(signal);
       terminal?.takeBack();
     },
@@ -184,8 +196,11 @@ function openTerminal() {
     takeBack,
     /** The program was stopped: then so is envcas, for whoever started it to see; or it goes on at once. */
     stopped(pid: number, signal: number) {
-      if (![SIGTSTP, SIGTTIN, SIGTTOU].includes(signal)) return;
-      const wantsTerminal = signal !== SIGTSTP && isForeground();
+      // Who has sent it SIGSTOP will continue it, but who sits before the terminal could not even type that.
+      const isForJobControl = [SIGTSTP, SIGTTIN, SIGTTOU].includes(signal);
+      if (!isForJobControl && (foregroundGroup(terminal) !== pid || isSessionLeader())) return;
+      // It may have asked for the terminal just before it was given to it.
+      const wantsTerminal = signal !== SIGTSTP && [own, pid].includes(foregroundGroup(terminal));
       if (wantsTerminal || isSessionLeader()) {
         give(pid);
         process.kill(-pid, SIGCONT);

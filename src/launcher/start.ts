@@ -2,6 +2,7 @@ import { closeSync, readdirSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
 import { checkRunAs, runAs } from '../platform/identity.ts';
 import { duplicateAbove, duplicateTo, restoreSignals, setCloseOnExec } from '../platform/libc.ts';
+import { restoreBlocking } from '../platform/standard-streams.ts';
 import type { FileToWrite, Launch } from './assemble.ts';
 import { type Executable, openProgram, programFailure } from './program.ts';
 
@@ -94,6 +95,7 @@ function placeDescriptors(descriptors: Prepared['descriptors']): () => void {
 export function start(launch: Launch, { executable, descriptors }: Prepared): never {
   const { program, arguments: args, environment, umask } = launch;
   restoreSignals();
+  restoreBlocking();
   closeOthersOnExec();
   if (umask !== undefined) process.umask(umask);
   try {

@@ -1,7 +1,8 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
 import { causes } from '../errors.ts';
-import { restoreSignals } from '../platform/libc.ts';
+import { makeNonDumpable, restoreSignals } from '../platform/libc.ts';
+import { restoreBlocking } from '../platform/standard-streams.ts';
 import { supervisionDefaults } from '../policy/schema/launcher.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import { parseDuration } from '../secrets/duration.ts';
@@ -16,8 +17,11 @@ import { letGo, type Prepared, prepare, wipe } from './start.ts';
 import { watch } from './watch.ts';
 
 const { signals } = constants;
-/** Those by which somebody wants the program to end, and not to be started again. */
-const toEnd: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'];
+/** By which somebody wants the program to end, and not to be started again, while it is about to be. */
+const toEnd: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGQUIT'];
+
+/** How long a command may take to tell a program of a change, in milliseconds. */
+const COMMAND_TIMEOUT = 60_000;
 
 /** Doublings of the pause before what could not be taken up is tried again, and the longest pause. */
 const FIRST_REPETITION = 4;
@@ -43,13 +47,13 @@ function optionsOf({ supervise = {} }: Launch) {
  */
 export async function supervise(settings: Settings, session: CasSession, first: Launch): Promise<never> {
   const { log } = settings;
+  const program = superviseProgram(settings);
   const prepared = await prepare(first);
   const written = materialise(first);
   /** All files that were written, also those of which newer versions of the session know nothing. */
   const places = new Map<string, Pick<Launch, 'files' | 'directories'>>();
-  const program = superviseProgram(settings);
   try {
-    program.start(first, prepared);
+    program.start(first, prepared, program.fingerprint(first));
   } catch (error) {
     written.undo();
     throw error;
@@ -78,13 +82,14 @@ export async function supervise(settings: Settings, session: CasSession, first: 
       if (again) letGo(again);
       return error;
     }
-    const isOther = program.isOther(next);
+    const fingerprint = program.fingerprint(next);
+    const isOther = program.isOther(fingerprint);
     remember(next);
     present = next;
-    if (again && (changes.changed || isOther)) await program.replace(next, again);
+    if (again && (changes.changed || isOther)) await program.replace(next, again, fingerprint);
     else {
       if (again) letGo(again);
-      if (changes.changed) program.tell(next);
+      if (changes.changed) await program.tell(next);
       if (isOther && !again)
         log(
           'WARNING',
@@ -95,18 +100,18 @@ export async function supervise(settings: Settings, session: CasSession, first: 
   };
 
   let inWork = Promise.resolve();
-  let later: NodeJS.Timeout | undefined;
+  let newest = 0;
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
-  const apply = (configuration: Configuration, attempt = 0): Promise<void> => {
+  const apply = (configuration: Configuration, number = ++newest, attempt = 0): Promise<void> => {
     inWork = inWork.then(async () => {
-      clearTimeout(later);
+      if (number !== newest) return; // A newer one has come.
       const error = await take(configuration);
       if (error === undefined) return;
       // What stands in its way, such as a full disk, may go; a certificate must not run out meanwhile.
       const pause = pauseBefore(FIRST_REPETITION + attempt, LONGEST_REPETITION);
       const seconds = Math.ceil(pause / 1000);
       log('ERROR', `the program goes on as it is: ${causes(error).join(': ')} (tried again in ${seconds} s)`);
-      later = setTimeout(() => apply(configuration, attempt + 1).catch(fail), pause);
+      setTimeout(() => apply(configuration, number, attempt + 1).catch(fail), pause);
     });
     return inWork;
   };
@@ -115,11 +120,13 @@ export async function supervise(settings: Settings, session: CasSession, first: 
     return debounce + Math.random() * splay;
   };
 
-  const ending = await Promise.race([program.ended, failed, watch(settings, session, pause, apply)]).finally(
-    () => {
-      if (optionsOf(present).removeFiles) for (const place of places.values()) removeFiles(place);
-    },
-  );
+  const ending = await Promise.race([
+    program.ended,
+    failed,
+    watch(settings, session, pause, (it) => apply(it)),
+  ]).finally(() => {
+    if (optionsOf(present).removeFiles) for (const place of places.values()) removeFiles(place);
+  });
   program.release();
   return endAs(ending);
 }
@@ -128,19 +135,18 @@ export async function supervise(settings: Settings, session: CasSession, first: 
 function superviseProgram({ log }: Settings) {
   let child: Child | undefined;
   let output: Output | undefined;
-  let started: Launch | undefined;
   let isReplacing = false;
   let isToEnd = false;
   let hasEnded = false;
   let startedWith = '';
-  const fingerprint = fingerprints();
   const { promise: ended, resolve } = Promise.withResolvers<Ending>();
 
   const children = openChildren(
     () => child,
     (signal) => {
-      log('DEBUG', `${signal} is handed on to the program`);
-      if (isReplacing && toEnd.includes(signal)) isToEnd = true;
+      log('DEBUG', `${signal} is for the program`);
+      // A program may take its time to end.
+      if (signal === 'SIGTERM' || (isReplacing && toEnd.includes(signal))) isToEnd = true;
     },
   );
   const finish = async (ending: Ending) => {
@@ -148,7 +154,7 @@ function superviseProgram({ log }: Settings) {
     await output?.finished();
     resolve(ending);
   };
-  const start = (launch: Launch, prepared: Prepared) => {
+  const start = (launch: Launch, prepared: Prepared, fingerprint: string) => {
     output = launch.redact && redactedOutput(launch.redact);
     try {
       child = children.start(launch, prepared, output?.descriptors ?? []);
@@ -156,10 +162,29 @@ function superviseProgram({ log }: Settings) {
       output?.started();
       letGo(prepared);
     }
-    startedWith = fingerprint(launch);
-    started = launch;
+    startedWith = fingerprint;
     log('INFO', `${launch.program} runs as process ${child.pid}`);
     void child.ended.then((ending) => (isReplacing ? undefined : finish(ending)));
+  };
+
+  /** As the program's user, with its environment and working directory. The next change waits for it. */
+  const runCommand = async (command: readonly string[], launch: Launch) => {
+    const [name = ''] = command;
+    try {
+      const running = children.run(command, launch);
+      const timer = setTimeout(() => {
+        log('WARNING', `${name} has not ended after ${COMMAND_TIMEOUT} ms, so it is killed`);
+        running.signalGroup(signals.SIGKILL);
+      }, COMMAND_TIMEOUT);
+      const ending = await Promise.race([running.ended, ended]);
+      clearTimeout(timer);
+      if (hasEnded) return running.signalGroup(signals.SIGKILL);
+      if ('exited' in ending && ending.exited === 0) return;
+      const how = 'exited' in ending ? `exit status ${ending.exited}` : `signal ${ending.killed}`;
+      log('ERROR', `${name} has failed: ${how}`);
+    } catch (error) {
+      log('ERROR', `${name} cannot be started: ${causes(error).join(': ')}`);
+    }
   };
 
   return {
@@ -171,9 +196,10 @@ function superviseProgram({ log }: Settings) {
       output?.add(secrets);
     },
     /** Whether the program would be started otherwise than it was, files aside. */
-    isOther: (launch: Launch) => fingerprint(launch) !== startedWith,
-    async replace(launch: Launch, prepared: Prepared) {
-      if (!child || hasEnded) return letGo(prepared);
+    isOther: (fingerprint: string) => fingerprint !== startedWith,
+    fingerprint: fingerprints(),
+    async replace(launch: Launch, prepared: Prepared, fingerprint: string) {
+      if (!child || hasEnded || isToEnd) return letGo(prepared);
       isReplacing = true;
       const { killSignal, killTimeout } = optionsOf(launch);
       const { signalGroup, signal, ended: last } = child;
@@ -185,31 +211,25 @@ function superviseProgram({ log }: Settings) {
       const ending = await last;
       clearTimeout(timer);
       await output?.finished();
-      if (isToEnd) return finish(ending);
+      const wasKilledByOther =
+        'killed' in ending && ![signals[killSignal], signals.SIGKILL].includes(ending.killed);
+      if (isToEnd || wasKilledByOther) {
+        letGo(prepared);
+        return finish(ending);
+      }
       isReplacing = false;
-      start(launch, prepared);
+      start(launch, prepared, fingerprint);
     },
     /** Tells the running program that its files have changed, in the way it wants to be told. */
-    tell(launch: Launch) {
+    async tell(launch: Launch) {
       const { onChange } = optionsOf(launch);
       if (typeof onChange === 'string') return log('INFO', 'files have changed');
       if ('signal' in onChange) {
         log('INFO', `files have changed; ${onChange.signal} tells the program`);
         return child?.signal(signals[onChange.signal]);
       }
-      // With the user and environment that the program was started with.
-      const { command } = onChange;
-      const name = command[0] ?? '';
-      log('INFO', `files have changed; ${name} tells the program`);
-      try {
-        void children.run(command, { ...launch, pwd: started?.pwd }).ended.then((ending) => {
-          if ('exited' in ending && ending.exited === 0) return;
-          const how = 'exited' in ending ? `exit status ${ending.exited}` : `signal ${ending.killed}`;
-          log('ERROR', `${name} has failed: ${how}`);
-        });
-      } catch (error) {
-        log('ERROR', `${name} cannot be started: ${causes(error).join(': ')}`);
-      }
+      log('INFO', `files have changed; ${onChange.command[0]} tells the program`);
+      return runCommand(onChange.command, launch);
     },
   };
 }
@@ -231,6 +251,9 @@ function fingerprints(): (launch: Launch) => string {
 function endAs(ending: Ending): never {
   if ('exited' in ending) process.exit(ending.exited);
   restoreSignals();
+  restoreBlocking();
+  // Of the program's memory its own limits decide; no dump is made of ours.
+  makeNonDumpable();
   process.kill(process.pid, ending.killed);
   // As the first process of a namespace, it has to say it in words.
   process.exit(128 + ending.killed);

@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import type { Socket } from 'node:net';
 import { cLibrary } from './library.ts';
 
@@ -35,6 +36,8 @@ const SIGPIPE = 13;
 const SIGXFSZ = 25;
 
 const F_SETFD = 2;
+const F_GETFL = 3;
+const F_SETFL = 4;
 const F_DUPFD_CLOEXEC = 1030;
 const FD_CLOEXEC = 1;
 const MCL_CURRENT = 1;
@@ -67,7 +70,17 @@ export function peerCredentials(socket: Socket): PeerCredentials {
  * core dump (prctl(2), PR_SET_DUMPABLE). Undone by execve.
  */
 export function makeNonDumpable(): void {
-  if (libc().prctl(PR_SET_DUMPABLE, 0n, 0n, 0n, 0n) !== 0) throw new Error('prctl(PR_SET_DUMPABLE) failed');
+  setDumpable(0n);
+}
+
+/** Lets them again. */
+export function makeDumpable(): void {
+  setDumpable(1n);
+}
+
+function setDumpable(value: bigint): void {
+  if (libc().prctl(PR_SET_DUMPABLE, value, 0n, 0n, 0n) !== 0)
+    throw new Error('prctl(PR_SET_DUMPABLE) failed');
 }
 
 /**
@@ -106,6 +119,12 @@ export function unlockMemory(): void {
 /** Sets whether a descriptor is closed by execve (fcntl(2), FD_CLOEXEC). */
 export function setCloseOnExec(fd: number, close: boolean): void {
   libc().fcntl(fd, F_SETFD, close ? FD_CLOEXEC : 0);
+}
+
+/** Has reads and writes wait where they must, for all who share the open file (fcntl(2), O_NONBLOCK). */
+export function makeBlocking(fd: number): void {
+  const { fcntl } = libc();
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) & ~constants.O_NONBLOCK);
 }
 
 /** Makes another descriptor of what one stands for, no lower than a number, and closed by execve. */

@@ -6,6 +6,7 @@ import {
   chownSync,
   copyFileSync,
   existsSync,
+  constants as fileConstants,
   openSync,
   readdirSync,
   readFileSync,
@@ -51,6 +52,8 @@ const modes = [
   ['in place', {}],
   ['supervised', { supervise: {} }],
 ] as const;
+
+const withRedaction = [...modes, ['supervised and redacted', { supervise: { redact: true } }]] as const;
 
 const { signals } = constants;
 const rootOnly = !root && 'only root can start a process as somebody else';
@@ -295,8 +298,7 @@ function childrenOf(pid: number): number[] {
 }
 
 describe('standard streams that the caller has closed', { concurrency: 2 }, () => {
-  const all = [...modes, ['supervised and redacted', { supervise: { redact: true } }]] as const;
-  for (const [mode, config] of all)
+  for (const [mode, config] of withRedaction)
     for (const closed of [[0], [1], [2], [0, 1], [1, 2], [0, 2], [0, 1, 2]])
       test(`${mode}: ${closed.join(', ')} lead nowhere, and the exit status is right`, async () => {
         const report = join(folder(stack), 'report');
@@ -311,6 +313,29 @@ describe('standard streams that the caller has closed', { concurrency: 2 }, () =
           if (mode !== 'supervised and redacted' || fd === 0) assert.equal(lines[fd], '/dev/null', `${fd}`);
         assert.deepEqual(lines.slice(3), ['0', '1', '2']);
       });
+});
+
+describe('standard streams', () => {
+  for (const [mode, config] of withRedaction)
+    test(`${mode}: block as they did, during the launch and after it`, async () => {
+      const look = 'grep -h flags /proc/self/fdinfo/[012]';
+      const by = ['bash', '-c', `: | { "$0" "$@"; ${look}; } 2>&1 | cat`];
+      const { stdout } = await launched(await service(config), { by, args: [`${look}; kill -KILL $$`] });
+      const flags = stdout.match(/(?<=flags:\s+)\d+/g) ?? [];
+      assert.equal(flags.length, 6, stdout);
+      for (const written of flags)
+        assert.equal(Number.parseInt(written, 8) & fileConstants.O_NONBLOCK, 0, stdout);
+    });
+
+  for (const [mode, config] of modes)
+    test(`${mode}: nothing of standard input is taken before the program reads it`, async () => {
+      const running = begin(await service(config), {
+        args: ['read -r first; echo "$first"; exec cat'],
+        stdio: ['pipe', 'pipe', 'pipe'],
+      });
+      running.child.stdin?.end(`one\n${'two'.repeat(50_000)}`);
+      assert.equal((await running.finished).stdout, `one\n${'two'.repeat(50_000)}`);
+    });
 });
 
 describe('descriptors', () => {
@@ -612,6 +637,20 @@ describe('user, group, umask and pwd', {
       );
     });
 
+    test(`${mode}: another user who may lock no memory gets a megabyte of variables`, async () => {
+      const names = Array.from({ length: 10 }, (_, index) => [`LARGE_${index}`, '$$SCONE::large$$']);
+      const policy: Policy = {
+        secrets: { large: { kind: 'ascii', value: 'x'.repeat(100_000) } },
+        environment: Object.fromEntries(names),
+      };
+      const limited = onHost('sh', '-c', 'ulimit -l 64; exec "$@"', 'sh');
+      const script = 'cat /proc/$$/environ | wc -c';
+      assert.equal(
+        await printed({ ...config, user: 'tester' }, script, limited, policy),
+        `${10 * (100_000 + 'LARGE_0=\0'.length)}\n`,
+      );
+    });
+
     test(`${mode}: umask and working directory are as asked for`, async () => {
       const pwd = realpathSync(folder(stack));
       chmodSync(pwd, 0o755);
@@ -734,13 +773,13 @@ describe('in a terminal', { skip: missing('python3', 'bash') }, () => {
     return {
       type: (text) => void running.child.stdin?.write(text),
       async shows(pattern) {
-        for (;;) {
+        for (let patience = 400; ; patience--) {
           const match = pattern.exec(running.output().slice(from));
           if (match) {
             from += match.index + match[0].length;
             return match;
           }
-          assert.ok(!isOver, `ended before ${pattern}: ${running.output()}`);
+          assert.ok(!isOver && patience > 0, `no ${pattern} after ${JSON.stringify(running.output())}`);
           await sleep(10);
         }
       },
@@ -843,6 +882,37 @@ describe('in a terminal', { skip: missing('python3', 'bash') }, () => {
       await its.shows(/SCONE_CONFIG_ID/);
       its.type('\x03');
       assert.equal(await statusIn(its), 130);
+      its.close();
+    });
+
+    test(`${mode}: a program that stops itself by SIGSTOP gives the terminal to the shell, and goes on after fg`, async () => {
+      const its = await shell();
+      its.type(`${await runs('kill -STOP $$; read -r line; echo "<$line>"; exit 6')}\n`);
+      await its.shows(/Stopped/);
+      assert.ok([147, 148].includes(await statusIn(its)));
+      its.type('fg\n');
+      await its.shows(/SCONE_CONFIG_ID/);
+      its.type('word\n');
+      await its.shows(/<word>/);
+      assert.equal(await statusIn(its), 6);
+      its.close();
+    });
+
+    test(`${mode}: a shell with job control as the program`, async () => {
+      const its = await shell();
+      its.type(`${await runs('exec env PS1="[inner]" bash --norc --noprofile --noediting -i')}\n`);
+      await its.shows(/\[inner\]/);
+      its.type("sh -c 'echo go-$((40 + 2)); exec sleep 1000'\n");
+      await its.shows(/go-42/);
+      its.type('\x1a');
+      await its.shows(/Stopped[^]*\[inner\]/);
+      its.type('fg\n');
+      await its.shows(/sleep 1000/);
+      its.type('\x03');
+      await its.shows(/\[inner\]/);
+      its.type('echo "inner=$?"; exit 8\n');
+      await its.shows(/inner=130/);
+      assert.equal(await statusIn(its), 8);
       its.close();
     });
 
