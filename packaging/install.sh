@@ -6,9 +6,10 @@
 # PREFIX (default: /usr/local) is where things are to lie, and DESTDIR a folder that stands for / meanwhile, as package
 # builders have it. UNITDIR is the folder of systemd's units (default: /etc/systemd/system).
 #
-# envcas is installed setgid, with a group of its own that has no members: so the user who starts it can neither load
+# envcas is installed setgid, with a group of its own that nobody is in: so the user who starts it can neither load
 # code into it nor look into it, and a LAS can tell.
 set -eu
+umask 022
 
 group=envcas
 while [ $# -gt 0 ]; do
@@ -46,6 +47,12 @@ else
   command -v groupadd >/dev/null || fail "there is no groupadd; make the system group $group, without members"
   groupadd --system "$group"
   echo "Made the system group $group"
+fi
+gid=$(getent group "$group" | cut -d: -f3)
+[ "$gid" != 0 ] || fail "the group $group is root's (gid 0), and envcas needs one that may do nothing; give another by --group"
+# Who has it from /etc/passwd is no member of it there.
+if getent passwd | cut -d: -f4 | grep -qx "$gid"; then
+  fail "the group $group is the primary group of a user, who could do what its programs can; give another by --group"
 fi
 
 # To another name first: the old one may be running.

@@ -261,7 +261,7 @@ describe('what packaging/install.sh installs', { skip: cannot }, () => {
     }
   });
 
-  it('is refused a group that has members, and a place that a unit cannot name', () => {
+  it('is refused a group that somebody is in, and a place that a unit cannot name', () => {
     const attempt = (env: Record<string, string>, ...args: string[]) =>
       run('sh', [join(root, 'packaging/install.sh'), ...args], { ...plain, PREFIX: path('other'), ...env });
     for (const prefix of ['relative', `${path('a b')}`, '/a|b'])
@@ -273,6 +273,12 @@ describe('what packaging/install.sh installs', { skip: cannot }, () => {
     } finally {
       execFileSync('gpasswd', ['--delete', 'root', group], { stdio: 'ignore' });
     }
+    const primary = execFileSync('id', ['-gn', `${NOBODY}`], { encoding: 'utf8' }).trim();
+    assert.match(
+      attempt({}, '--group', primary).stderr,
+      new RegExp(`${primary} is the primary group of a user`),
+    );
+    assert.match(attempt({}, '--group', 'root').stderr, /root is root's \(gid 0\)/);
     assert.equal(existsSync(path('other')), false);
   });
 
@@ -283,9 +289,12 @@ describe('what packaging/install.sh installs', { skip: cannot }, () => {
       PREFIX: '/opt/envcas',
       UNITDIR: '/usr/lib/systemd/system',
     };
-    const { status, stderr } = run('sh', [join(root, 'packaging/install.sh'), '--group', group], env);
+    const careful = ['-c', 'umask 077 && exec sh "$@"', 'sh', join(root, 'packaging/install.sh')];
+    const { status, stderr } = run('sh', [...careful, '--group', group], env);
     assert.equal(status, 0, stderr);
     assert.equal(statSync(path('stage/opt/envcas/bin/envcas')).mode & 0o7777, 0o2755);
+    for (const folder of ['opt', 'opt/envcas', 'usr/lib', 'usr/lib/systemd/system'])
+      assert.equal(statSync(path('stage', folder)).mode & 0o7777, 0o755, folder);
     const unit = readFileSync(path('stage/usr/lib/systemd/system/envcas-las.service'), 'utf8');
     assert.match(unit, /^ExecStart=\/opt\/envcas\/bin\/scone las serve /m);
     rmSync(path('stage'), { recursive: true });
