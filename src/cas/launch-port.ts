@@ -102,7 +102,7 @@ async function serve({ cas, server, waiting }: Port, socket: TLSSocket): Promise
       first ??= { session, service };
       if (session !== first.session || service !== first.service)
         throw failure('REQUEST_INVALID', { detail: 'on one connection all requests are for one service' });
-      if (request.watch && round === 0) watch = cas.watches.open(session);
+      if (request.watch && round === 0) watch = cas.watches.open(session, source);
       watch?.begin();
       const connection = { channel: channelBinding(socket, round), source, shown };
       let isRefused = false;

@@ -23,15 +23,20 @@ export interface Watch extends Interest {
  * whoever comes back asks anew.
  */
 export interface Watches {
-  /** A place for a connection, which came for a session, or undefined where there is none. */
-  open(session: string): Watch | undefined;
+  /**
+   * A place for a connection, or undefined where there is none.
+   * @param session that it came for
+   * @param source where it came from, such as an address
+   */
+  open(session: string, source: string): Watch | undefined;
   /** There is a new version of a session. */
   changed(session: string): void;
 }
 
-/** Connections that wait: in all, and for one session, so that others find room. */
+/** Connections that wait: in all, and for one session and from one source, so that others find room. */
 export const PLACES = 4096;
 const PLACES_OF_SESSION = PLACES / 2;
+const PLACES_OF_SOURCE = PLACES / 4;
 /** Sessions waited for, each counted for every connection. */
 const INTERESTS = 16 * PLACES;
 
@@ -45,11 +50,12 @@ export function createWatches(clock: () => number): Watches {
   /** By session, what to call. */
   const waiting = new Map<string, Set<() => void>>();
   let interests = 0;
-  /** Places that are taken, by the session that a connection came for. */
-  const places = new Map<string, number>();
+  /** Places that are taken, by the session that a connection came for, and by its source. */
+  const ofSession = new Map<string, number>();
+  const ofSource = new Map<string, number>();
   let taken = 0;
 
-  const open = (home: string): Watch => {
+  const open = (home: string, source: string): Watch => {
     const sessions = new Set<string>();
     let due = Number.POSITIVE_INFINITY;
     let timer: NodeJS.Timeout | undefined;
@@ -108,24 +114,31 @@ export function createWatches(clock: () => number): Watches {
       end() {
         forget();
         taken--;
-        const left = (places.get(home) ?? 0) - 1;
-        if (left > 0) places.set(home, left);
-        else places.delete(home);
+        add(ofSession, home, -1);
+        add(ofSource, source, -1);
       },
     };
   };
 
   return {
-    open(session) {
-      const own = places.get(session) ?? 0;
-      if (taken >= PLACES || own >= PLACES_OF_SESSION) return undefined;
+    open(session, source) {
+      if (taken >= PLACES) return undefined;
+      if ((ofSession.get(session) ?? 0) >= PLACES_OF_SESSION) return undefined;
+      if ((ofSource.get(source) ?? 0) >= PLACES_OF_SOURCE) return undefined;
       taken++;
-      places.set(session, own + 1);
-      return open(session);
+      add(ofSession, session, 1);
+      add(ofSource, source, 1);
+      return open(session, source);
     },
     changed(session) {
       // A copy, since whoever is told takes himself out.
       for (const change of [...(waiting.get(session) ?? [])]) change();
     },
   };
+}
+
+function add(counts: Map<string, number>, name: string, more: number): void {
+  const count = (counts.get(name) ?? 0) + more;
+  if (count > 0) counts.set(name, count);
+  else counts.delete(name);
 }

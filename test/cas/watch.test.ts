@@ -375,13 +375,13 @@ test('when the CAS closes, what is in hand is answered, and the connections that
   assert.ok(await ended(told));
 });
 
-test('where no place is left, the answer is given and the connection ends; a session leaves some to others', async () => {
+test('where no place is left, the answer is given and the connection ends; a session and a source leave some to others', async () => {
   await upload('a', showing('one'));
   await upload('b', showing('two'));
-  const take = (session: string) => {
+  const take = (session: string, source: string) => {
     const taken: Watch[] = [];
     for (;;) {
-      const watch = bare.cas.watches.open(session);
+      const watch = bare.cas.watches.open(session, source);
       if (!watch) return taken;
       taken.push(watch);
     }
@@ -394,14 +394,25 @@ test('where no place is left, the answer is given and the connection ends; a ses
     it.socket.destroy();
     return isTold;
   };
-  const [first] = take('a');
+  const hasPlace = (session: string, source: string) => {
+    const watch = bare.cas.watches.open(session, source);
+    watch?.end();
+    return watch !== undefined;
+  };
+  const ofSession = ['one', 'two', 'three'].flatMap((source) => take('a', source));
   assert.equal(await isHeld('a'), false);
-  const other = bare.cas.watches.open('b');
-  assert.ok(other);
-  other.end();
-  take('c');
-  take('d');
-  assert.equal(await isHeld('b'), false);
+  assert.ok(hasPlace('b', 'three'));
+  for (const watch of ofSession) watch.end();
+
+  // The clients of this test.
+  const ofSource = ['c', 'd', 'e'].flatMap((session) => take(session, '127.0.0.1'));
+  assert.equal(await isHeld('a'), false);
+  assert.ok(hasPlace('e', 'elsewhere'));
+  for (const watch of ofSource) watch.end();
+
+  const [first] = ['c', 'd'].flatMap((session) => ['one', 'two', 'three'].flatMap((it) => take(session, it)));
+  take('e', 'four');
+  assert.equal(await isHeld('a'), false);
   first?.end();
   assert.equal(await isHeld('a'), true);
 });
@@ -409,7 +420,7 @@ test('where no place is left, the answer is given and the connection ends; a ses
 test('what depends on more sessions than can be watched in all is not watched', () => {
   const watches = createWatches(Date.now);
   const open = () => {
-    const watch = watches.open('a');
+    const watch = watches.open('a', 'here');
     assert.ok(watch);
     return watch;
   };
