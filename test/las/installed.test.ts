@@ -13,8 +13,8 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import type { AddressInfo } from 'node:net';
-import { createServer } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -238,6 +238,29 @@ function refused({ status, stdout, stderr }: Result, reason: RegExp): void {
   assert.doesNotMatch(stdout, /released/);
 }
 
+/** Passes bytes on to the CAS, so that connections can be cut while it runs. */
+async function startRelay(to: number) {
+  const open = new Set<Socket>();
+  const server = createServer((from) => {
+    const onward = connect(to, '127.0.0.1');
+    for (const socket of [from, onward]) open.add(socket.on('error', () => {}));
+    from.pipe(onward).pipe(from);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const cut = () => {
+    for (const socket of open) socket.destroy();
+    open.clear();
+  };
+  return {
+    port: (server.address() as AddressInfo).port,
+    cut,
+    close() {
+      cut();
+      server.close();
+    },
+  };
+}
+
 const NOT_SECURE = /does not run as an executable that root has installed setgid/;
 const CHANGEABLE = /has code in it from files that not only root can write/;
 const PRELOADED = /was started with LD_\w+, which loads code into it/;
@@ -410,6 +433,56 @@ describe('a launcher that is installed setgid', { skip: cannot }, () => {
     }
   });
 
+  it('is vouched for again when it comes back to its CAS', async () => {
+    const session = (greeting: string) =>
+      JSON.stringify({
+        name: 'returning',
+        version: '0.3.10',
+        security: { attestation: { tolerate: ['debug-mode'], require: ['secure-execution'] } },
+        services: [
+          {
+            name: 's',
+            image_name: 'i',
+            command: ['envcas', '-c', `echo ${greeting}; exec sleep 600`],
+            attestation: { mrenclave: sha256(installed) },
+          },
+        ],
+        images: [
+          {
+            name: 'i',
+            injection_files: [
+              { path: '/etc/envcas/config.yaml', content: '{program: /bin/sh, supervise: {}}' },
+            ],
+          },
+        ],
+      });
+    scone(['session', 'create', '-'], session('before'));
+    const relay = await startRelay(Number(settings.SCONE_CAS_ENCLAVE_PORT));
+    const set = {
+      ...settings,
+      SCONE_CAS_ENCLAVE_PORT: String(relay.port),
+      SCONE_LAS_ADDR: socket('strict'),
+      SCONE_CONFIG_ID: 'returning/s',
+    };
+    const child = spawn('setpriv', [...asNobody(), installed], {
+      env: set,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const says = async () => String((await once(child.stdout, 'data'))[0]);
+    try {
+      assert.equal(await says(), 'before\n');
+      relay.cut();
+      scone(['session', 'update', '-'], session('after'));
+      assert.equal(await says(), 'after\n');
+      scone(['session', 'update', '-'], session('later'));
+      assert.equal(await says(), 'later\n');
+    } finally {
+      child.kill('SIGTERM');
+      await once(child, 'exit');
+      relay.close();
+    }
+  });
+
   it('is looked into by no other process of its user', withCompiler, async () => {
     const look = path('copy/look');
     execFileSync('cc', ['-o', look, join(root, 'test/fixtures/las/c/look.c')]);
@@ -421,20 +494,24 @@ describe('a launcher that is installed setgid', { skip: cannot }, () => {
       SCONE_LAS_ADDR: path('none.sock'),
     };
     const waiting: ChildProcess[] = [];
-    const looked = async (program: string) => {
-      const accepted = once(silent, 'connection');
+    const looked = async (program: string, isReady: (child: ChildProcess) => Promise<unknown>) => {
       const child = spawn('setpriv', [...asNobody(), program], {
         env: { ...plain, ...env },
-        stdio: 'ignore',
+        stdio: ['pipe', 'pipe', 'ignore'],
       });
       waiting.push(child);
-      await accepted;
+      await isReady(child);
       return run('setpriv', [...asNobody(), look, String(child.pid)], plain).stdout.trim();
     };
+    const asks = () => once(silent, 'connection');
+    const answers = ({ stdin, stdout }: ChildProcess) => {
+      stdin?.write('\n');
+      return once(stdout ?? silent, 'data');
+    };
     try {
-      assert.equal(await looked(installed), '');
+      assert.equal(await looked(installed, asks), '');
       // Yama lets nobody do the others.
-      assert.match(await looked(copy), /^(mem\nenviron|environ)/);
+      assert.match(await looked('cat', answers), /^(mem\nenviron|environ)/);
     } finally {
       for (const child of waiting) child.kill('SIGKILL');
       silent.close();
