@@ -1,9 +1,10 @@
 import { timingSafeEqual } from 'node:crypto';
+import { statSync } from 'node:fs';
 import * as v from 'valibot';
 import { reportData } from '../attestation/report-data.ts';
 import { failure, reason } from '../errors.ts';
-import { borrowGroup, giveGroupBack } from '../platform/identity.ts';
-import { lockMemory, makeNonDumpable } from '../platform/libc.ts';
+import { borrowGroup, giveGroupBack, isInstalled } from '../platform/identity.ts';
+import { lockMemory, makeDumpable, makeNonDumpable } from '../platform/libc.ts';
 import { formatAddress } from '../policy/address.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
 import { formatConfigId } from '../policy/names.ts';
@@ -35,8 +36,7 @@ export interface CasSession {
    * Asks for the configuration of the service: has the LAS vouch for this process on this connection, and sends one
    * request. Every call is attested anew.
    *
-   * Evidence comes first, then this process makes itself unreadable, then it asks: a LAS of the same user could not
-   * look at it any more otherwise, and no secret is here before.
+   * Evidence comes first, then this process makes itself unreadable, then it asks: no secret is here before.
    *
    * @throws Failure of CAS or LAS, LAUNCH_REFUSED with the CAS's reasons as causes, or ACCESS_TOKEN_UNPROVEN
    */
@@ -57,7 +57,9 @@ export async function openSession(settings: Settings): Promise<CasSession> {
   const now = Date.now();
   const address = formatAddress(settings.cas);
   const reachLas = (deadline: number): Promise<Las> =>
-    connectLas(settings.las, address, deadline).catch((error: unknown) => ({ error }));
+    seenBy(settings.las, () => connectLas(settings.las, address, deadline)).catch((error: unknown) => ({
+      error,
+    }));
   log('TRACE', `connecting to the CAS at ${address} and the LAS at ${settings.las}`);
   const [cas, firstLas] = await Promise.all([
     connectCas(settings.cas, { minVersion: 'TLSv1.3', ALPNProtocols: [LAUNCH_PROTOCOL] }, now + PATIENCE),
@@ -97,21 +99,18 @@ export async function openSession(settings: Settings): Promise<CasSession> {
       let evidence: string | undefined;
       // Whether Evidence is needed is for the CAS to say; if it is, this says why there is none.
       let without: unknown;
-      borrowGroup();
       try {
         const las = reached ?? (await reachLas(started + LAS_PATIENCE));
         reached = undefined;
         if ('error' in las) throw las.error;
-        evidence = await las.evidence(reportData({ role: 'launcher', ...context }));
+        const data = reportData({ role: 'launcher', ...context });
+        evidence = await seenBy(settings.las, () => las.evidence(data));
         las.close();
         log('DEBUG', 'the LAS vouches for this process');
       } catch (error) {
         without = error;
         log('DEBUG', `no Evidence: ${reason(error)}`);
       }
-      giveGroupBack();
-      makeNonDumpable();
-
       const accessToken = proof('launcher')?.toString('base64');
       const { oneTimePassword, ...named } = configId;
       let answer = await exchange(
@@ -149,6 +148,30 @@ export async function openSession(settings: Settings): Promise<CasSession> {
     },
     close: () => cas.socket.destroy(),
   };
+}
+
+/**
+ * Lets a LAS look at this process meanwhile: with the group it is installed with, and where the LAS has the same user, by
+ * letting that user read it. He finds nothing in a launcher that supervises that he would not find in its program.
+ */
+async function seenBy<Result>(las: string, work: () => Promise<Result>): Promise<Result> {
+  borrowGroup();
+  try {
+    if (!isInstalled && ownerOf(las) === process.geteuid?.()) makeDumpable();
+    return await work();
+  } finally {
+    giveGroupBack();
+    makeNonDumpable();
+  }
+}
+
+function ownerOf(path: string): number | undefined {
+  try {
+    return statSync(path).uid;
+  } catch {
+    // Connecting to it will say what is wrong.
+    return undefined;
+  }
 }
 
 function isEqual(actual: Buffer | undefined, expected: Buffer): boolean {

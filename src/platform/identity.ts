@@ -6,18 +6,20 @@ import type { User } from './users.ts';
 
 const installed = process.getegid?.() ?? 0;
 const own = process.getgid?.() ?? 0;
+/** Whether `envcas` is installed so (setgid, with a group of its own) that its user may not look into it. */
+export const isInstalled = installed !== own;
 
 /**
  * The group of its own that `envcas` may be installed with (setgid), so that nobody can preload into it or trace it. It
  * is borrowed to be vouched for, and given back for everything else.
  */
 export function borrowGroup(): void {
-  if (installed !== own) setGroupIds(KEEP, installed, KEEP);
+  if (isInstalled) setGroupIds(KEEP, installed, KEEP);
 }
 
 /** Files and programs do not get the group from here on. */
 export function giveGroupBack(): void {
-  if (installed !== own) setGroupIds(KEEP, own, KEEP);
+  if (isInstalled) setGroupIds(KEEP, own, KEEP);
 }
 
 /** Whom a program runs as, where not as the launcher itself. */
@@ -43,6 +45,7 @@ const nameOf = ({ user, gid }: RunAs) =>
  * @param inPlace whether this process itself becomes the program, so that the effective ids must be his too
  */
 export function runAs<Result>({ user, gid }: RunAs, inPlace: boolean, start: () => Result): Result {
+  giveGroupBack();
   if (process.geteuid?.() !== 0 || (user === undefined && gid === undefined)) return start();
   const groups = process.getgroups?.() ?? [];
   const before = process.getuid?.() ?? 0;

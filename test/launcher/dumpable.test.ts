@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
+import { chownSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
-import { run, type Stack, startStack } from '../support/stack.ts';
+import { executables, run, type Stack, startServer, startStack } from '../support/stack.ts';
 import { fixtures, launch, NOBODY, openToOthers, root, start, startImpostor, upload } from './support.ts';
 
 let stack: Stack;
@@ -69,3 +70,40 @@ for (const [what, las] of [
       impostor.close();
     }
   });
+
+test('a LAS of an ordinary user vouches for his launcher again, and he cannot read it after that', {
+  skip: !root && 'only root can start a process as somebody else, and still look at it',
+}, async () => {
+  const home = mkdtempSync(join(tmpdir(), 'envcas-test-'));
+  chownSync(home, NOBODY, NOBODY);
+  const { scone, envcas } = executables();
+  const plain = { PATH: process.env.PATH ?? '', HOME: home };
+  const args = ['up', '--dir', join(home, 'state'), '--free-ports'];
+  const server = await startServer(scone, args, /To use them/, { env: plain, uid: NOBODY, gid: NOBODY });
+  try {
+    const settings = readFileSync(join(home, 'state/env'), 'utf8').matchAll(/^export (\w+)=(.*)$/gm);
+    const own = {
+      ...stack,
+      envcas,
+      env: { ...plain, ...Object.fromEntries([...settings].map(([, ...it]) => it)) },
+    };
+    const policy = (word: string) => ({
+      command: ['-c', `echo ${word}; exec sleep 600`],
+      launcher: { supervise: {} },
+    });
+    const id = await upload(own, policy('before'));
+    const { child, seen, finished } = launch(own, id, { uid: NOBODY });
+    try {
+      await seen(/^before$/m);
+      await upload(own, policy('after'), id);
+      await seen(/^after$/m);
+      assert.equal(statSync(`/proc/${child.pid}/environ`).uid, 0);
+    } finally {
+      child.kill('SIGTERM');
+      await finished;
+    }
+  } finally {
+    await server.stop();
+    rmSync(home, { recursive: true, force: true });
+  }
+});
