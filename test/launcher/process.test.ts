@@ -7,6 +7,7 @@ import {
   copyFileSync,
   existsSync,
   constants as fileConstants,
+  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -486,18 +487,25 @@ describe('sha256', () => {
 
   for (const [mode, config] of modes) {
     /** A copy of a program, and how it is launched with a file to write and the path of a trace. */
-    const prepare = async (digests: string | string[], from = echo) => {
+    const prepare = async (digests: string | string[], from = echo, further = 0) => {
       const directory = folder(stack);
-      const program = join(directory, 'program');
+      const bin = join(directory, 'bin');
+      mkdirSync(bin, { mode: 0o755 });
+      const program = join(bin, 'program');
       copyFileSync(from, program);
       chmodSync(program, 0o755);
-      const written = join(directory, 'written');
-      const trace = join(directory, 'trace');
+      const [written, trace] = [join(directory, 'written'), join(directory, 'trace')];
+      const targets = [written, ...Array.from({ length: further }, (_, index) => `${written}-${index}`)];
       const id = await service(
-        { ...config, program, sha256: digests, injection_files: [{ from: '/injected/0', to: written }] },
+        {
+          ...config,
+          program,
+          sha256: digests,
+          injection_files: targets.map((to) => ({ from: '/injected/0', to })),
+        },
         { command: ['@@1'], files: [{ to: '', content: 'text' }] },
       );
-      return { directory, program, written, trace, id, launch: () => launched(id, { args: [trace] }) };
+      return { directory, bin, program, written, trace, id, launch: () => launched(id, { args: [trace] }) };
     };
 
     for (const [what, digests] of [
@@ -541,41 +549,47 @@ describe('sha256', () => {
       assert.ok(!existsSync(written));
     });
 
-    for (const [what, replace] of [
-      ['is replaced', 'mv "$2" "$3"'],
-      ['is changed in place', 'cat "$2" >"$3"'],
-    ] as const)
-      test(`${mode}: a program that ${what} between check and start is not run as another one`, async () => {
-        const { launch, program, written, trace, directory } = await prepare(sha256(echo));
-        const next = join(directory, 'next');
-        for (let round = 0; round < 8; round++) {
-          for (const [from, to] of [
-            [echo, program],
-            [touch, next],
-          ] as const) {
-            rmSync(to, { force: true });
-            copyFileSync(from, to);
-            chmodSync(to, 0o755);
-          }
-          rmSync(written, { force: true });
-          // The file is written once the program is checked.
-          const waiting = start(
-            '/bin/sh',
-            ['-c', `while [ ! -e "$1" ]; do :; done; ${replace}`, 'sh', written, next, program],
-            {},
-          );
-          const { status, stdout, stderr } = await launch();
-          waiting.child.kill();
-          await waiting.finished;
-          assert.ok(!existsSync(trace), `the other program was run: ${stderr}`);
-          if (status === 0) assert.equal(stdout, `${trace}\n`);
-          else
-            assert.match(
-              stderr,
-              /^Code: PROGRAM_(CHANGEABLE, exit status 77|NOT_EXECUTABLE, exit status 126)$/m,
-            );
+    /** Launches over and over; a shell does something to the program as soon as it was checked and files are written. */
+    const meddle = async (script: string, look: (result: Result) => void) => {
+      const { launch, bin, program, written, trace, directory } = await prepare(sha256(echo), echo, 100);
+      const [next, old] = [join(directory, 'next'), join(directory, 'old')];
+      for (let round = 0; round < 6; round++) {
+        for (const path of [bin, next, old, written]) rmSync(path, { recursive: true, force: true });
+        for (const [from, to] of [
+          [echo, bin],
+          [touch, next],
+        ] as const) {
+          mkdirSync(to, { mode: 0o755 });
+          copyFileSync(from, join(to, 'program'));
+          chmodSync(join(to, 'program'), 0o755);
         }
+        const waiting = `while [ ! -e "$1" ]; do :; done; ${script}`;
+        const { child, finished } = start('/bin/sh', ['-c', waiting, 'sh', written, bin, next, old], {});
+        const result = await launch();
+        child.kill();
+        await finished;
+        assert.ok(!existsSync(trace), `the other program was run instead of ${program}: ${result.stderr}`);
+        if (result.status === 0) assert.equal(result.stdout, `${trace}\n`);
+        else assert.match(result.stderr, /^Code: PROGRAM_(CHANGEABLE|NOT_EXECUTABLE), /m);
+        look(result);
+      }
+    };
+
+    test(`${mode}: where its folder is replaced between check and start, the program that was checked is run`, async () => {
+      await meddle('mv "$2" "$4"; mv "$3" "$2"', ({ status, stderr }) => assert.equal(status, 0, stderr));
+    });
+
+    test(`${mode}: a program that is replaced between check and start is not run as another one`, async () => {
+      await meddle('mv "$3/program" "$2/program"', () => {});
+    });
+
+    test(`${mode}: a program that is changed in place between check and start is refused`, async () => {
+      let refused = 0;
+      await meddle('echo more >>"$2/program"', ({ status }) => {
+        if (status !== 0) refused++;
       });
+      assert.ok(refused > 0);
+    });
   }
 });
 
