@@ -3,14 +3,13 @@ import { isWithin, resolveSessionName } from '../policy/names.ts';
 import { SOFTWARE_IDENTITY } from '../policy/schema/secrets.ts';
 import type { ExportTarget, ImportSource } from '../policy/schema/sharing.ts';
 import type { SecretDefinition } from '../policy/session.ts';
-import { parseDuration } from '../secrets/duration.ts';
 import { formatSecret, type TypedSecret } from '../secrets/kinds.ts';
 import { publicKeyOf } from '../secrets/private-key.ts';
 import { Secret } from '../secrets/secret.ts';
 import { parseTemplate, splitReference } from '../secrets/substitute.ts';
-import { renewalTime } from '../secrets/x509.ts';
 import type { Cas } from './cas.ts';
 import { certificateOf } from './certificates.ts';
+import { tokenOf } from './tokens.ts';
 import { activeSession, type SessionVersion } from './versions.ts';
 import type { Interest } from './watch.ts';
 
@@ -131,13 +130,10 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
       const payload: Record<string, string> = {};
       for (const [claim, value] of Object.entries(definition.payload))
         payload[claim] = await claimOf(value, version, other, recipient, unavailable);
-      const validFor = parseDuration(definition.validity.for) ?? 0;
-      const { signJwt } = await import('../secrets/jwt.ts');
       try {
-        const now = cas.clock();
-        const token = await signJwt({ privateKey, payload, validFor, now });
-        interest?.time(renewalTime(now, now + validFor));
-        return { secret: { kind, secret: new Secret(Buffer.from(token)) }, home: version };
+        const { content, renew } = await tokenOf(cas, version.session.name, definition, privateKey, payload);
+        interest?.time(renew);
+        return { secret: { kind, secret: new Secret(content) }, home: version };
       } catch (error) {
         throw unavailable(reason(error));
       }

@@ -276,6 +276,122 @@ test('a certificate that a wrong clock made for the future is not given out', as
   assert.ok(mended.validFromDate.getTime() < right);
 });
 
+/** A session that shows a token, made of secrets of the session `parts`, and what else it says. */
+const withToken = (validity = '3h', payload = '{sub: $$SCONE::x$$}', rest = '') =>
+  `${service('$$SCONE::t$$')}${rest}secrets:
+  - {name: k, import: {session: parts, secret: k}}
+  - {name: x, import: {session: parts, secret: x}}
+  - {name: t, kind: jwt, signer: k, alg: ES384, validity: {for: ${validity}}, payload: ${payload}}
+`;
+const parts = (subject: string, migrate = true) => `secrets:
+  - {name: k, kind: private-key, key_type: P-384, migrate: ${migrate}, export: [{session: tokens}]}
+  - {name: x, kind: ascii, value: "${subject}", export: [{session: tokens}]}
+`;
+/** Uploads versions of sessions, each after the one before. */
+function uploads() {
+  const last = new Map<string, string>();
+  return async (name: string, rest: string) => {
+    const before = last.get(name);
+    last.set(name, await bare.upload(session(name, `${before ? `predecessor: ${before}\n` : ''}${rest}`)));
+  };
+}
+const claims = (token = '') => JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
+
+test('a token stays the same until a third of its life is left, or it would be another', async () => {
+  const upload = uploads();
+  await upload('parts', parts('one'));
+  await upload('tokens', withToken());
+  const seen = [await printed('tokens')];
+  const isKept = async (what: string) => assert.equal(await printed('tokens'), seen.at(-1), what);
+  const isAnother = async (what: string) => {
+    const token = await printed('tokens');
+    assert.ok(token && !seen.includes(token), what);
+    seen.push(token);
+    await isKept(`${what}, once`);
+    return claims(token);
+  };
+  const MINUTE = 60_000;
+  bare.now += 119 * MINUTE;
+  await isKept('before its time');
+  await upload('parts', `${parts('one')}  - {name: more, kind: ascii}\n`);
+  await upload('tokens', withToken('3h', undefined, 'access_policy: {read: ANY}\n'));
+  await isKept('over updates that have nothing to do with it');
+  await upload('tokens', withToken('180 minutes'));
+  await isKept('in other words');
+  bare.now += MINUTE;
+  assert.equal((await isAnother('a third is left')).nbf, bare.now / 1000);
+  bare.now -= MINUTE;
+  assert.equal((await isAnother('one that is not valid yet')).nbf, bare.now / 1000);
+  await upload('parts', parts('two'));
+  assert.equal((await isAnother('a secret in it')).sub, 'two');
+  await upload('parts', parts('two', false));
+  await isAnother('the key of its signer');
+  await upload('tokens', withToken('4h'));
+  const { nbf, exp } = await isAnother('how long it is valid');
+  assert.equal(exp - nbf, 4 * 3600);
+  await upload('tokens', withToken('4h', '{sub: $$SCONE::x$$, aud: b}'));
+  assert.equal((await isAnother('another claim')).aud, 'b');
+});
+
+test('answers at once give the same token; where a secret in it changes meanwhile, each says what it knows', async () => {
+  const upload = uploads();
+  await upload('parts', parts('one'));
+  await upload('tokens', withToken());
+  const some = Array.from({ length: 8 }, () => printed('tokens'));
+  assert.equal(new Set(await Promise.all(some)).size, 1);
+
+  // All have looked for it before any has kept it, and half of them know an older secret.
+  await upload('parts', parts('two'));
+  const { activeVersion, issued } = bare.cas.store;
+  const old = await bare.cas.store.versionByHash(
+    'parts',
+    (await activeVersion('parts'))?.hash ?? Buffer.alloc(0),
+  );
+  await upload('parts', parts('three'));
+  const all = Promise.withResolvers<void>();
+  let looking = 0;
+  bare.cas.store.issued = async (...of) => {
+    const found = await issued(...of);
+    if (++looking === 8) all.resolve();
+    await all.promise;
+    return found;
+  };
+  let reading = 0;
+  bare.cas.store.activeVersion = async (name) =>
+    name === 'parts' && ++reading % 2 === 0 ? old : activeVersion(name);
+  const tokens = await Promise.all(Array.from({ length: 8 }, () => printed('tokens')));
+  assert.deepEqual(tokens.map((token) => claims(token).sub).sort(), [
+    ...Array(4).fill('three'),
+    ...Array(4).fill('two'),
+  ]);
+  Object.assign(bare.cas.store, { activeVersion, issued });
+  const next = await printed('tokens');
+  assert.equal(claims(next).sub, 'three');
+  assert.equal(await printed('tokens'), next);
+});
+
+test('a token that names its launcher is for that one, and is not kept', async () => {
+  const las = testLas();
+  bare = bareCas([las.platform]);
+  const measurements = ['ab'.repeat(32), 'cd'.repeat(32)];
+  await bare.upload(
+    session(
+      'own',
+      `security: {attestation: {tolerate: [debug-mode]}}
+services: [{name: s, mrenclaves: [${measurements}], command: [envcas, $$SCONE::t$$]}]
+secrets:
+  - {name: k, kind: private-key, key_type: P-384}
+  - {name: t, kind: jwt, signer: k, alg: ES384, validity: {for: 1h}, payload: {sw: $$SCONE::self::software_identity$$}}
+`,
+    ),
+  );
+  for (const measurement of measurements) {
+    const { configuration } = await bare.launch('own', 's', { las, measurement });
+    assert.equal(claims(configuration.command[1]?.join('')).sw, measurement);
+  }
+  assert.equal(await bare.cas.store.issued('own', 0, 't'), undefined);
+});
+
 test('a certificate is made anew before it runs out, for the same key, and openssl accepts it then', {
   skip: missing('openssl'),
 }, async () => {

@@ -260,7 +260,7 @@ test('an OpenPGP key is made, kept over updates, and imported by gpg', { skip: m
   assert.equal(show('pgp').split('#')[0], armored);
 });
 
-test('a JWT is signed anew for each launch, and can name the launcher it is for', () => {
+test('a JWT can name the launcher it is for', () => {
   const jwt = (attestation: string, service: string) => `
 name: jwt
 version: "0.3.12"

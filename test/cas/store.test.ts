@@ -53,6 +53,40 @@ test('a value of the CAS is made once; who comes second gets the first', async (
   assert.deepEqual(await store.readState('identity'), Buffer.from('three'));
 });
 
+test('of what is issued at once, the first is kept, until there is a later generation', async () => {
+  const issue = (generation: number, sealed: string) => ({
+    ...{ session: 's', number: 1, name: 'n', generation },
+    sealed: Buffer.from(sealed),
+  });
+  const kept = (generation: number, sealed: string) => ({ generation, sealed: Buffer.from(sealed) });
+  const other = openSqlite(path);
+  assert.equal(await store.issued('s', 1, 'n'), undefined);
+  assert.deepEqual(await store.keepIssued(issue(1, 'a')), kept(1, 'a'));
+  assert.deepEqual(await other.keepIssued(issue(1, 'b')), kept(1, 'a'));
+  assert.deepEqual(await other.keepIssued(issue(2, 'c')), kept(2, 'c'));
+  assert.deepEqual(await store.keepIssued(issue(1, 'd')), kept(2, 'c'), 'who comes late');
+  assert.deepEqual(await store.issued('s', 1, 'n'), kept(2, 'c'));
+  assert.equal(await store.issued('s', 2, 'n'), undefined);
+  await other.close();
+});
+
+test('the last of the certificates that an older version of the program kept is still there', async () => {
+  const db = new DatabaseSync(path);
+  db.exec(`DROP TABLE issued; PRAGMA user_version = 3;
+    CREATE TABLE certificate (
+      session TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL,
+      generation INTEGER NOT NULL, sealed BLOB NOT NULL,
+      PRIMARY KEY (session, number, name, generation)
+    ) STRICT;
+    INSERT INTO certificate VALUES ('s', 1, 'n', 1, x'01'), ('s', 1, 'n', 10, x'03'), ('s', 1, 'n', 9, x'02'),
+      ('s', 2, 'n', 1, x'04')`);
+  db.close();
+  const upgraded = openSqlite(path);
+  assert.deepEqual(await upgraded.issued('s', 1, 'n'), { generation: 10, sealed: Buffer.from([3]) });
+  assert.deepEqual(await upgraded.issued('s', 2, 'n'), { generation: 1, sealed: Buffer.from([4]) });
+  await upgraded.close();
+});
+
 test('a step is good once for a secret, for all who share the database', async () => {
   const other = openSqlite(path);
   assert.deepEqual(await store.attempt(attempt(7)), { outcome: 'accepted' });

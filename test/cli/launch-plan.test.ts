@@ -249,7 +249,7 @@ describe('no value is told', () => {
 test('no certificate is issued for it', () => {
   const issued = () => {
     const store = new DatabaseSync(join(stack.directory, 'cas', 'cas.db'), { readOnly: true });
-    const row = store.prepare('SELECT count(*) AS number FROM certificate').get();
+    const row = store.prepare('SELECT count(*) AS number FROM issued').get();
     store.close();
     return Number(row?.number);
   };

@@ -1,7 +1,7 @@
 import { DatabaseSync } from 'node:sqlite';
 import { failure, reason } from '../../errors.ts';
 import { namespaceOf } from '../../policy/names.ts';
-import { pauseAfter, type Store, type StoredVersion } from './store.ts';
+import { type Generation, pauseAfter, type Store, type StoredVersion } from './store.ts';
 
 /** Every change to the schema is a new entry; `user_version` counts those that a database has seen. */
 const migrations = [
@@ -50,6 +50,17 @@ const migrations = [
      process BLOB NOT NULL,
      PRIMARY KEY (session, process)
    ) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE issued (
+     session TEXT NOT NULL,
+     number INTEGER NOT NULL,
+     name TEXT NOT NULL,
+     generation INTEGER NOT NULL,
+     sealed BLOB NOT NULL,
+     PRIMARY KEY (session, number, name)
+   ) STRICT;
+   INSERT INTO issued SELECT session, number, name, max(generation), sealed FROM certificate
+     GROUP BY session, number, name;
+   DROP TABLE certificate;`,
 ];
 
 const FORGET_WRONG_CODES_AFTER = 24 * 3600 * 1000;
@@ -95,16 +106,13 @@ export function openSqlite(path: string): Store {
      SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE ?1 <> '/' OR ?2 > 1 OR NOT EXISTS (SELECT 1 FROM version)
      ON CONFLICT DO NOTHING`,
   );
-  const certificate = db.prepare(
-    `SELECT generation, sealed FROM certificate WHERE session = ? AND number = ? AND name = ?
-     ORDER BY generation DESC LIMIT 1`,
+  const issued = db.prepare(
+    'SELECT generation, sealed FROM issued WHERE session = ? AND number = ? AND name = ?',
   );
-  const keepCertificate = db.prepare(
-    `INSERT INTO certificate (session, number, name, generation, sealed) VALUES (?, ?, ?, ?, ?)
-     ON CONFLICT DO NOTHING`,
-  );
-  const certificateOf = db.prepare(
-    'SELECT sealed FROM certificate WHERE session = ? AND number = ? AND name = ? AND generation = ?',
+  const keepIssued = db.prepare(
+    `INSERT INTO issued (session, number, name, generation, sealed) VALUES (?, ?, ?, ?, ?)
+     ON CONFLICT DO UPDATE SET generation = excluded.generation, sealed = excluded.sealed
+     WHERE generation < excluded.generation`,
   );
   const wrongCodes = db.prepare('SELECT count, last FROM wrong_code WHERE account = ? AND source = ?');
   const countWrongCode = db.prepare(
@@ -148,14 +156,11 @@ export function openSqlite(path: string): Store {
     },
     activeVersion: async (session) => versionOf(activeVersion.get(session)),
     versionByHash: async (session, hash) => versionOf(versionByHash.get(session, hash)),
-    certificate: async (session, number, name) => {
-      const row = certificate.get(session, number, name);
-      return row && { generation: Number(row.generation), sealed: blob(row.sealed) as Buffer };
-    },
-    keepCertificate: async ({ session, number, name, generation, sealed }) =>
+    issued: async (session, number, name) => generationOf(issued.get(session, number, name)),
+    keepIssued: async ({ session, number, name, generation, sealed }) =>
       transaction(() => {
-        keepCertificate.run(session, number, name, generation, sealed);
-        return blob(certificateOf.get(session, number, name, generation)?.sealed) as Buffer;
+        keepIssued.run(session, number, name, generation, sealed);
+        return generationOf(issued.get(session, number, name)) as Generation;
       }),
     versions: async (session, before, limit) =>
       versions.all(session, before, limit).map((row) => versionOf(row) as StoredVersion),
@@ -215,6 +220,10 @@ function versionOf(row: Record<string, unknown> | undefined): StoredVersion | un
       upload: blob(row.upload) ?? null,
     }
   );
+}
+
+function generationOf(row: Record<string, unknown> | undefined): Generation | undefined {
+  return row && { generation: Number(row.generation), sealed: blob(row.sealed) as Buffer };
 }
 
 function blob(value: unknown): Buffer | undefined {

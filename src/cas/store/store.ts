@@ -13,14 +13,10 @@ export interface Store {
   activeVersion(session: string): Promise<StoredVersion | undefined>;
   /** The version of a session with this pseudonym of its hash, or undefined. */
   versionByHash(session: string, hash: Buffer): Promise<StoredVersion | undefined>;
-  /** The newest certificate that was issued for a secret of a version, or undefined. */
-  certificate(
-    session: string,
-    number: number,
-    name: string,
-  ): Promise<Pick<StoredCertificate, 'generation' | 'sealed'> | undefined>;
-  /** Keeps a certificate unless there is one of that generation; gives the one that is kept. */
-  keepCertificate(certificate: StoredCertificate): Promise<Buffer>;
+  /** What was issued last for a secret, or undefined. */
+  issued(session: string, number: number, name: string): Promise<Generation | undefined>;
+  /** Keeps what was issued in place of an earlier generation; gives what is kept then. */
+  keepIssued(issue: StoredIssue): Promise<Generation>;
   /**
    * Adds a version.
    * @param parent the namespace by whose rules a first version is added
@@ -56,15 +52,19 @@ export interface Parent {
   number: number;
 }
 
-/** A certificate of a secret; each time it is issued anew is a generation, counted from 1. */
-export interface StoredCertificate {
+/** A certificate or token, each time it is issued anew; counted from 1. */
+export interface Generation {
+  generation: number;
+  sealed: Buffer;
+}
+
+/** What is issued for a secret. */
+export interface StoredIssue extends Generation {
   session: string;
-  /** Of the version. */
+  /** Of the version; 0 for all of them. */
   number: number;
   /** Of the secret. */
   name: string;
-  generation: number;
-  sealed: Buffer;
 }
 
 /** Someone shows to know a secret: a one-time password or an access token. */

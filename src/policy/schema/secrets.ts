@@ -11,7 +11,7 @@ const duration = invalidText((value) =>
   parseDuration(value) === undefined ? 'expected a duration such as 90 days, 59d or 1 year' : undefined,
 );
 
-/** Each time a certificate is made anew is kept, so that they are not made by the second. */
+/** What is made anew is written, and told to whoever waits for it, so certificates are not made by the second. */
 const SHORTEST_VALIDITY = 3_600_000;
 const validity = v.pipe(
   duration,
