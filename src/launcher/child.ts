@@ -15,7 +15,7 @@ import {
 import { restoreBlocking } from '../platform/standard-streams.ts';
 import type { Launch } from './assemble.ts';
 import { programFailure } from './program.ts';
-import { closeOthersOnExec, type Prepared } from './start.ts';
+import { closeOthersOnExec, enter, leave, type Prepared } from './start.ts';
 
 /** Milliseconds that a timer of Node can wait. */
 const LONGEST_TIMER = 2 ** 31 - 1;
@@ -90,18 +90,24 @@ export function openChildren(
     path: string,
     args: readonly string[],
     launch: Launch,
-    rest: Rest,
+    { descriptors, confirm }: Rest,
     ownGroup: boolean,
   ): Child => {
-    if (launch.umask !== undefined) process.umask(launch.umask);
     closeOthersOnExec();
+    const umask = process.umask();
     let pid: number;
     try {
-      pid = runAs(launch, false, () =>
-        spawn({ path, arguments: args, environment: launch.environment, ownGroup, ...rest }),
-      );
+      if (launch.umask !== undefined) process.umask(launch.umask);
+      enter(launch.pwd);
+      pid = runAs(launch, false, () => {
+        confirm();
+        return spawn({ path, arguments: args, environment: launch.environment, ownGroup, descriptors });
+      });
     } catch (error) {
       throw programFailure(args[0] ?? '', error);
+    } finally {
+      process.umask(umask);
+      leave();
     }
     let isRunning = true;
     const kill = (target: number, number: number) => {
@@ -116,7 +122,7 @@ export function openChildren(
     const ended = new Promise<Ending>((resolve) => {
       waiting.set(pid, ({ exited, killed, stopped }) => {
         if (stopped !== undefined) {
-          if (ownGroup) terminal?.stopped(pid, stopped);
+          if (ownGroup && pid === present()?.pid) terminal?.stopped(pid, stopped);
           return;
         }
         isRunning = false;
@@ -129,25 +135,25 @@ export function openChildren(
       ended,
       signal: (number) => kill(pid, number),
       signalGroup(number) {
-        // It may have left its group.
         if (ownGroup) kill(-pid, number);
-        kill(pid, number);
+        // It may have left its group.
+        if (processGroup(pid) !== pid) kill(pid, number);
       },
     };
   };
 
   return {
     start(launch, { executable, descriptors }, output) {
-      executable.confirm();
       if (output.length === 0) restoreBlocking();
       const { program, arguments: args } = launch;
       const ownGroup = !terminal?.isShared();
-      const rest = { descriptors: [...output, ...descriptors] };
+      const rest = { descriptors: [...output, ...descriptors], confirm: executable.confirm };
       const child = launched(executable.path, [program, ...args], launch, rest, ownGroup);
       if (ownGroup) terminal?.give(child.pid);
       return child;
     },
-    run: ([path = '', ...args], launch) => launched(path, [path, ...args], launch, { descriptors: [] }, true),
+    run: ([path = '', ...args], launch) =>
+      launched(path, [path, ...args], launch, { descriptors: [], confirm() {} }, true),
     release() {
       clearInterval(held);
       for (const signal of forwarded) process.removeAllListeners(signal);
@@ -158,6 +164,7 @@ export function openChildren(
 
 interface Rest {
   descriptors: { from: number; to: number }[];
+  confirm(): void;
 }
 
 /** What a terminal sends to all processes of its foreground (termios(3), ISIG). */
@@ -178,15 +185,17 @@ function openTerminal() {
   setCloseOnExec(terminal, true);
   const own = processGroup(0);
   const shared = own !== process.pid || hasOthersInGroup(own);
+  const given = new Set<number>();
   const isForeground = () => foregroundGroup(terminal) === own;
+  /** Ours, and those of programs that had it from us, also when they have ended. */
+  const isOurs = (group: number) => group === own || given.has(group);
   const give = (group: number) => {
-    if (!shared && isForeground()) setForegroundGroup(terminal, group);
+    if (!shared && isOurs(foregroundGroup(terminal))) setForegroundGroup(terminal, group);
   };
   const takeBack = () => {
     const present = foregroundGroup(terminal);
-    if (!shared && present !== own && given.has(present)) setForegroundGroup(terminal, own);
+    if (!shared && given.has(present)) setForegroundGroup(terminal, own);
   };
-  const given = new Set<number>();
   return {
     isShared: () => shared && isForeground(),
     give(group: number) {
@@ -200,12 +209,12 @@ function openTerminal() {
       const isForJobControl = [SIGTSTP, SIGTTIN, SIGTTOU].includes(signal);
       if (!isForJobControl && (foregroundGroup(terminal) !== pid || isSessionLeader())) return;
       // It may have asked for the terminal just before it was given to it.
-      const wantsTerminal = signal !== SIGTSTP && [own, pid].includes(foregroundGroup(terminal));
-      if (wantsTerminal || isSessionLeader()) {
-        give(pid);
-        process.kill(-pid, SIGCONT);
-        return;
-      }
+      const wantsTerminal = signal === SIGTTIN || signal === SIGTTOU;
+      if (wantsTerminal) give(pid);
+      const hasTerminal = foregroundGroup(terminal) === pid;
+      if (wantsTerminal ? hasTerminal : isSessionLeader()) return void process.kill(-pid, SIGCONT);
+      // Nobody could continue it.
+      if (isSessionLeader()) return;
       takeBack();
       process.kill(process.pid, SIGSTOP);
     },

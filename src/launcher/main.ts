@@ -13,7 +13,9 @@ import { prepare, start, wipe } from './start.ts';
  * It has no options; its arguments are the host arguments that the policy may admit.
  */
 async function launch(settings: Settings): Promise<never> {
+  const heed = heedAsFirst();
   const { session, configuration } = await obtain(settings);
+  heed();
   const plan = await assemble(configuration, settings);
   if (plan.supervise) {
     const { supervise } = await import('./supervise.ts');
@@ -30,6 +32,20 @@ async function launch(settings: Settings): Promise<never> {
     if (failed !== undefined && error instanceof Error) error.cause = failed;
     throw error;
   }
+}
+
+/**
+ * To the first process of a container, signals mean nothing unless it handles them.
+ * @returns what leaves them to the program
+ */
+function heedAsFirst(): () => void {
+  if (process.pid !== 1) return () => {};
+  const end = (_: NodeJS.Signals, number: number) => process.exit(128 + number);
+  const signals = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'] as const;
+  for (const signal of signals) process.on(signal, end);
+  return () => {
+    for (const signal of signals) process.off(signal, end);
+  };
 }
 
 /** SHA-256 of this executable file: what a LAS measures, and what policies name as `mrenclave`. */

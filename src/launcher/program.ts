@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { accessSync, closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
-import { duplicateAbove } from '../platform/libc.ts';
+import { duplicateAbove, holdOffWriters, letWritersIn } from '../platform/libc.ts';
 import { fileIdentity, identityKey } from '../platform/process.ts';
 import type { Launch } from './assemble.ts';
 
@@ -38,9 +38,7 @@ export function openProgram(
     accessSync(program, constants.X_OK);
     if (sha256 === undefined)
       return { path: program, descriptor: undefined, isScript: false, confirm() {}, close() {} };
-    const opened = openSync(program, 'r');
-    const descriptor = duplicateAbove(opened, least);
-    closeSync(opened);
+    const descriptor = openAbove(program, least);
     try {
       return check(program, descriptor, sha256, user?.uid);
     } catch (error) {
@@ -49,6 +47,17 @@ export function openProgram(
     }
   } catch (error) {
     throw programFailure(program, error);
+  }
+}
+
+function openAbove(program: string, least: number): number {
+  const opened = openSync(program, 'r');
+  try {
+    return duplicateAbove(opened, least);
+  } catch (error) {
+    throw failure('DESCRIPTOR_UNAVAILABLE', { fd: least - 1, detail: reason(error) });
+  } finally {
+    closeSync(opened);
   }
 }
 
@@ -62,6 +71,7 @@ function check(
   const unsafe = (detail: string) => failure('PROGRAM_CHANGEABLE', { program, detail });
   if (![0, process.geteuid?.(), runsAs].includes(uid)) throw unsafe(`it belongs to user ${uid}`);
   if ((mode & 0o022) !== 0) throw unsafe('its group or others may write to it');
+  if (!holdOffWriters(descriptor)) throw unsafe('somebody has it open to write to it');
   const identity = identityKey(fileIdentity(descriptor));
   const hash = createHash('sha256');
   const chunk = Buffer.allocUnsafe(CHUNK);
@@ -78,6 +88,8 @@ function check(
     if (identityKey(fileIdentity(descriptor)) !== identity) throw unsafe('it was changed meanwhile');
   };
   confirm();
+  // Its interpreter keeps the descriptor, and would hold off writers as long as it runs.
+  if (isScript) letWritersIn(descriptor);
   return {
     path: `/proc/self/fd/${descriptor}`,
     descriptor,

@@ -1,4 +1,4 @@
-import { closeSync, readdirSync } from 'node:fs';
+import { closeSync, openSync, readdirSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
 import { checkRunAs, runAs } from '../platform/identity.ts';
 import { duplicateAbove, duplicateTo, restoreSignals, setCloseOnExec } from '../platform/libc.ts';
@@ -22,16 +22,32 @@ export async function prepare(launch: Launch): Promise<Prepared> {
   // Out of the way of the numbers that descriptors of the program are to have.
   const least = Math.max(2, ...wanted.map(({ fd }) => fd)) + 1;
   const executable = openProgram(launch, least);
-  if (launch.pwd !== undefined)
-    try {
-      process.chdir(launch.pwd);
-    } catch (error) {
-      throw failure('WORKING_DIRECTORY', { path: launch.pwd, detail: reason(error) });
-    }
+  enter(launch.pwd);
+  leave();
   const descriptors = await makeDescriptors(wanted, least);
   const { descriptor, isScript } = executable;
   if (descriptor !== undefined && isScript) descriptors.push({ from: descriptor, to: descriptor });
   return { executable, descriptors };
+}
+
+/** Opens to go back there, without a right to list it (open(2)). */
+const O_PATH = 0o10000000;
+let home: number | undefined;
+
+/** Goes to the working directory of a program. @throws Failure WORKING_DIRECTORY */
+export function enter(pwd: string | undefined): void {
+  if (pwd === undefined) return;
+  home ??= openSync('.', O_PATH);
+  try {
+    process.chdir(pwd);
+  } catch (error) {
+    throw failure('WORKING_DIRECTORY', { path: pwd, detail: reason(error) });
+  }
+}
+
+/** Goes back to where the launcher was started. */
+export function leave(): void {
+  if (home !== undefined) process.chdir(`/proc/self/fd/${home}`);
 }
 
 async function makeDescriptors(
@@ -99,6 +115,7 @@ export function start(launch: Launch, { executable, descriptors }: Prepared): ne
   closeOthersOnExec();
   if (umask !== undefined) process.umask(umask);
   try {
+    enter(launch.pwd);
     const { execve } = process;
     if (!execve) throw new Error('this system cannot replace a process');
     return runAs(launch, true, () => {

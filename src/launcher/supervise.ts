@@ -199,7 +199,10 @@ function superviseProgram({ log }: Settings) {
     isOther: (fingerprint: string) => fingerprint !== startedWith,
     fingerprint: fingerprints(),
     async replace(launch: Launch, prepared: Prepared, fingerprint: string) {
-      if (!child || hasEnded || isToEnd) return letGo(prepared);
+      if (!child || hasEnded || isToEnd) {
+        log('INFO', 'the program is about to end, so it is not started again');
+        return letGo(prepared);
+      }
       isReplacing = true;
       const { killSignal, killTimeout } = optionsOf(launch);
       const { signalGroup, signal, ended: last } = child;
@@ -211,9 +214,12 @@ function superviseProgram({ log }: Settings) {
       const ending = await last;
       clearTimeout(timer);
       await output?.finished();
-      const wasKilledByOther =
-        'killed' in ending && ![signals[killSignal], signals.SIGKILL].includes(ending.killed);
-      if (isToEnd || wasKilledByOther) {
+      // The terminal may have sent it to the program alone.
+      const wasEndedByOther =
+        'killed' in ending &&
+        ending.killed !== signals[killSignal] &&
+        [signals.SIGINT, signals.SIGQUIT, signals.SIGHUP].includes(ending.killed);
+      if (isToEnd || wasEndedByOther) {
         letGo(prepared);
         return finish(ending);
       }

@@ -12,7 +12,7 @@ export type Apply = (configuration: Configuration) => Promise<void>;
 /**
  * Waits on the held connection for the configuration to change and hands on each new one, attested anew; for ever,
  * whether the CAS is away or not.
- * @param debounce milliseconds to wait for further changes
+ * @param debounce milliseconds to wait before a change is taken up
  * @throws only what `apply` does
  */
 export async function watch(
@@ -30,7 +30,7 @@ export async function watch(
     session.close();
     // A CAS that has no room for one who waits closes the connection after every answer.
     attempts = performance.now() - since < SHORT ? attempts + 1 : 0;
-    session = await reconnect(again, apply, attempts);
+    session = await reconnect(again, debounce, apply, attempts);
     settings.log('INFO', 'the CAS is back');
   }
 }
@@ -77,7 +77,12 @@ const REFUSAL = 9;
 const LONGEST_PAUSE_OF_REFUSED = 3_600_000;
 
 /** @param attempts that have come to little just before */
-async function reconnect(settings: Settings, apply: Apply, attempts: number): Promise<CasSession> {
+async function reconnect(
+  settings: Settings,
+  debounce: () => number,
+  apply: Apply,
+  attempts: number,
+): Promise<CasSession> {
   let pause = pauseBefore(attempts);
   let told: string | undefined;
   for (let attempt = attempts + 1, refusals = 0; ; ) {
@@ -99,6 +104,8 @@ async function reconnect(settings: Settings, apply: Apply, attempts: number): Pr
         : pauseBefore(REFUSAL + refusals++, LONGEST_PAUSE_OF_REFUSED);
       continue;
     }
+    // All launchers of a CAS come back at the same time.
+    await sleep(debounce());
     await apply(configuration);
     return session;
   }

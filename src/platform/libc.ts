@@ -1,12 +1,13 @@
 import { constants } from 'node:fs';
 import type { Socket } from 'node:net';
-import { cLibrary } from './library.ts';
+import { cLibrary, lastError } from './library.ts';
 
 /** The few calls into the C library that Node does not offer. */
 const libc = cLibrary({
   dup2: { arguments: ['i32', 'i32'], return: 'i32' },
   fcntl: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
   flock: { arguments: ['i32', 'i32'], return: 'i32' },
+  getrlimit: { arguments: ['i32', 'buffer'], return: 'i32' },
   getsockopt: { arguments: ['i32', 'i32', 'i32', 'buffer', 'buffer'], return: 'i32' },
   initgroups: { arguments: ['string', 'u32'], return: 'i32' },
   mlockall: { arguments: ['i32'], return: 'i32' },
@@ -28,6 +29,8 @@ const PR_SET_NAME = 15;
 const PR_CAP_AMBIENT = 47;
 const PR_CAP_AMBIENT_CLEAR_ALL = 4n;
 const RLIMIT_CORE = 4;
+const RLIMIT_MEMLOCK = 8;
+const RLIM_INFINITY = 2n ** 64n - 1n;
 const SIG_DFL = 0n;
 const SIG_UNBLOCK = 1;
 const SIGSET_BYTES = 128;
@@ -35,6 +38,12 @@ const SIGUSR1 = 10;
 const SIGPIPE = 13;
 const SIGXFSZ = 25;
 
+const F_RDLCK = 0;
+const F_UNLCK = 2;
+const F_SETLEASE = 1024;
+const F_SETSIG = 10;
+const EAGAIN = 11;
+const SIGCHLD = 17;
 const F_SETFD = 2;
 const F_GETFL = 3;
 const F_SETFL = 4;
@@ -108,6 +117,10 @@ export function forbidCoreDumps(): void {
  * @returns whether the limits allow it (RLIMIT_MEMLOCK, CAP_IPC_LOCK)
  */
 export function lockMemory(): boolean {
+  const limit = Buffer.alloc(16);
+  libc().getrlimit(RLIMIT_MEMLOCK, limit);
+  // Under a limit that is just enough for now, later memory would be refused.
+  if (process.geteuid?.() !== 0 && limit.readBigUInt64LE() !== RLIM_INFINITY) return false;
   return libc().mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) === 0;
 }
 
@@ -119,6 +132,24 @@ export function unlockMemory(): void {
 /** Sets whether a descriptor is closed by execve (fcntl(2), FD_CLOEXEC). */
 export function setCloseOnExec(fd: number, close: boolean): void {
   libc().fcntl(fd, F_SETFD, close ? FD_CLOEXEC : 0);
+}
+
+/**
+ * Makes whoever opens a file to write to it wait until the descriptor is closed (fcntl(2), F_SETLEASE). A program that
+ * is executed meanwhile is not what was written: execve fails while somebody waits.
+ * @returns false where somebody has it open to write to it already. It is true also where the kernel gives no lease: on
+ *   some file systems, and for a file of another user, whom this process must trust then
+ */
+export function holdOffWriters(fd: number): boolean {
+  const { fcntl } = libc();
+  // Tells of a writer by a signal that does nothing, where its own would end this process.
+  fcntl(fd, F_SETSIG, SIGCHLD);
+  return fcntl(fd, F_SETLEASE, F_RDLCK) === 0 || lastError() !== EAGAIN;
+}
+
+/** Undoes holdOffWriters(). */
+export function letWritersIn(fd: number): void {
+  libc().fcntl(fd, F_SETLEASE, F_UNLCK);
 }
 
 /** Has reads and writes wait where they must, for all who share the open file (fcntl(2), O_NONBLOCK). */

@@ -1,18 +1,14 @@
 import { closeSync, writeSync } from 'node:fs';
 import { getSystemErrorMessage, getSystemErrorName } from 'node:util';
-import { cLibrary, ffi } from './library.ts';
+import { cLibrary, lastError } from './library.ts';
 import { type Ownership, setOwnership } from './ownership.ts';
 
 /** Files that are in memory only and have no name (memfd_create(2)). */
 
 const library = cLibrary({
-  __errno_location: { arguments: [], return: 'pointer' },
   fcntl: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
   memfd_create: { arguments: ['string', 'u32'], return: 'i32' },
 });
-
-/** errno(3) of the call before. */
-const lastError = () => ffi().getInt32(library().__errno_location());
 
 const MFD_CLOEXEC = 0x01;
 const MFD_ALLOW_SEALING = 0x02;

@@ -156,7 +156,7 @@ test('SIGTERM during a restart ends it for good, with the status of the old prog
   await change('two');
   await running.seen(/^end/m);
   running.child.kill('SIGTERM');
-  await running.seen(/SIGTERM is handed on/);
+  await running.seen(/SIGTERM is for the program/);
   writeFileSync(slow, '');
   assert.equal((await running.finished).status, 7);
   assert.deepEqual(words(running), ['up one one', 'end one two']);
