@@ -50,23 +50,37 @@ export function runAs<Result>({ user, gid }: RunAs, inPlace: boolean, start: () 
   const groups = process.getgroups?.() ?? [];
   const before = process.getuid?.() ?? 0;
   const effective = (id: number) => (inPlace ? id : KEEP);
-  try {
-    try {
-      if (user?.name !== undefined) setGroupsOf(user.name, gid ?? own);
-      else process.setgroups?.(gid === undefined ? [] : [gid]);
-      if (gid !== undefined) setGroupIds(gid, effective(gid), KEEP);
-      if (inPlace) unlockMemory();
-      if (user && user.uid !== 0) dropAmbientCapabilities();
-      if (user) setUserIds(user.uid, effective(user.uid), KEEP);
-    } catch (error) {
-      throw failure('USER_NOT_PERMITTED', { user: nameOf({ user, gid }), detail: reason(error) });
-    }
-    return start();
-  } finally {
+  const become = () => {
+    if (user?.name !== undefined) setGroupsOf(user.name, gid ?? own);
+    else process.setgroups?.(gid === undefined ? [] : [gid]);
+    if (gid !== undefined) setGroupIds(gid, effective(gid), KEEP);
+    if (inPlace) unlockMemory();
+    if (user && user.uid !== 0) dropAmbientCapabilities();
+    if (user) setUserIds(user.uid, effective(user.uid), KEEP);
+  };
+  const restore = () => {
     // The saved ids are still ours.
     setUserIds(KEEP, 0, KEEP);
     setUserIds(before, 0, KEEP);
     setGroupIds(own, own, KEEP);
     process.setgroups?.(groups);
+  };
+  let result: Result;
+  try {
+    try {
+      become();
+    } catch (error) {
+      throw failure('USER_NOT_PERMITTED', { user: nameOf({ user, gid }), detail: reason(error) });
+    }
+    result = start();
+  } catch (error) {
+    try {
+      restore();
+    } catch {
+      // What was not allowed before is not allowed now; the first error says why.
+    }
+    throw error;
   }
+  restore();
+  return result;
 }
