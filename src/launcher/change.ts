@@ -34,10 +34,11 @@ export interface Content extends Ownership {
 
 /**
  * A file in a place, where a symbolic link is replaced and not followed.
+ * @param place in an open folder; undefined where there is none
  * @returns undefined where there is just such a file already
  */
-export function changeFile(path: string, wanted: Content): Change | undefined {
-  const before = lookAt(path);
+export function changeFile(path: string, place: string | undefined, wanted: Content): Change | undefined {
+  const before = place === undefined ? undefined : lookAt(place);
   if (typeof before === 'object' && before.names === 1 && sameContent(before, wanted)) return undefined;
   return {
     path,
@@ -46,9 +47,13 @@ export function changeFile(path: string, wanted: Content): Change | undefined {
   };
 }
 
-/** A folder in a place. @returns undefined where there is one already, which stays as it is */
-export function changeFolder(path: string, wanted: Ownership): Change | undefined {
-  if (isFolder(path)) return undefined;
+/**
+ * A folder in a place.
+ * @param place in an open folder; undefined where there is none
+ * @returns undefined where there is one already, which stays as it is
+ */
+export function changeFolder(path: string, place: string | undefined, wanted: Ownership): Change | undefined {
+  if (place !== undefined && isFolder(place)) return undefined;
   let made = false;
   return {
     path,
@@ -70,8 +75,8 @@ export function changeFolder(path: string, wanted: Ownership): Change | undefine
   };
 }
 
-function isFolder(path: string): boolean {
-  const found = lstatSync(path, { throwIfNoEntry: false });
+function isFolder(place: string): boolean {
+  const found = lstatSync(place, { throwIfNoEntry: false });
   if (found && !found.isDirectory()) throw new Error('there is something that is not a folder');
   return found !== undefined;
 }
@@ -105,15 +110,15 @@ export function sameContent(one: Content, other: Content): boolean {
  * What is in the place of a file: a file, the text of a symbolic link, or undefined for nothing.
  * @throws Error where there is something else, or a file that the launcher may not put back
  */
-function lookAt(path: string): (Content & { names: number }) | string | undefined {
+function lookAt(place: string): (Content & { names: number }) | string | undefined {
   const neither = 'there is something that is neither a file nor a symbolic link';
-  const found = lstatSync(path, { throwIfNoEntry: false });
+  const found = lstatSync(place, { throwIfNoEntry: false });
   if (!found) return undefined;
-  if (found.isSymbolicLink()) return readlinkSync(path);
+  if (found.isSymbolicLink()) return readlinkSync(place);
   if (!found.isFile()) throw new Error(neither);
   const user = process.geteuid?.();
   if (user !== 0 && user !== found.uid) throw new Error('a file of another user is there');
-  const fd = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  const fd = openSync(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   try {
     const opened = fstatSync(fd);
     if (!opened.isFile()) throw new Error(neither);

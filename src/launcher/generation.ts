@@ -13,7 +13,8 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { type Ownership, ownershipOf, sameOwnership, setOwnership } from '../platform/ownership.ts';
 import { type Change, type Content, sameContent, writeNew } from './change.ts';
-import { isGenerationOf, linkAt, openIfThere, pathIn, remove, type Stage } from './temporary.ts';
+import { pathIn } from './folder.ts';
+import { isGenerationOf, linkAt, openIfThere, remove, type Stage } from './temporary.ts';
 
 /**
  * Files that change together: a symbolic link NAME to a folder `.NAME.RANDOM` beside it, which is replaced by one to
@@ -28,17 +29,19 @@ type Tree = Map<string, Content | Folder>;
 
 /**
  * A set of files in the place of a symbolic link.
+ * @param place in an open folder; undefined where there is none
  * @param files by relative path
  * @param folder owner and mode of all folders
  * @returns undefined where there are just such files already
  */
 export function changeGeneration(
   path: string,
+  place: string | undefined,
   files: Iterable<[string, Content]>,
   folder: Ownership,
 ): Change | undefined {
   const wanted = treeOf(files, folder);
-  const before = lookAt(path);
+  const before = place === undefined ? undefined : lookAt(place);
   if (typeof before === 'object' && sameTree(before, wanted)) return undefined;
   return {
     path,
@@ -114,13 +117,13 @@ function writeTree(stage: Stage, link: string, tree: Tree): string {
  * What is in the place of a generation: one, the text of a link to something else, or undefined for nothing.
  * @throws Error where there is something that is not a symbolic link
  */
-function lookAt(path: string): Tree | string | undefined {
+function lookAt(place: string): Tree | string | undefined {
   for (;;) {
-    const link = linkAt(path);
-    if (link === undefined || !isGenerationOf(basename(path), link)) return link;
-    const tree = readTree(join(dirname(path), link));
+    const link = linkAt(place);
+    if (link === undefined || !isGenerationOf(basename(place), link)) return link;
+    const tree = readTree(join(dirname(place), link));
     // Another launch can have replaced it, and removed what was being read.
-    if (linkAt(path) === link) return tree.size > 0 ? tree : link;
+    if (linkAt(place) === link) return tree.size > 0 ? tree : link;
   }
 }
 

@@ -3,8 +3,9 @@ import { basename, dirname } from 'node:path';
 import { failure, reason } from '../errors.ts';
 import type { DirectoryToMake, FileToWrite, Launch } from './assemble.ts';
 import { type Change, type Content, changeFile, changeFolder } from './change.ts';
+import { isError } from './folder.ts';
 import { changeGeneration, removeGeneration } from './generation.ts';
-import { clean, openStage, type Stage } from './temporary.ts';
+import { openStage, type Stage } from './temporary.ts';
 
 export interface Materialised {
   /** Whether anything was not yet as it should be. */
@@ -24,7 +25,7 @@ export function materialise({ files, directories }: Pick<Launch, 'files' | 'dire
   const placed: Change[] = [];
   const undo = () =>
     attemptAll(placed.splice(0).reverse(), ({ path, restore }) =>
-      inStages((stageOf) => restore(stageOf(path))()),
+      inStages((stageIn) => restore(stageIn(dirname(path)))()),
     );
   let at = '';
   const place = (change: Change, take: () => void) => {
@@ -32,24 +33,27 @@ export function materialise({ files, directories }: Pick<Launch, 'files' | 'dire
     take();
     placed.push(change);
   };
-  const looking = <Item extends Target>(targets: Item[], look: (target: Item) => Change | undefined) =>
-    targets.flatMap((target) => {
-      at = target.path;
-      return look(target) ?? [];
-    });
   try {
     const targets = sort(files, directories);
-    cleanAround(targets);
-    const folders = looking(targets.folders, (folder) => changeFolder(folder.path, folder));
-    const changes = [
-      ...looking(targets.files, (file) => changeFile(file.path, file)),
-      ...looking(targets.generations, (it) => changeGeneration(it.path, it.files, it)),
-    ];
-    inStages((stageOf) => {
+    inStages((stageIn) => {
+      const looking = <Item extends Target>(
+        items: Item[],
+        look: (item: Item, place: string | undefined) => Change | undefined,
+      ) =>
+        items.flatMap((item) => {
+          at = item.path;
+          return look(item, placeOf(at, stageIn)) ?? [];
+        });
       const make = (change: Change) => {
         at = change.path;
-        return change.make(stageOf(change.path));
+        return change.make(stageIn(dirname(at)));
       };
+      cleanAround(targets, stageIn);
+      const folders = looking(targets.folders, (it, now) => changeFolder(it.path, now, it));
+      const changes = [
+        ...looking(targets.files, (it, now) => changeFile(it.path, now, it)),
+        ...looking(targets.generations, (it, now) => changeGeneration(it.path, now, it.files, it)),
+      ];
       for (const folder of folders) place(folder, make(folder));
       const made = changes.map((change) => [change, make(change)] as const);
       for (const [change, take] of made) place(change, take);
@@ -66,10 +70,14 @@ export function materialise({ files, directories }: Pick<Launch, 'files' | 'dire
  */
 export function removeFiles({ files, directories }: Pick<Launch, 'files' | 'directories'>): unknown {
   const targets = sort(files, directories);
-  return attemptAll([...targets.files, ...targets.generations], (target) => {
-    if ('files' in target) inStages((stageOf) => removeGeneration(stageOf(target.path), target.path));
-    else rmSync(target.path, { force: true });
-  });
+  return attemptAll([...targets.files, ...targets.generations], (target) =>
+    inStages((stageIn) => {
+      const place = placeOf(target.path, stageIn);
+      if (place === undefined) return;
+      if ('files' in target) removeGeneration(stageIn(dirname(target.path)), target.path);
+      else rmSync(place, { force: true });
+    }),
+  );
 }
 
 interface Target {
@@ -97,8 +105,21 @@ function sort(files: FileToWrite[], directories: DirectoryToMake[]): Targets {
   return targets;
 }
 
+/** Opens a folder, once. @throws Error where it cannot be opened */
+type StageIn = (folder: string) => Stage;
+
+/** A path in its open folder, or undefined where there is no such folder. */
+function placeOf(path: string, stageIn: StageIn): string | undefined {
+  try {
+    return stageIn(dirname(path)).at(basename(path));
+  } catch (error) {
+    if (isError(error, 'ENOENT') || isError(error, 'ENOTDIR')) return undefined;
+    throw error;
+  }
+}
+
 /** Removes what killed launches have left beside the targets. */
-function cleanAround({ folders, files, generations }: Targets): void {
+function cleanAround({ folders, files, generations }: Targets, stageIn: StageIn): void {
   const user = process.geteuid?.() ?? 0;
   const users = new Set([user]);
   const links = new Map<string, Set<string>>();
@@ -106,17 +127,24 @@ function cleanAround({ folders, files, generations }: Targets): void {
   for (const { path } of generations) links.get(dirname(path))?.add(basename(path));
   // What root was about to give to a user may already have been given.
   if (user === 0) for (const { uid } of [...folders, ...generations]) if (uid !== undefined) users.add(uid);
-  for (const [folder, names] of links) clean(folder, names, users);
+  for (const [folder, names] of links)
+    try {
+      stageIn(folder).clean(names, users);
+    } catch {
+      // A launch can do without. Why the folder cannot be used is told when something is put into it.
+    }
 }
 
-/** Lets things be made beside each path, and removes all that is temporary at the end. */
-function inStages(work: (stageOf: (path: string) => Stage) => void): void {
+/**
+ * Lets things be made in folders, and removes all that is temporary at the end. Each folder is opened once, so that it
+ * is the same one in which a place is looked at and taken.
+ */
+function inStages(work: (stageIn: StageIn) => void): void {
   const stages = new Map<string, Stage>();
   // The launcher itself must be able to use what it makes.
   const umask = process.umask(0o077);
   try {
-    work((path) => {
-      const folder = dirname(path);
+    work((folder) => {
       const stage = stages.get(folder) ?? openStage(folder);
       stages.set(folder, stage);
       return stage;

@@ -13,6 +13,7 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { lockFile } from '../platform/libc.ts';
+import { isError, O_PATH, openFolder, pathIn } from './folder.ts';
 
 /**
  * Files and folders on their way to their names. A launch makes them in folders of its own with random names, which
@@ -23,17 +24,10 @@ import { lockFile } from '../platform/libc.ts';
  */
 
 const { O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;
-/** Opens to name what is in a folder, without a right to list it (open(2)). */
-const O_PATH = 0o10000000;
 
 const PREFIX = '.envcas-';
 /** Names of the folders that are made here; those of generations hold the name of the link that leads to them. */
 const MADE = /^\.(?:envcas-|(?<link>.+)\.)[0-9a-f]{16}$/s;
-
-/** Path of an open folder, or of what is in it (proc_pid_fd(5)). */
-export function pathIn(folder: number, name = ''): string {
-  return `/proc/self/fd/${folder}/${name}`;
-}
 
 /** Whether a folder of this name is, or was, what the symbolic link of a generation leads to. */
 export function isGenerationOf(link: string, name: string): boolean {
@@ -53,16 +47,26 @@ function hold(parent: number, prefix: string): Held {
     mkdirSync(path, 0o700);
     const fd = openIfThere(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (fd === undefined) continue;
+    if (!isOwn(fd)) {
+      closeSync(fd);
+      continue;
+    }
     // Another launch can have taken it for a leftover before it was locked. Where that seems to happen over and
     // over, the file system has no locks for folders (NFS), so nobody else locks it either.
     if ((lockFile(fd, 0) || attempt === 5) && isStill(path, fd)) return { name, fd };
     closeSync(fd);
     remove(path);
   }
-  throw new Error('what is made in the folder is removed by another process');
+  throw new Error('what is made in the folder is taken away by another process');
 }
 
-/** Where the new things of one folder are made. */
+/** Whether nobody else can put anything into a folder, as into one that was put in the place of what was made. */
+function isOwn(fd: number): boolean {
+  const { uid, mode } = fstatSync(fd);
+  return uid === process.geteuid?.() && (mode & 0o022) === 0;
+}
+
+/** A folder that is being worked on, and where its new things are made. */
 export interface Stage {
   /** Path of a name in the folder. */
   at(name: string): string;
@@ -73,12 +77,19 @@ export interface Stage {
    * @param link where it is for a generation: the name of its symbolic link
    */
   folder(link?: string): Held;
+  /**
+   * Removes what killed launches have left in it, as far as that can be done.
+   * @param links names of the generations in it
+   * @param users whose leftovers these can be
+   */
+  clean(links: ReadonlySet<string>, users: ReadonlySet<number>): void;
   /** Removes what has not taken its place, and lets go of all. */
   close(): void;
 }
 
+/** @throws Error as of openFolder() */
 export function openStage(path: string): Stage {
-  const parent = openSync(path, O_PATH | O_DIRECTORY);
+  const parent = openFolder(path);
   const made: { held: Held; link?: string }[] = [];
   let shop: Held | undefined;
   let count = 0;
@@ -94,6 +105,13 @@ export function openStage(path: string): Stage {
       return pathIn(shop.fd, String(count++));
     },
     folder,
+    clean(links, users) {
+      for (const name of readdirSync(pathIn(parent))) {
+        const made = MADE.exec(name);
+        const link = made?.groups?.link;
+        if (made && (link === undefined || links.has(link))) removeLeftover(parent, name, link, users);
+      }
+    },
     close() {
       for (const { held, link } of made) {
         try {
@@ -111,27 +129,6 @@ export function openStage(path: string): Stage {
 /** Whether a generation is the one that its symbolic link leads to. */
 function isCurrent(parent: number, name: string, link: string | undefined): boolean {
   return link !== undefined && linkAt(pathIn(parent, link)) === name;
-}
-
-/**
- * Removes what killed launches have left in a folder, as far as that can be done.
- * @param links names of the generations in it
- * @param users whose leftovers these can be
- */
-export function clean(path: string, links: ReadonlySet<string>, users: ReadonlySet<number>): void {
-  let parent: number | undefined;
-  try {
-    parent = openSync(path, O_PATH | O_DIRECTORY);
-    for (const name of readdirSync(pathIn(parent))) {
-      const made = MADE.exec(name);
-      const link = made?.groups?.link;
-      if (made && (link === undefined || links.has(link))) removeLeftover(parent, name, link, users);
-    }
-  } catch {
-    // A launch can do without. Why the folder cannot be used is told when something is put into it.
-  } finally {
-    if (parent !== undefined) closeSync(parent);
-  }
 }
 
 function removeLeftover(
@@ -208,10 +205,6 @@ function isStill(path: string, fd: number): boolean {
   const named = lstatSync(path, { throwIfNoEntry: false });
   const open = fstatSync(fd);
   return named?.ino === open.ino && named.dev === open.dev;
-}
-
-export function isError(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
 }
 
 const isMissing = (error: unknown) => isError(error, 'ENOENT');

@@ -10,8 +10,9 @@ export interface Ownership {
 /** With numbers in place of what is undefined. */
 type Owner = { [Key in keyof Ownership]: number };
 
+/** The effective group may be one that is only borrowed to be vouched for, and is for no file (see identity.ts). */
 function resolve({ mode, uid, gid }: Ownership): Owner {
-  return { mode, uid: uid ?? process.geteuid?.() ?? 0, gid: gid ?? process.getegid?.() ?? 0 };
+  return { mode, uid: uid ?? process.geteuid?.() ?? 0, gid: gid ?? process.getgid?.() ?? 0 };
 }
 
 /** Owner and mode that a file has, without its type. */

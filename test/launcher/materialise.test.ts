@@ -111,13 +111,13 @@ function startFixture(name: string, ...args: string[]) {
 
 /** Does something as another user, who is nobody in particular. */
 function asNobody<Result>(work: () => Result): Result {
-  process.setegid?.(NOBODY);
+  process.setgid?.(NOBODY);
   process.seteuid?.(NOBODY);
   try {
     return work();
   } finally {
     process.seteuid?.(0);
-    process.setegid?.(0);
+    process.setgid?.(0);
   }
 }
 
