@@ -90,7 +90,7 @@ export function openChildren(
     path: string,
     args: readonly string[],
     launch: Launch,
-    { descriptors, confirm }: Rest,
+    { descriptors, confirm, terminal: offered }: Rest,
     ownGroup: boolean,
   ): Child => {
     closeOthersOnExec();
@@ -101,7 +101,14 @@ export function openChildren(
       enter(launch.pwd);
       pid = runAs(launch, false, () => {
         confirm();
-        return spawn({ path, arguments: args, environment: launch.environment, ownGroup, descriptors });
+        return spawn({
+          path,
+          arguments: args,
+          environment: launch.environment,
+          ownGroup,
+          terminal: offered,
+          descriptors,
+        });
       });
     } catch (error) {
       throw programFailure(args[0] ?? '', error);
@@ -147,7 +154,11 @@ export function openChildren(
       if (output.length === 0) restoreBlocking();
       const { program, arguments: args } = launch;
       const ownGroup = !terminal?.isShared();
-      const rest = { descriptors: [...output, ...descriptors], confirm: executable.confirm };
+      const rest = {
+        descriptors: [...output, ...descriptors],
+        confirm: executable.confirm,
+        terminal: ownGroup ? terminal?.offer() : undefined,
+      };
       const child = launched(executable.path, [program, ...args], launch, rest, ownGroup);
       if (ownGroup) terminal?.give(child.pid);
       return child;
@@ -163,6 +174,7 @@ export function openChildren(
 }
 
 interface Rest {
+  terminal?: number | undefined;
   descriptors: { from: number; to: number }[];
   confirm(): void;
 }
@@ -197,6 +209,8 @@ function openTerminal() {
     if (!shared && given.has(present)) setForegroundGroup(terminal, own);
   };
   return {
+    /** The terminal, where it is ours to give. */
+    offer: () => (!shared && isOurs(foregroundGroup(terminal)) ? terminal : undefined),
     isShared: () => shared && isForeground(),
     give(group: number) {
       given.add(group);

@@ -1,6 +1,6 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
-import { causes } from '../errors.ts';
+import { causes, reason } from '../errors.ts';
 import { makeNonDumpable, restoreSignals } from '../platform/libc.ts';
 import { restoreBlocking } from '../platform/standard-streams.ts';
 import { supervisionDefaults } from '../policy/schema/launcher.ts';
@@ -125,7 +125,11 @@ export async function supervise(settings: Settings, session: CasSession, first: 
     failed,
     watch(settings, session, pause, (it) => apply(it)),
   ]).finally(() => {
-    if (optionsOf(present).removeFiles) for (const place of places.values()) removeFiles(place);
+    if (!optionsOf(present).removeFiles) return;
+    for (const [path, place] of places) {
+      const failed = removeFiles(place);
+      if (failed !== undefined) log('ERROR', `${path} cannot be removed: ${reason(failed)}`);
+    }
   });
   program.release();
   return endAs(ending);

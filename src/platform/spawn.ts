@@ -49,20 +49,35 @@ export interface Spawned {
   descriptors: readonly { from: number; to: number }[];
   /** Whether it begins a process group of its own. */
   ownGroup: boolean;
+  /** A terminal that this group is put into the foreground of, before the program runs. */
+  terminal?: number | undefined;
 }
+
+/** In glibc since 2.35. */
+const foreground = cLibrary({
+  posix_spawn_file_actions_addtcsetpgrp_np: { arguments: ['buffer', 'i32'], return: 'i32' },
+});
 
 /**
  * Starts a process, with the real user and group of this one as its only ones.
  * @returns its pid
  * @throws Error with errno, as process.execve does
  */
-export function spawn({ path, arguments: args, environment, descriptors, ownGroup }: Spawned): number {
+export function spawn({
+  path,
+  arguments: args,
+  environment,
+  descriptors,
+  ownGroup,
+  terminal,
+}: Spawned): number {
   const c = library();
   const actions = Buffer.alloc(OPAQUE_BYTES);
   const attributes = Buffer.alloc(OPAQUE_BYTES);
   c.posix_spawn_file_actions_init(actions);
   c.posix_spawnattr_init(attributes);
   try {
+    if (terminal !== undefined) bringToForeground(actions, terminal);
     // Node has had its own standard streams closed by execve.
     for (const fd of [0, 1, 2]) c.posix_spawn_file_actions_adddup2(actions, fd, fd);
     for (const { from, to } of descriptors) c.posix_spawn_file_actions_adddup2(actions, from, to);
@@ -86,6 +101,14 @@ export function spawn({ path, arguments: args, environment, descriptors, ownGrou
     return pid.readInt32LE();
   } finally {
     c.posix_spawn_file_actions_destroy(actions);
+  }
+}
+
+function bringToForeground(actions: Buffer, terminal: number): void {
+  try {
+    foreground().posix_spawn_file_actions_addtcsetpgrp_np(actions, terminal);
+  } catch {
+    // An older C library: whoever spawns does it a moment later.
   }
 }
 
