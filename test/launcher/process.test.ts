@@ -359,7 +359,9 @@ describe('descriptors', () => {
   for (const [mode, config] of modes) {
     const withOthers = (): SpawnOptions => {
       const other = openSync('/etc/passwd', 'r');
-      return { stdio: ['ignore', 'pipe', 'pipe', ...Array.from({ length: 28 }, () => other)] };
+      const many = Array.from({ length: 28 }, () => other);
+      const none = Array.from({ length: 20 }, () => 'ignore' as const);
+      return { stdio: ['ignore', 'pipe', 'pipe', ...many, ...none, other] };
     };
 
     test(`${mode}: those of the caller, 3 to 30, are not in the program`, async () => {
@@ -579,17 +581,13 @@ describe('sha256', () => {
       await meddle('mv "$2" "$4"; mv "$3" "$2"', ({ status, stderr }) => assert.equal(status, 0, stderr));
     });
 
-    test(`${mode}: a program that is replaced between check and start is not run as another one`, async () => {
-      await meddle('mv "$3/program" "$2/program"', () => {});
-    });
-
-    test(`${mode}: a program that is changed in place between check and start is refused`, async () => {
-      let refused = 0;
-      await meddle('echo more >>"$2/program"', ({ status }) => {
-        if (status !== 0) refused++;
+    for (const [what, script] of [
+      ['is replaced', 'mv "$3/program" "$2/program"'],
+      ['is changed in place', 'cat "$3/program" >"$2/program"'],
+    ] as const)
+      test(`${mode}: a program that ${what} between check and start is not run as another one`, async () => {
+        await meddle(script, () => {});
       });
-      assert.ok(refused > 0);
-    });
   }
 });
 
