@@ -215,6 +215,7 @@ test('a value filled in is the value written there, whatever it holds', () => {
 const usual = variablesFrom({
   ...{ MRENCLAVE: 'ab'.repeat(32), DIR: '/tmp', APP: '/app', PORT: '1', OTP_SECRET: 'A'.repeat(32) },
   ...{ SESSION: 's', CLIENT_SESSION: 'c', SERVER_SESSION: 's' },
+  ...{ RUN_AS: 'www-data', DBA: 'postgres', PGHOST: '/run', PGPORT: '5432' },
 });
 
 test('what is filled in reads as it was, also in a text that was edited', () => {

@@ -56,6 +56,10 @@ describe('sessions have no marks, with template variables and with their values:
     DIR: '/tmp/out',
     PORT: '4433',
     APP: '/srv/app.py',
+    RUN_AS: 'www-data',
+    DBA: 'postgres',
+    PGHOST: '/run/postgresql',
+    PGPORT: '5432',
   });
   for (const file of examples) test(file, () => accepted(readFileSync(join(root, file), 'utf8'), values));
 });
