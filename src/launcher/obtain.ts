@@ -5,6 +5,7 @@ import { reportData } from '../attestation/report-data.ts';
 import { failure, reason } from '../errors.ts';
 import { borrowGroup, giveGroupBack, isInstalled } from '../platform/identity.ts';
 import { lockMemory, makeDumpable, makeNonDumpable } from '../platform/libc.ts';
+import { hasSwap } from '../platform/process.ts';
 import { formatAddress } from '../policy/address.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
 import { formatConfigId } from '../policy/names.ts';
@@ -56,10 +57,10 @@ export async function openSession(settings: Settings): Promise<CasSession> {
   const { configId, log } = settings;
   const now = Date.now();
   const address = formatAddress(settings.cas);
-  const reachLas = (deadline: number): Promise<Las> =>
-    seenBy(settings.las, () => connectLas(settings.las, address, deadline)).catch((error: unknown) => ({
-      error,
-    }));
+  const reachLas = (deadline: number): Promise<Las> => {
+    const reach = () => connectLas(settings.las, address, deadline);
+    return (isHidden ? seenBy(settings.las, reach) : reach()).catch((error: unknown) => ({ error }));
+  };
   log('TRACE', `connecting to the CAS at ${address} and the LAS at ${settings.las}`);
   const [cas, firstLas] = await Promise.all([
     connectCas(settings.cas, { minVersion: 'TLSv1.3', ALPNProtocols: [LAUNCH_PROTOCOL] }, now + PATIENCE),
@@ -77,8 +78,8 @@ export async function openSession(settings: Settings): Promise<CasSession> {
     try {
       if (message) {
         stream.write(message);
-        // Takes a millisecond or two, in which the CAS is at work.
-        lockMemory();
+        // Takes milliseconds, in some of which the CAS is at work.
+        if (hasSwap()) lockMemory();
       }
       return await stream.read(deadline);
     } catch (error) {
@@ -111,6 +112,8 @@ export async function openSession(settings: Settings): Promise<CasSession> {
         without = error;
         log('DEBUG', `no Evidence: ${reason(error)}`);
       }
+      // Also where no LAS was there to look.
+      if (!isHidden) hide();
       const accessToken = proof('launcher')?.toString('base64');
       const { oneTimePassword, ...named } = configId;
       let answer = await exchange(
@@ -150,6 +153,9 @@ export async function openSession(settings: Settings): Promise<CasSession> {
   };
 }
 
+/** Whether this process keeps others from looking at it, as it does from its first request on. */
+let isHidden = false;
+
 /**
  * Lets a LAS look at this process meanwhile: with the group it is installed with, and where the LAS has the same user, by
  * letting that user read it. He finds nothing in a launcher that supervises that he would not find in its program.
@@ -157,12 +163,17 @@ export async function openSession(settings: Settings): Promise<CasSession> {
 async function seenBy<Result>(las: string, work: () => Promise<Result>): Promise<Result> {
   borrowGroup();
   try {
-    if (!isInstalled && ownerOf(las) === process.geteuid?.()) makeDumpable();
+    if (isHidden && !isInstalled && ownerOf(las) === process.geteuid?.()) makeDumpable();
     return await work();
   } finally {
-    giveGroupBack();
-    makeNonDumpable();
+    hide();
   }
+}
+
+function hide(): void {
+  giveGroupBack();
+  makeNonDumpable();
+  isHidden = true;
 }
 
 function ownerOf(path: string): number | undefined {

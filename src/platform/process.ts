@@ -85,6 +85,15 @@ export function initialEnvironmentNames(pid: number): string[] {
     .map((entry) => entry.split('=', 1)[0] ?? '');
 }
 
+/** Whether memory of processes can come to lie on a disk (proc_swaps(5)). */
+export function hasSwap(): boolean {
+  try {
+    return readFileSync('/proc/swaps', 'latin1').split('\n').length > 2;
+  } catch {
+    return true; // Who knows.
+  }
+}
+
 /** Name of a process, which only its own threads can set (proc_pid_comm(5)); at most 15 bytes. */
 export function processName(pid: number | 'self'): string {
   return readFileSync(`/proc/${pid}/comm`, 'latin1').replace(/\n$/, '');
