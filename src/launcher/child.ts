@@ -5,7 +5,7 @@ import { type ChildEvent, nextChildEvent, processGroup, spawn } from '../platfor
 import { restoreBlocking } from '../platform/standard-streams.ts';
 import type { Launch } from './assemble.ts';
 import { programFailure } from './program.ts';
-import { closeOthersOnExec, enter, leave, type Prepared } from './start.ts';
+import { enter, leave, type Prepared } from './start.ts';
 import { openTerminal, terminalSignals } from './terminal.ts';
 
 /** Milliseconds that a timer of Node can wait. */
@@ -91,7 +91,6 @@ export function openChildren(
     { descriptors, confirm, terminal: offered }: Rest,
     ownGroup: boolean,
   ): Child => {
-    closeOthersOnExec();
     const umask = process.umask();
     let pid: number;
     try {

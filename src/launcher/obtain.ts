@@ -4,8 +4,15 @@ import * as v from 'valibot';
 import { reportData } from '../attestation/report-data.ts';
 import { failure, reason } from '../errors.ts';
 import { borrowGroup, giveGroupBack, isInstalled } from '../platform/identity.ts';
-import { lockMemory, makeDumpable, makeNonDumpable } from '../platform/libc.ts';
+import {
+  closeOthersOnExec,
+  lockMemory,
+  makeDumpable,
+  makeNonDumpable,
+  prepareCalls,
+} from '../platform/libc.ts';
 import { hasSwap } from '../platform/process.ts';
+import { noteBlocking } from '../platform/standard-streams.ts';
 import { formatAddress } from '../policy/address.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
 import { formatConfigId } from '../policy/names.ts';
@@ -62,6 +69,12 @@ export async function openSession(settings: Settings): Promise<CasSession> {
     return (isHidden ? seenBy(settings.las, reach) : reach()).catch((error: unknown) => ({ error }));
   };
   log('TRACE', `connecting to the CAS at ${address} and the LAS at ${settings.las}`);
+  // Done while the others are at work on what they were sent.
+  setImmediate(() => {
+    prepareCalls();
+    closeOthersOnExec();
+    noteBlocking();
+  });
   const [cas, firstLas] = await Promise.all([
     connectCas(settings.cas, { minVersion: 'TLSv1.3', ALPNProtocols: [LAUNCH_PROTOCOL] }, now + PATIENCE),
     reachLas(now + LAS_PATIENCE),

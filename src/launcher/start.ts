@@ -1,4 +1,4 @@
-import { closeSync, openSync, readdirSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
 import { checkRunAs, runAs } from '../platform/identity.ts';
 import { duplicateAbove, duplicateTo, restoreSignals, setCloseOnExec } from '../platform/libc.ts';
@@ -79,11 +79,6 @@ export function wipe(files: Launch['files']): void {
   for (const { content } of files) content.fill(0);
 }
 
-/** Descriptors that this process has by now are none of the program's. */
-export function closeOthersOnExec(): void {
-  for (const fd of readdirSync('/proc/self/fd')) if (Number(fd) > 2) setCloseOnExec(Number(fd), true);
-}
-
 /**
  * Puts descriptors where the program is to find them, even where Node has its own.
  * @returns what gives Node its own back, without which it could not even end in order
@@ -112,7 +107,6 @@ export function start(launch: Launch, { executable, descriptors }: Prepared): ne
   const { program, arguments: args, environment, umask } = launch;
   restoreSignals();
   restoreBlocking();
-  closeOthersOnExec();
   if (umask !== undefined) process.umask(umask);
   try {
     enter(launch.pwd);

@@ -1,4 +1,4 @@
-import { constants } from 'node:fs';
+import { constants, readdirSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { cLibrary, lastError } from './library.ts';
 
@@ -135,6 +135,19 @@ export function setCloseOnExec(fd: number, close: boolean): void {
 }
 
 /**
+ * Keeps descriptors of whoever started this process from what it executes. Those that Node opens are never handed on.
+ */
+export function closeOthersOnExec(): void {
+  for (const fd of readdirSync('/proc/self/fd')) if (Number(fd) > 2) setCloseOnExec(Number(fd), true);
+}
+
+/** Makes the functions that every launch calls, which takes a millisecond. */
+export function prepareCalls(): void {
+  const { prctl, signal, sigprocmask } = libc();
+  void [prctl, signal, sigprocmask];
+}
+
+/**
  * Makes whoever opens a file to write to it wait until the descriptor is closed (fcntl(2), F_SETLEASE). A program that
  * is executed meanwhile is not what was written: execve fails while somebody waits.
  * @returns false where somebody has it open to write to it already. It is true also where the kernel gives no lease: on
@@ -150,6 +163,11 @@ export function holdOffWriters(fd: number): boolean {
 /** Undoes holdOffWriters(). */
 export function letWritersIn(fd: number): void {
   libc().fcntl(fd, F_SETLEASE, F_UNLCK);
+}
+
+/** Whether reads and writes wait where they must (fcntl(2), O_NONBLOCK). */
+export function isBlocking(fd: number): boolean {
+  return (libc().fcntl(fd, F_GETFL, 0) & constants.O_NONBLOCK) === 0;
 }
 
 /** Has reads and writes wait where they must, for all who share the open file (fcntl(2), O_NONBLOCK). */
