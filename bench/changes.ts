@@ -44,7 +44,7 @@ const policy = (stack: Stack, version: number, onChange: object | string, predec
         command: [
           'envcas',
           '-c',
-          `${REPORT}; trap '${REPORT}' HUP; sleep 100000 & while :; do wait $!; done`,
+          `${REPORT}; trap '${REPORT}' HUP; trap 'kill $!; exit' TERM; sleep 100000 & while :; do wait $!; done`,
         ],
         environment: { PATH: '/usr/bin:/bin' },
       },

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash, X509Certificate } from 'node:crypto';
 import {
+  chmodSync,
   copyFileSync,
   existsSync,
   mkdirSync,
@@ -39,6 +40,8 @@ before(async () => {
   openToOthers(stack);
   talker = join(stack.files, 'talker');
   copyFileSync(join(fixtures, 'talker.sh'), talker);
+  // Whatever the umask of who runs this.
+  chmodSync(talker, 0o755);
 });
 after(() => stack?.stop());
 
