@@ -2,7 +2,7 @@ import { failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
 import { LAUNCHER_CONFIGURATION_PATH } from '../policy/launcher-configuration.ts';
 import type { ServiceName } from '../policy/names.ts';
-import { type LauncherConfiguration, supervisionDefaults } from '../policy/schema/launcher.ts';
+import { defaultModes, type LauncherConfiguration, supervisionDefaults } from '../policy/schema/launcher.ts';
 import { parseTemplate, TemplateError } from '../secrets/substitute.ts';
 import { authorize, type Client } from './access.ts';
 import type { Cas } from './cas.ts';
@@ -95,7 +95,7 @@ export async function planLaunch(cas: Cas, named: ServiceName, client: Client): 
   const files = (launcher?.injection_files ?? []).map(({ from, to, ...written }) => ({
     from,
     ...(typeof to === 'string' ? { to, fd: null } : { to: `/proc/self/fd/${to.fd}`, fd: to.fd }),
-    ...ownership(written, 0o600),
+    ...ownership(written, defaultModes.file),
     generation: typeof to === 'string' ? generationOf(to) : null,
     sources: injected.get(from) ?? [],
   }));
@@ -120,7 +120,7 @@ export async function planLaunch(cas: Cas, named: ServiceName, client: Client): 
     environment,
     directories: (launcher?.directories ?? []).map(({ path, generation = false, ...written }) => ({
       path,
-      ...ownership(written, 0o700),
+      ...ownership(written, defaultModes.directory),
       generation,
     })),
     files,

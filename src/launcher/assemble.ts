@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
 import type { Ownership } from '../platform/ownership.ts';
 import { findGroup, findUser, type User } from '../platform/users.ts';
-import type { Supervision } from '../policy/schema/launcher.ts';
+import { defaultModes, type Supervision } from '../policy/schema/launcher.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import { substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import type { Settings } from './settings.ts';
@@ -95,13 +95,13 @@ export async function assemble(configuration: Configuration, settings: Settings)
     directories: directories.map(({ path, generation = false, ...written }) => ({
       path,
       generation,
-      ...ownership(written, 0o700),
+      ...ownership(written, defaultModes.directory),
     })),
     files: injection_files.map(({ from, to, ...written }) => {
       const content = injected.get(from);
       if (!content)
         throw failure('FILE_NOT_INJECTED', { path: from, paths: [...injected.keys()].join(', ') });
-      return { to, content, ...ownership(written, 0o600) };
+      return { to, content, ...ownership(written, defaultModes.file) };
     }),
     supervise,
     redact: supervise?.redact ? secretsToRedact(configuration) : undefined,

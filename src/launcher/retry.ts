@@ -7,7 +7,7 @@ import type { Settings } from './settings.ts';
 
 /** Milliseconds of the first pause, and of the longest. Each is a random part of twice the one before. */
 const FIRST_PAUSE = 200;
-export const LONGEST_PAUSE = 30_000;
+const LONGEST_PAUSE = 30_000;
 
 /**
  * A pause before an attempt: random, so that launchers that were cut off at once do not come back at once.

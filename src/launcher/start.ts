@@ -4,6 +4,7 @@ import { checkRunAs, runAs } from '../platform/identity.ts';
 import { duplicateAbove, duplicateTo, restoreSignals, setCloseOnExec } from '../platform/libc.ts';
 import { restoreBlocking } from '../platform/standard-streams.ts';
 import type { FileToWrite, Launch } from './assemble.ts';
+import { O_PATH, pathIn } from './folder.ts';
 import { type Executable, openProgram, programFailure } from './program.ts';
 
 /** A launch that can go ahead, as far as can be told before anything is written. */
@@ -30,8 +31,6 @@ export async function prepare(launch: Launch): Promise<Prepared> {
   return { executable, descriptors };
 }
 
-/** Opens to go back there, without a right to list it (open(2)). */
-const O_PATH = 0o10000000;
 let home: number | undefined;
 
 /** Goes to the working directory of a program. @throws Failure WORKING_DIRECTORY */
@@ -47,7 +46,7 @@ export function enter(pwd: string | undefined): void {
 
 /** Goes back to where the launcher was started. */
 export function leave(): void {
-  if (home !== undefined) process.chdir(`/proc/self/fd/${home}`);
+  if (home !== undefined) process.chdir(pathIn(home));
 }
 
 async function makeDescriptors(

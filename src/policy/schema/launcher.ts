@@ -81,6 +81,9 @@ const duration = v.pipe(
   ),
 );
 
+/** Modes where none is written. */
+export const defaultModes = { file: 0o600, directory: 0o700 };
+
 const ownership = {
   owner: v.optional(described(principal, 'User of the host who owns it; default: whom the program runs as')),
   group: v.optional(described(principal, 'Group of the host; default: that of the program')),
