@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
@@ -16,6 +16,29 @@ test('the executables are the same byte for byte when they are built again, else
     execFileSync(process.execPath, [resolve(import.meta.dirname, '../scripts/build.ts'), folder]);
     assert.equal(digest(join(folder, 'envcas')), digest(built.envcas));
     assert.equal(digest(join(folder, 'scone')), digest(built.scone));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('what is compiled when they are built is taken by V8 that has another seed, and the same options', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'envcas-build-'));
+  try {
+    const file = join(folder, 'piece.js');
+    writeFileSync(file, '(function () { return () => "a piece"; })');
+    const compiler = resolve(import.meta.dirname, '../scripts/code-cache.ts');
+    execFileSync(process.execPath, ['--min-semi-space-size=16', '--random-seed=1', compiler, file]);
+    const take = `
+      const { readFileSync } = require('node:fs');
+      const script = new (require('node:vm').Script)(readFileSync(process.argv[1], 'utf8'), {
+        filename: process.argv[1],
+        cachedData: readFileSync(process.argv[1] + '.cache'),
+      });
+      console.log(script.cachedDataRejected, script.runInThisContext()()());`;
+    const taken = (...options: string[]) =>
+      execFileSync(process.execPath, [...options, '-e', take, file], { encoding: 'utf8' });
+    assert.equal(taken('--min-semi-space-size=16'), 'false a piece\n');
+    assert.equal(taken('--min-semi-space-size=16', '--no-flush-bytecode'), 'true a piece\n');
   } finally {
     rmSync(folder, { recursive: true });
   }

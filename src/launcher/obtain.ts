@@ -92,7 +92,7 @@ export async function openSession(settings: Settings): Promise<CasSession> {
       if (message) {
         stream.write(message);
         // Takes milliseconds, in some of which the CAS is at work.
-        if (hasSwap()) lockMemory();
+        if (round === 0 && hasSwap()) lockMemory();
       }
       return await stream.read(deadline);
     } catch (error) {

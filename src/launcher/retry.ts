@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure, reason } from '../errors.ts';
+import { unlockMemory } from '../platform/libc.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import { type CasSession, openSession } from './obtain.ts';
 import { decisiveCode } from './report.ts';
@@ -41,6 +42,7 @@ export async function obtain(
       return { session, configuration: await session.ask() };
     } catch (error) {
       session?.close();
+      unlockMemory();
       const pause = pauseBefore(attempt, 5_000);
       // A code may have been used up, so a request that has one and got no answer is not made again.
       const isSpent =

@@ -1,5 +1,5 @@
 import { causes, reason } from '../errors.ts';
-import { lockMemory, makeNonDumpable, restoreSignals } from '../platform/libc.ts';
+import { makeNonDumpable, restoreSignals, unlockMemory } from '../platform/libc.ts';
 import { restoreBlocking } from '../platform/standard-streams.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import { assemble, type Launch } from './assemble.ts';
@@ -22,8 +22,7 @@ const LONGEST_REPETITION = 3_600_000;
  */
 export async function supervise(settings: Settings, session: CasSession, first: Launch): Promise<never> {
   const { log } = settings;
-  // There may be swap one day.
-  lockMemory();
+  unlockMemory();
   const program = superviseProgram(settings);
   const prepared = await prepare(first);
   const written = materialise(first);

@@ -113,7 +113,9 @@ export function forbidCoreDumps(): void {
 }
 
 /**
- * Keeps the memory of this process out of swap, page by page as it is used (mlockall(2)). Undone by execve.
+ * Keeps the memory of this process out of swap, page by page as it is used (mlockall(2)). Undone by execve. Not for long:
+ * V8 ends a process when it gives unused memory back, as it does after a while, and the kernel refuses that (madvise(2),
+ * EINVAL for locked pages).
  * @returns whether the limits allow it (RLIMIT_MEMLOCK, CAP_IPC_LOCK)
  */
 export function lockMemory(): boolean {
@@ -124,7 +126,7 @@ export function lockMemory(): boolean {
   return libc().mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) === 0;
 }
 
-/** Undoes lockMemory(): who loses the right to it can have no new memory else. */
+/** Undoes lockMemory(), also for who loses the right to it, since he could have no new memory else. */
 export function unlockMemory(): void {
   libc().munlockall();
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess, SpawnOptions } from 'node:child_process';
-import { createHash } from 'node:crypto';
+import { createHash, X509Certificate } from 'node:crypto';
 import {
   chmodSync,
   chownSync,
@@ -20,6 +20,7 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { missing, type Result, run, type Stack, startStack } from '../support/stack.ts';
 import {
   assertEmpty,
@@ -33,6 +34,7 @@ import {
   type Running,
   root,
   start,
+  startImpostor,
   upload,
 } from './support.ts';
 
@@ -741,15 +743,37 @@ describe('a launcher that supervises', () => {
     running.child.stdin?.end();
     await running.finished;
   });
+});
 
-  test('keeps its memory out of swap where limits allow it', { skip: rootOnly || noPython }, async () => {
-    const running = await beginCatching({ supervise: {} });
-    const locked = (pid: number) =>
-      Number.parseInt(statusOf(readFileSync(`/proc/${pid}/status`, 'utf8')).VmLck ?? '', 10);
-    assert.ok(locked(running.child.pid ?? 0) > 0);
-    assert.equal(locked(running.program), 0);
-    await running.counts();
-  });
+test('on a host with swap, memory is kept out of it while the CAS is at work, and no longer', {
+  skip: rootOnly || noPython || missing('unshare', 'mount'),
+}, async (t) => {
+  const swaps = join(folder(stack), 'swaps');
+  writeFileSync(swaps, `Filename Type Size Used Priority\n/swapfile file 1048576 0 -2\n`);
+  const script = 'mount --bind "$1" /proc/swaps && shift && exec "$@"';
+  const by = ['unshare', '--mount', 'sh', '-c', script, 'sh', swaps];
+  const locked = (pid: number | undefined) =>
+    Number.parseInt(statusOf(readFileSync(`/proc/${pid}/status`, 'utf8')).VmLck ?? '', 10);
+
+  const impostor = await startImpostor();
+  t.after(() => impostor.close());
+  const env = {
+    SCONE_CAS_ENCLAVE_PORT: impostor.port,
+    SCONE_CAS_KEY: formatKeyHash(publicKeyDigest(new X509Certificate(impostor.certificate).publicKey)),
+    SCONE_START_TIMEOUT: '1h',
+  };
+  const { pid } = begin(await service({}), { by, env }).child;
+  await impostor.asked;
+  await until(() => locked(pid) > 0);
+  impostor.close();
+  await until(() => locked(pid) === 0);
+
+  const id = await service({ supervise: {}, ...catcher }, { command: catching });
+  const running = begin(id, { by, stdio: ['pipe', 'pipe', 'pipe'] });
+  await running.seen(/ready \d+ \d+\n/);
+  assert.equal(locked(running.child.pid), 0);
+  running.child.stdin?.end();
+  await running.finished;
 });
 
 for (const [mode, config] of modes)
