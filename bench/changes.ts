@@ -11,6 +11,8 @@ const FLEETS = [
   { launchers: 200, rounds: 5 },
 ];
 const IDLE = 30_000;
+/** In the first half minute in which it has nothing to do, V8 collects garbage, twice. */
+const SETTLED = 45_000;
 const PATIENCE = 60_000;
 
 /** Each launcher writes into its own working folder. */
@@ -111,7 +113,7 @@ async function measureFleet(
   try {
     await arrivals(fleet, version);
     const ticks = () => fleet.reduce((sum, { child }) => sum + cpuTicks(child.pid ?? 0), 0);
-    await sleep(3000);
+    await sleep(SETTLED);
     const before = ticks();
     await sleep(IDLE);
     const idle = (ticks() - before) * 10;

@@ -128,7 +128,7 @@ export function holdMemoryImage(pid: number): MemoryImage {
       }
     },
     executableFiles() {
-      const maps = Buffer.alloc(LARGEST_MAPS);
+      maps ??= Buffer.allocUnsafe(LARGEST_MAPS);
       let length = 0;
       for (let count = 1; count > 0; length += count) {
         if (length === maps.length) return undefined;
@@ -148,6 +148,8 @@ export function holdMemoryImage(pid: number): MemoryImage {
 
 /** A launcher has 15 KB. */
 const LARGEST_MAPS = 256 * 1024;
+/** One for all who are looked at, one after the other: so much anew for each would have the garbage collected all the time. */
+let maps: Buffer | undefined;
 
 /**
  * Whether a file can be written by nobody but root: a regular one of root's, which neither its group nor others may
