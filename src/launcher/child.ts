@@ -5,6 +5,7 @@ import { type ChildEvent, nextChildEvent, processGroup, spawn } from '../platfor
 import { restoreBlocking } from '../platform/standard-streams.ts';
 import type { Launch } from './assemble.ts';
 import { programFailure } from './program.ts';
+import { signalsToEnd } from './signals.ts';
 import { enter, leave, type Prepared } from './start.ts';
 import { openTerminal, terminalSignals } from './terminal.ts';
 
@@ -22,10 +23,7 @@ export interface Child {
   signalGroup(number: number): void;
 }
 
-const { SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP } = constants.signals;
-
-/** By which a program ends that does not say otherwise, and somebody means it to. */
-const toEnd: readonly number[] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+const { SIGCONT, SIGSTOP, SIGTSTP } = constants.signals;
 
 /**
  * Handed on to the program. Not those that tell of an error in a process itself, nor SIGCHLD, nor SIGPIPE, which Node
@@ -69,7 +67,7 @@ export function openChildren(
       const child = present();
       if (!child) {
         // Nothing was written yet.
-        if (toEnd.includes(number)) process.exit(128 + number);
+        if (signalsToEnd.includes(signal)) process.exit(128 + number);
         return;
       }
       onSignal(signal);

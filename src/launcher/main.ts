@@ -6,6 +6,7 @@ import { materialise } from './materialise.ts';
 import { exitStatus, formatFailure, writeError } from './report.ts';
 import { obtain } from './retry.ts';
 import { readSettings, type Settings } from './settings.ts';
+import { signalsToEnd } from './signals.ts';
 import { prepare, start, wipe } from './start.ts';
 
 /**
@@ -41,10 +42,9 @@ async function launch(settings: Settings): Promise<never> {
 function heedAsFirst(): () => void {
   if (process.pid !== 1) return () => {};
   const end = (_: NodeJS.Signals, number: number) => process.exit(128 + number);
-  const signals = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'] as const;
-  for (const signal of signals) process.on(signal, end);
+  for (const signal of signalsToEnd) process.on(signal, end);
   return () => {
-    for (const signal of signals) process.off(signal, end);
+    for (const signal of signalsToEnd) process.off(signal, end);
   };
 }
 

@@ -851,7 +851,29 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
     return Number(status);
   }
 
+  /** The shell says which job it gives the terminal to. */
+  async function toForeground(its: Terminal): Promise<void> {
+    its.type('fg\n');
+    await its.shows(/SCONE_CONFIG_ID/);
+  }
+
+  /** Has the program that counts its signals get one, from the terminal, and end. */
+  async function interruptOnce(its: Terminal): Promise<void> {
+    its.type('\x03');
+    await its.shows(/got 2\r\n/);
+    its.type('end\n');
+    await its.shows(/counts \{"2": 1\}/);
+  }
+
   const reader = 'echo ready; while read -r line; do echo "<$line>"; done; exit 3';
+
+  /** Has `reader` read from the terminal until there is no more. */
+  async function readToTheEnd(its: Terminal): Promise<void> {
+    its.type('word\n');
+    await its.shows(/<word>/);
+    its.type('\x04');
+    assert.equal(await statusIn(its), 3);
+  }
 
   for (const [mode, config] of modes) {
     const catches = async () =>
@@ -896,8 +918,7 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
         await its.shows(/Stopped/);
         // By SIGTSTP or, where envcas has stopped itself, by SIGSTOP.
         assert.ok([148, 147].includes(await statusIn(its)));
-        its.type('fg\n');
-        await its.shows(/SCONE_CONFIG_ID/);
+        await toForeground(its);
       }
       its.type('three\n');
       await its.shows(/<three>/);
@@ -917,8 +938,7 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
       its.type('jobs\n');
       await its.shows(/Running/);
       assert.equal(await statusIn(its), 0);
-      its.type('fg\n');
-      await its.shows(/SCONE_CONFIG_ID/);
+      await toForeground(its);
       its.type('\x03');
       assert.equal(await statusIn(its), 130);
       its.close();
@@ -929,8 +949,7 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
       its.type(`${await runs('kill -STOP $$; read -r line; echo "<$line>"; exit 6')}\n`);
       await its.shows(/Stopped/);
       assert.ok([147, 148].includes(await statusIn(its)));
-      its.type('fg\n');
-      await its.shows(/SCONE_CONFIG_ID/);
+      await toForeground(its);
       its.type('word\n');
       await its.shows(/<word>/);
       assert.equal(await statusIn(its), 6);
@@ -961,12 +980,8 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
       await its.shows(/ready/);
       its.type('until jobs -s | grep .; do sleep 0.05; done\n');
       await its.shows(/Stopped/);
-      its.type('fg\n');
-      await its.shows(/SCONE_CONFIG_ID/);
-      its.type('word\n');
-      await its.shows(/<word>/);
-      its.type('\x04');
-      assert.equal(await statusIn(its), 3);
+      await toForeground(its);
+      await readToTheEnd(its);
       its.close();
     });
 
@@ -976,8 +991,7 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
         'trap "read -r line; echo read-$line; exit 4" USR1; echo ready-$$; while :; do sleep 0.05; done';
       its.type(`${await runs(script.replace('$line', '\\$line'))} &\n`);
       const [, program] = await its.shows(/ready-(\d+)/);
-      its.type('fg\n');
-      await its.shows(/SCONE_CONFIG_ID/);
+      await toForeground(its);
       its.type('word\n');
       process.kill(Number(program), 'SIGUSR1');
       await its.shows(/read-word/);
@@ -989,10 +1003,7 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
       const its = await shell();
       its.type(`${await catches()} | cat\n`);
       await its.shows(/ready/);
-      its.type('\x03');
-      await its.shows(/got 2\r\n/);
-      its.type('end\n');
-      await its.shows(/counts \{"2": 1\}/);
+      await interruptOnce(its);
       assert.equal(await statusIn(its, '${PIPESTATUS[0]}'), 0);
       its.close();
     });
@@ -1003,12 +1014,8 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
       await its.shows(/ready/);
       its.type('\x1a');
       await its.shows(/Stopped/);
-      its.type('fg\n');
-      await its.shows(/SCONE_CONFIG_ID/);
-      its.type('word\n');
-      await its.shows(/<word>/);
-      its.type('\x04');
-      assert.equal(await statusIn(its), 3);
+      await toForeground(its);
+      await readToTheEnd(its);
       its.close();
     });
 
@@ -1016,10 +1023,7 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
       const its = await shell();
       its.type(`bash -c '${await catches()}; echo after=$?; read -r line; echo "then=$line"; exit 5'\n`);
       await its.shows(/ready/);
-      its.type('\x03');
-      await its.shows(/got 2\r\n/);
-      its.type('end\n');
-      await its.shows(/counts \{"2": 1\}/);
+      await interruptOnce(its);
       await its.shows(/after=0/);
       its.type('more\n');
       await its.shows(/then=more/);
@@ -1032,10 +1036,7 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
       const its = terminal([stack.envcas, '2'], { SCONE_CONFIG_ID: id });
       await its.shows(/ready/);
       its.type('\x1a');
-      its.type('\x03');
-      await its.shows(/got 2\r\n/);
-      its.type('end\n');
-      await its.shows(/counts \{"2": 1\}/);
+      await interruptOnce(its);
       its.close();
     });
   }
