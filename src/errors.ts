@@ -160,6 +160,30 @@ export const errors = {
     message: 'the Evidence does not verify: {detail}',
     hint: 'Launcher, LAS and CAS must be of versions that fit each other, and no proxy may end TLS in between.',
   },
+  COLLATERAL_MISSING: {
+    exit: 77,
+    http: 403,
+    message: 'the Evidence cannot be checked without {what}',
+    hint: "Give it with --collateral; a CAS takes it with `scone cas collateral import`, or fetches it from the maker's service.",
+  },
+  COLLATERAL_INVALID: {
+    exit: 77,
+    http: 403,
+    message: '{what} does not count: {detail}',
+    hint: "Fetch it anew from the maker's service; compare --at, or the clock.",
+  },
+  CERTIFICATE_REVOKED: {
+    exit: 77,
+    http: 403,
+    message: 'the certificate {certificate} with the serial number {serial} was revoked by its issuer',
+    hint: 'Nothing that this key signs can be trusted any more. Replace or re-register the machine.',
+  },
+  TCB_UNACCEPTABLE: {
+    exit: 77,
+    http: 403,
+    message: 'the {part} cannot be trusted: {detail}',
+    hint: 'No policy can tolerate this. Update firmware and microcode of the machine.',
+  },
   PLATFORM_UNTRUSTED: {
     exit: 77,
     http: 403,

@@ -1,0 +1,151 @@
+import { failure } from '../../errors.ts';
+import { type Certificate, mayBeUsedFor } from './certificate.ts';
+import { children, parseDer, smallInteger, tags } from './der.ts';
+import { isIssuedBy, type RevocationList } from './revocation.ts';
+
+/** What a chain is checked with. */
+export interface ChainOptions {
+  /** Certificates that issuers are looked for among, in any order. */
+  certificates: readonly Certificate[];
+  revocationLists: readonly RevocationList[];
+  /** SHA-256 of the DER of the roots that are trusted, hexadecimal. */
+  roots: ReadonlySet<string>;
+  /** Milliseconds since 1970. */
+  at: number;
+  /**
+   * `required`: every issuer on the way must have a list, in date. `where given`: one that has none in
+   * `revocationLists` may go without, and the result says so.
+   */
+  revocation: 'required' | 'where given';
+}
+
+export interface Chain {
+  /** From the certificate that was asked about to the root. */
+  certificates: readonly Certificate[];
+  /** Whether a list of each issuer was looked at. */
+  isRevocationChecked: boolean;
+  /** When the first of certificates and lists runs out, in milliseconds since 1970. */
+  validUntil: number;
+}
+
+const LONGEST = 8;
+/** Critical extensions that are understood: basicConstraints and keyUsage. */
+const understood = new Set(['2.5.29.19', '2.5.29.15']);
+
+/**
+ * Checks that a certificate comes from a trusted root (RFC 5280 §6.1, as far as vendors of hardware use it): signatures,
+ * names, dates, who may issue and to what depth, critical extensions, revocation.
+ * @param what the certificate is, for what is said when it is not
+ * @throws Failure EVIDENCE_INVALID, COLLATERAL_MISSING, COLLATERAL_INVALID or CERTIFICATE_REVOKED
+ */
+export function verifyChain(leaf: Certificate, what: string, options: ChainOptions): Chain {
+  const { at, roots } = options;
+  const certificates = [leaf];
+  let isRevocationChecked = true;
+  let validUntil = Number.POSITIVE_INFINITY;
+  for (let subject = leaf; ; ) {
+    checkDates(subject, what, at);
+    validUntil = Math.min(validUntil, subject.notAfter);
+    const unknown = subject.critical.find((oid) => !understood.has(oid));
+    if (unknown !== undefined)
+      throw invalid(what, `${subject.commonName} has the critical extension ${unknown}`);
+    if (roots.has(subject.fingerprint)) break;
+    if (certificates.length === LONGEST) throw invalid(what, 'its chain is too long');
+    const issuer = issuerOf(subject, options, certificates.length - 1);
+    if (!issuer)
+      throw invalid(what, `nobody who may has issued ${subject.commonName}: no chain to a trusted root`);
+    const list = listOf(issuer, options);
+    if (list) {
+      validUntil = Math.min(validUntil, list.nextUpdate);
+      if (list.revoked.has(subject.serial))
+        throw failure('CERTIFICATE_REVOKED', { certificate: subject.commonName, serial: subject.serial });
+    } else isRevocationChecked = false;
+    certificates.push(issuer);
+    subject = issuer;
+  }
+  return { certificates, isRevocationChecked, validUntil };
+}
+
+/** An issuer by name and key that may issue; one that is in date before one that is not. */
+function issuerOf(
+  subject: Certificate,
+  { certificates, at }: ChainOptions,
+  below: number,
+): Certificate | undefined {
+  const candidates = certificates.filter(
+    (candidate) =>
+      candidate.fingerprint !== subject.fingerprint &&
+      candidate.subject === subject.issuer &&
+      candidate.x509.ca &&
+      mayBeUsedFor(candidate, 'keyCertSign') &&
+      below <= pathLength(candidate) &&
+      hasIssued(candidate, subject),
+  );
+  return candidates.find((each) => each.notBefore <= at && at <= each.notAfter) ?? candidates[0];
+}
+
+const issued = new WeakMap<Certificate, Map<string, boolean>>();
+
+function hasIssued(issuer: Certificate, subject: Certificate): boolean {
+  const results = issued.get(subject) ?? new Map<string, boolean>();
+  issued.set(subject, results);
+  const result =
+    results.get(issuer.fingerprint) ??
+    (subject.x509.checkIssued(issuer.x509) && subject.x509.verify(issuer.x509.publicKey));
+  results.set(issuer.fingerprint, result);
+  return result;
+}
+
+const BASIC_CONSTRAINTS = '2.5.29.19';
+
+/** How many issuers there may be below one (RFC 5280 §4.2.1.9). */
+function pathLength({ extensions }: Certificate): number {
+  const content = extensions.get(BASIC_CONSTRAINTS);
+  if (!content) return Number.POSITIVE_INFINITY;
+  // SEQUENCE { BOOLEAN ca, INTEGER pathLenConstraint }
+  const length = children(parseDer(content, tags.sequence)).find(({ tag }) => tag === tags.integer);
+  return length ? smallInteger(length) : Number.POSITIVE_INFINITY;
+}
+
+/** The newest list of an issuer that counts. */
+function listOf(
+  issuer: Certificate,
+  { revocationLists, revocation, at }: ChainOptions,
+): RevocationList | undefined {
+  const what = `the revocation list of ${issuer.commonName}`;
+  const lists = revocationLists.filter(({ issuerName }) => issuerName === issuer.commonName);
+  if (lists.length === 0) {
+    if (revocation === 'where given') return undefined;
+    throw failure('COLLATERAL_MISSING', { what });
+  }
+  const signed = lists.filter((list) => isIssuedBy(list, issuer));
+  if (signed.length === 0)
+    throw failure('COLLATERAL_INVALID', { what, detail: 'it was signed by somebody else' });
+  const newestFirst = signed.toSorted((a, b) => b.thisUpdate - a.thisUpdate);
+  const current = newestFirst.find(({ thisUpdate, nextUpdate }) => thisUpdate <= at && at <= nextUpdate);
+  if (current) return current;
+  const [{ thisUpdate, nextUpdate } = { thisUpdate: 0, nextUpdate: 0 }] = newestFirst;
+  throw failure('COLLATERAL_INVALID', { what, detail: outside(thisUpdate, nextUpdate, at) });
+}
+
+function checkDates({ notBefore, notAfter, commonName }: Certificate, what: string, at: number): void {
+  if (at < notBefore || at > notAfter)
+    throw invalid(what, `${commonName}: ${outside(notBefore, notAfter, at)}`);
+}
+
+/** Says of something with dates that the time is not between them. */
+export function outside(from: number, until: number, at: number): string {
+  const [start, end, now] = [from, until, at].map(formatTime);
+  return at < from
+    ? `it is good from ${start}, and it is ${now}`
+    : `it was good until ${end}, and it is ${now}`;
+}
+
+/** ISO 8601 in UTC, to the second. */
+export function formatTime(time: number): string {
+  return new Date(time).toISOString().replace('.000Z', 'Z');
+}
+
+function invalid(what: string, detail: string) {
+  return failure('EVIDENCE_INVALID', { detail: `${what}: ${detail}` });
+}
