@@ -199,9 +199,35 @@ export const errors = {
   DEBUG_NOT_TOLERATED: {
     exit: 77,
     http: 403,
-    message:
-      'the Evidence is vouched for by software alone (debug): whoever administers the host could have made it',
+    message: '{detail}',
     hint: "In order to ignore this error, add `tolerate: [debug-mode]` to the session's `security.attestation` config.",
+  },
+  MACHINE_MISSING: {
+    exit: 77,
+    http: 403,
+    message:
+      'the policy asks for measurements of the machine ({wanted}), and the Evidence is of the root {root}, which has none',
+    hint: 'Launch where the LAS has a hardware root of trust; `scone las serve` prints which it found.',
+  },
+  MACHINE_UNNAMED: {
+    exit: 77,
+    http: 403,
+    message:
+      'the LAS that vouches is known by the measurements of its machine alone, and the policy names none of the kind {kind}',
+    hint: 'If this is the machine you mean, add to the `attestation` of the service, beside `mrenclave`: {machine}',
+  },
+  MACHINE_UNEXPECTED: {
+    exit: 77,
+    http: 403,
+    message:
+      'the machine is not the one that the policy names, {kind} {name}: {actual} - Expected {expected}',
+    hint: 'Compare with `scone evidence show`; another image, kernel or firmware has other measurements.',
+  },
+  TOLERANCE_MISSING: {
+    exit: 77,
+    http: 403,
+    message: 'to admit it all the same, the session would need under `security.attestation`: {entries}',
+    hint: 'Each entry gives up what is said of it above; updating the machine is better.',
   },
   PROPERTY_MISSING: {
     exit: 77,
@@ -225,14 +251,14 @@ export const errors = {
   WEAKNESS_NOT_TOLERATED: {
     exit: 77,
     http: 403,
-    message: 'the platform has a known weakness: {weakness}',
-    hint: "Update the platform, or add `tolerate: [{weakness}]` to the session's `security.attestation`.",
+    message: 'the platform has a known weakness, {weakness}',
+    hint: 'Update the platform, or tolerate it in the session, as is said below.',
   },
-  ADVISORY_NOT_IGNORED: {
+  ADVISORIES_NOT_IGNORED: {
     exit: 77,
     http: 403,
-    message: 'the security advisory {advisory} applies to the platform',
-    hint: "Update the platform, or add `ignore_advisories: [{advisory}]` to the session's `security.attestation`.",
+    message: 'security advisories apply to the platform: {advisories}',
+    hint: 'Update the platform, or ignore them in the session, as is said below.',
   },
   PROCESS_SEEN: {
     exit: 77,

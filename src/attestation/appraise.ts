@@ -1,5 +1,7 @@
 import { type Failure, failure } from '../errors.ts';
 import type { Claims } from './claims.ts';
+import { describeMachine, differences, type ExpectedMachines, isOutdated, type Machine } from './machine.ts';
+import { explainWeakness } from './weaknesses.ts';
 
 /** A launcher that is admitted: every property that is given must be as expected. */
 export interface Variant {
@@ -11,6 +13,8 @@ export interface Variant {
     isvsvn_min?: number | undefined;
     isvsvn_max?: number | undefined;
   };
+  /** Machines that it may run on; with any, on no others, so not where software alone vouches. */
+  machines?: ExpectedMachines;
 }
 
 /** What a policy and the CAS's operator expect (RFC 9334: Reference Values and Appraisal Policy). */
@@ -43,42 +47,117 @@ function shorten(measurements: readonly string[]): string {
 export function appraise(expected: Expectation, claims: Claims | undefined): Failure[] {
   if (expected.mode === 'none') return [];
   if (!claims) return [failure('EVIDENCE_MISSING')];
-  const { platform, debug } = claims;
+  const { platform, root } = claims;
   // Who is vouched for by nobody that counts learns nothing of what would be expected.
-  if (!expected.trustedPlatforms.includes(platform) && !expected.platforms.includes(platform))
-    return [failure('PLATFORM_UNTRUSTED', { platform })];
-  const refusals = [...launcherRefusals(expected.variants, claims)];
-  if (debug && !expected.tolerate.includes('debug-mode')) refusals.push(failure('DEBUG_NOT_TOLERATED'));
+  const isTrusted = expected.trustedPlatforms.includes(platform) || expected.platforms.includes(platform);
+  if (root === 'software' && !isTrusted) return [failure('PLATFORM_UNTRUSTED', { platform })];
+  if (claims.unchecked !== undefined) return [failure('COLLATERAL_MISSING', { what: claims.unchecked })];
+
+  const launchers = expected.variants.filter(
+    (variant) => isMeasured(variant, claims) && isSigned(variant, claims),
+  );
+  // Each variant may ask for another machine; the one that comes nearest says what is missing.
+  const [nearest] = launchers
+    .map((variant) => [...machineRefusals(variant, claims), ...weaknessRefusals(expected, variant, claims)])
+    .toSorted((a, b) => a.length - b.length);
+  const refusals = nearest ?? [
+    launcherRefusal(expected.variants, claims),
+    ...weaknessRefusals(expected, undefined, claims),
+  ];
   for (const property of expected.require)
     if (!claims.properties?.includes(property)) refusals.push(failure('PROPERTY_MISSING', { property }));
-  for (const weakness of claims.weaknesses ?? [])
-    if (!expected.tolerate.includes(weakness)) refusals.push(failure('WEAKNESS_NOT_TOLERATED', { weakness }));
-  for (const advisory of claims.advisories ?? [])
-    if (!expected.ignoreAdvisories.some((ignored) => ignored === '*' || ignored === advisory))
-      refusals.push(failure('ADVISORY_NOT_IGNORED', { advisory }));
   if (expected.platforms.length > 0 && !expected.platforms.includes(platform))
     refusals.push(failure('PLATFORM_NOT_ALLOWED', { platform }));
   return refusals;
 }
 
-function launcherRefusals(variants: readonly Variant[], { measurement, signer }: Claims): Failure[] {
-  const isMeasured = ({ measurements }: Variant) => measurements?.includes(measurement) ?? true;
-  const isSigned = ({ signer: expected }: Variant) =>
-    expected === undefined ||
-    (signer !== undefined &&
-      expected.mrsigner === signer.mrsigner &&
-      expected.isvprodid === signer.isvprodid &&
-      (expected.isvsvn ?? signer.isvsvn) === signer.isvsvn &&
-      (expected.isvsvn_min ?? 0) <= signer.isvsvn &&
-      (expected.isvsvn_max ?? Number.POSITIVE_INFINITY) >= signer.isvsvn);
-  if (variants.some((variant) => isMeasured(variant) && isSigned(variant))) return [];
-  const measured = variants.filter(isMeasured);
-  if (measured.length > 0) {
+const isMeasured = ({ measurements }: Variant, { measurement }: Claims) =>
+  measurements?.includes(measurement) ?? true;
+
+const isSigned = ({ signer: expected }: Variant, { signer }: Claims) =>
+  expected === undefined ||
+  (signer !== undefined &&
+    expected.mrsigner === signer.mrsigner &&
+    expected.isvprodid === signer.isvprodid &&
+    (expected.isvsvn ?? signer.isvsvn) === signer.isvsvn &&
+    (expected.isvsvn_min ?? 0) <= signer.isvsvn &&
+    (expected.isvsvn_max ?? Number.POSITIVE_INFINITY) >= signer.isvsvn);
+
+/** Why no variant admits the launcher. */
+function launcherRefusal(variants: readonly Variant[], claims: Claims): Failure {
+  const { measurement, signer } = claims;
+  if (variants.some((variant) => isMeasured(variant, claims))) {
     const actual = signer
       ? `MRSIGNER ${signer.mrsigner}, product ${signer.isvprodid}, version ${signer.isvsvn}`
       : 'the Evidence names no signer';
-    return [failure('SIGNER_UNEXPECTED', { actual })];
+    return failure('SIGNER_UNEXPECTED', { actual });
   }
   const expected = shorten(variants.flatMap(({ measurements = [] }) => measurements)) || 'none';
-  return [failure('MEASUREMENT_UNEXPECTED', { actual: measurement, expected })];
+  return failure('MEASUREMENT_UNEXPECTED', { actual: measurement, expected });
+}
+
+/**
+ * A LAS under hardware made its key itself and can be any program, so only the measurements of its machine say that it
+ * measures as it should. An enclave is its own proof.
+ */
+function machineRefusals({ machines }: Variant, { root, machine }: Claims): Failure[] {
+  if (!machine) {
+    const wanted = Object.keys(machines ?? {});
+    return wanted.length > 0 ? [failure('MACHINE_MISSING', { root, wanted: wanted.join(' or ') })] : [];
+  }
+  const expected = machines?.[machine.kind];
+  if (!expected)
+    return [failure('MACHINE_UNNAMED', { kind: machine.kind, machine: describeMachine(machine) })];
+  return differences(machine, expected).map((name) =>
+    failure('MACHINE_UNEXPECTED', {
+      kind: machine.kind,
+      name,
+      actual: machine.values[name] ?? 'not told',
+      expected: shorten(expected.values[name] ?? []),
+    }),
+  );
+}
+
+function weaknessRefusals(expected: Expectation, variant: Variant | undefined, claims: Claims): Failure[] {
+  const { root, debug, machine, advisories = [] } = claims;
+  const minimum = machine && variant?.machines?.[machine.kind];
+  const outdated = machine && isOutdated(machine, minimum) ? ['outdated-tcb'] : [];
+  const all = new Set([...(debug ? ['debug-mode'] : []), ...(claims.weaknesses ?? []), ...outdated]);
+  const tolerate = [...all].filter((weakness) => !expected.tolerate.includes(weakness));
+  const implied = expected.tolerate.flatMap((weakness) => advisoryOf[weakness] ?? []);
+  const ignored = [...expected.ignoreAdvisories, ...implied];
+  const ignore = advisories.filter((advisory) => !ignored.includes('*') && !ignored.includes(advisory));
+  const refusals = tolerate.map((weakness) =>
+    weakness === 'debug-mode'
+      ? failure('DEBUG_NOT_TOLERATED', { detail: root === 'software' ? SOFTWARE : DEBUG })
+      : failure('WEAKNESS_NOT_TOLERATED', { weakness: explain(weakness, machine, outdated.length > 0) }),
+  );
+  if (ignore.length > 0) refusals.push(failure('ADVISORIES_NOT_IGNORED', { advisories: ignore.join(', ') }));
+  if (refusals.length > 0 && root !== 'software') {
+    const entries = [
+      ...(tolerate.length > 0 ? [`tolerate: [${tolerate.join(', ')}]`] : []),
+      ...(ignore.length > 0 ? [`ignore_advisories: [${ignore.join(', ')}]`] : []),
+    ];
+    refusals.push(failure('TOLERANCE_MISSING', { entries: entries.join(', ') }));
+  }
+  return refusals;
+}
+
+const SOFTWARE =
+  'the Evidence is vouched for by software alone (debug): whoever administers the host could have made it';
+const DEBUG =
+  'the enclave or virtual machine is in debug mode: whoever administers the host can look into it';
+
+/** Weaknesses that are one advisory under another name. */
+const advisoryOf: Readonly<Record<string, string>> = {
+  hyperthreading: 'INTEL-SA-00233',
+  'insecure-igpu': 'INTEL-SA-00219',
+  'aepic-leak': 'INTEL-SA-00657',
+};
+
+function explain(weakness: string, machine: Machine | undefined, isBelowMinimum: boolean): string {
+  const meaning = explainWeakness(weakness);
+  if (weakness !== 'outdated-tcb' || !isBelowMinimum || !machine?.tcb) return meaning;
+  const versions = Object.entries(machine.tcb).map(([part, version]) => `${part} ${version}`);
+  return `${meaning}, or the policy names no minimum_tcb: it is ${versions.join(', ')}`;
 }

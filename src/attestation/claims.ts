@@ -1,3 +1,5 @@
+import type { Machine } from './machine.ts';
+
 /**
  * What a LAS can say of a process beyond its measurement, in the words of a policy's and a LAS's `require`; what each
  * proves is said where it is looked at (las/properties.ts).
@@ -5,12 +7,18 @@
 export const properties = ['secure-execution', 'root-owned-code'] as const;
 export type Property = (typeof properties)[number];
 
+/** What stands behind Evidence. */
+export type Root = 'software' | 'sgx' | 'tdx' | 'sev-snp' | 'tpm';
+
 /** What verified Evidence says, whatever root of trust it comes from. */
 export interface Claims {
-  root: 'software';
+  root: Root;
   /** The 32 bytes that identify the launcher's code, hexadecimal. */
   measurement: string;
-  /** Public key of the LAS that vouches, hexadecimal. */
+  /**
+   * Where it runs, in the words of a policy's `platforms`: the public key of the LAS that vouches, hexadecimal; of
+   * hardware `INTEL_QE_ID:`, `AMD_CHIP_ID:` or `TPM_EK:` and what is behind it.
+   */
   platform: string;
   /** Whoever administers the host can see into the process, or can have made this Evidence. */
   debug: boolean;
@@ -22,10 +30,14 @@ export interface Claims {
   cgroup?: string;
   /** Who signed the launcher's code, where the root of trust tells. */
   signer?: { mrsigner: string; isvprodid: number; isvsvn: number };
+  /** The machine that the LAS runs on, where hardware has measured it. */
+  machine?: Machine;
   /** What the platform's maker says is weak about it, in the words of `tolerate`. */
   weaknesses?: readonly string[];
   /** Security advisories that apply to the platform, such as INTEL-SA-00334. */
   advisories?: readonly string[];
+  /** Whose revocation lists nobody has looked at; with any, nothing is proven. */
+  unchecked?: string;
   /** What the Evidence was made over, 64 bytes. */
   reportData: Buffer;
 }

@@ -6,7 +6,10 @@ import { causes, failure } from '../../src/errors.ts';
 import { printable, Refused, refusal, toRefusal } from '../../src/protocol/refusal.ts';
 
 test('a declared error comes to the other side with its code, causes and hint', () => {
-  const error = failure('LAUNCH_REFUSED', failure('DEBUG_NOT_TOLERATED', failure('EVIDENCE_MISSING')));
+  const error = failure(
+    'LAUNCH_REFUSED',
+    failure('DEBUG_NOT_TOLERATED', { detail: 'it is in debug mode' }, failure('EVIDENCE_MISSING')),
+  );
   const received = new Refused(v.parse(refusal, JSON.parse(JSON.stringify(toRefusal(error)))));
   assert.equal(received.code, 'LAUNCH_REFUSED');
   assert.equal(received.hint, error.hint);

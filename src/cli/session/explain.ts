@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { explainWeakness } from '../../attestation/weaknesses.ts';
 import { formatKeyHash } from '../../policy/key-hash.ts';
 import type { ServiceName } from '../../policy/names.ts';
 import { formatConfigId } from '../../policy/names.ts';
@@ -131,19 +132,6 @@ function describeVersions({ isvsvn, isvsvn_min, isvsvn_max }: NonNullable<Varian
   return bounds.length === 0 ? '' : `, security version ${bounds.join(' and ')}`;
 }
 
-const weaknesses: Record<string, string> = {
-  'debug-mode':
-    'software Evidence, or an enclave that can be looked into: the administrator of its host can forge it',
-  hyperthreading: 'another program on the same core can observe it',
-  'insecure-igpu': "the processor's graphics unit can observe it",
-  'software-hardening-needed': 'it is safe only if the program itself was hardened',
-  'aepic-leak': 'stale data of the processor can be read (INTEL-SA-00657)',
-  'insecure-configuration': 'the firmware is not set up as is advised',
-  'outdated-tcb': 'firmware or microcode lacks published corrections',
-  'maa-managed-tcb': 'Microsoft Azure Attestation says what counts as secure',
-  'local-attestation-trust-cas-tcb': 'on the host of the CAS, the platform is not looked at again',
-};
-
 const properties: Record<string, string> = {
   'secure-execution':
     'it runs as an executable that root has installed setgid, so that its user can neither preload code nor trace it',
@@ -152,10 +140,6 @@ const properties: Record<string, string> = {
 
 function explainProperty(name: string): string {
   return Object.hasOwn(properties, name) ? `${name}: ${properties[name]}` : name;
-}
-
-function explainWeakness(name: string): string {
-  return Object.hasOwn(weaknesses, name) ? `${name}: ${weaknesses[name]}` : name;
 }
 
 /** With the address and the key of the CAS where they are known, so that it can be run on any host. */

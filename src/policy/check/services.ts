@@ -53,7 +53,11 @@ function checkAdmission(scope: Scope, service: Service, at: At): void {
   else
     for (const variant of service.attestation)
       if (typeof variant === 'string') scope.values(variant, at('attestation'));
-  for (const { mrenclave, signer } of written) scope.values([mrenclave, signer], at('attestation'));
+  for (const variant of written) {
+    const { one_time_password_shared_secret: _, ...others } = variant;
+    scope.values(others, at('attestation'));
+    for (const message of unmeasured(variant)) warn(at('attestation'), message);
+  }
 
   const own = service.one_time_password_shared_secret;
   checkSharedSecret(scope, own, at('one_time_password_shared_secret'));
@@ -74,4 +78,21 @@ function checkAdmission(scope: Scope, service: Service, at: At): void {
       at('name'),
       'attestation mode is none and no second factor is asked for: whoever reaches the CAS can start this service, and is given what it is given',
     );
+}
+
+/** Registers of a TPM that hold boot loader and kernel (TCG PC Client, systemd). */
+const kernelRegisters = ['4', '8', '9', '10', '11'];
+
+/** What a variant's machines leave open that decides over what runs there. */
+function unmeasured({ tdx, tpm }: ReturnType<typeof variantsOf>[number]): string[] {
+  return [
+    ...(tdx && tdx.rtmr1 === undefined && tdx.rtmr2 === undefined
+      ? ['tdx names neither rtmr1 nor rtmr2: any kernel is admitted on that firmware']
+      : []),
+    ...(tpm && !kernelRegisters.some((register) => register in tpm.pcrs)
+      ? [
+          `tpm names none of the registers ${kernelRegisters.join(', ')}: any kernel is admitted on that firmware`,
+        ]
+      : []),
+  ];
 }

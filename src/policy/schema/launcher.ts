@@ -1,5 +1,4 @@
 import * as v from 'valibot';
-import { parseDuration } from '../../secrets/duration.ts';
 import {
   boolean,
   choice,
@@ -14,7 +13,7 @@ import {
   text,
   textOr,
 } from '../shapes.ts';
-import { described } from './values.ts';
+import { described, duration } from './values.ts';
 
 /**
  * /etc/envcas/config.yaml: what a launcher does with what was released. What the schema gives out is valid input to it
@@ -71,14 +70,6 @@ const principal = v.pipe(
     'expected the name or number of a user or group',
   ),
   v.check((written) => !/^\d/.test(written) || Number(written) < 2 ** 32 - 1, 'there is no such number'),
-);
-
-const duration = v.pipe(
-  text,
-  v.check(
-    (written) => (parseDuration(written) ?? Number.POSITIVE_INFINITY) <= 86_400_000,
-    'expected a duration of at most a day, such as 10s',
-  ),
 );
 
 /** Modes where none is written. */

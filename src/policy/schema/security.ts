@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { properties } from '../../attestation/claims.ts';
 import { boolean, choice, hex, integer, list, object, oneOf, oneOrMany, text } from '../shapes.ts';
-import { described, oneTimePassword, referenceOr } from './values.ts';
+import { described, duration, oneTimePassword, referenceOr } from './values.ts';
 
 /** `security`: attestation and second factors. */
 
@@ -52,6 +52,12 @@ export const security = object({
           trusted_scone_qe_pubkeys: v.optional(
             described(referenceOr(list(referenceOr(hex(64)))), 'LAS keys that the policy trusts'),
             [],
+          ),
+          max_quote_age: v.optional(
+            described(
+              referenceOr(duration),
+              'How old the Evidence of a LAS about its machine may be; default: 10m; an addition to the language',
+            ),
           ),
           must_be_sgx_local: v.optional(described(boolean, 'Launchers run on the host of the CAS')),
           one_time_password_shared_secret: v.optional(oneTimePassword),

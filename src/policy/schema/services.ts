@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { products, tcbParts } from '../../attestation/machine.ts';
 import { hex, integer, list, object, oneOf, oneOrMany, record, text, textOr } from '../shapes.ts';
 import { splitWords } from '../words.ts';
 import { absolutePath, described, imageName, name, oneTimePassword, referenceOr } from './values.ts';
@@ -40,10 +41,81 @@ const signerVariant = v.pipe(
   ),
 );
 
+/** A measurement of so many hexadecimal digits, or several, any of which is right. */
+const measured = (digits: number, meaning: string) =>
+  v.optional(described(referenceOr(oneOrMany(referenceOr(hex(digits)))), meaning));
+
+const tdx = v.pipe(
+  object({
+    mrtd: measured(96, 'Measurement of the firmware that the virtual machine starts with'),
+    rtmr0: measured(96, 'Configuration of the virtual machine, as the firmware measured it'),
+    rtmr1: measured(96, 'Boot loader and kernel, as the firmware measured them'),
+    rtmr2: measured(96, 'Kernel, its command line and initial file system, as the boot loader measured them'),
+    rtmr3: measured(96, 'What the running system has measured'),
+    mrconfigid: measured(96, 'What whoever started the virtual machine says of its configuration'),
+    mrowner: measured(96, 'Who owns it, as whoever started it says'),
+    mrownerconfig: measured(96, 'What the owner says of its configuration'),
+  }),
+  v.check(
+    ({ mrtd }) => mrtd !== undefined,
+    'expected mrtd: nothing else says which firmware measured the rest',
+  ),
+);
+
+const tcbVersion = v.optional(described(integer(0, 255), 'Version, at least'));
+const sevSnp = v.pipe(
+  object({
+    measurement: measured(96, 'Measurement of what the virtual machine starts with (launch measurement)'),
+    host_data: measured(64, 'What whoever started the virtual machine gave along'),
+    id_key_digest: measured(96, 'Digest of the key that signed its identity block'),
+    author_key_digest: measured(96, 'Digest of the key that signed that key'),
+    family_id: measured(32, 'Family, as its identity block says'),
+    image_id: measured(32, 'Image, as its identity block says'),
+    vmpl: v.optional(described(integer(0, 3), 'Privilege level that the LAS runs at; default: 0')),
+    products: v.optional(described(list(oneOf(...products)), 'Processor generations; default: all of them')),
+    minimum_tcb: v.optional(
+      described(
+        object(
+          Object.fromEntries(tcbParts.map((part) => [part, tcbVersion])) as Record<
+            (typeof tcbParts)[number],
+            typeof tcbVersion
+          >,
+        ),
+        'Versions of the firmware that are recent enough; without it, outdated-tcb must be tolerated',
+      ),
+    ),
+  }),
+  v.check(
+    ({ measurement }) => measurement !== undefined,
+    'expected measurement: nothing else says what was started',
+  ),
+);
+
+const pcr = v.pipe(text, v.regex(/^(1?[0-9]|2[0-3])$/, 'expected the number of a register, 0 to 23'));
+const tpm = object({
+  pcrs: v.pipe(
+    described(
+      record(pcr, referenceOr(oneOrMany(referenceOr(hex(64))))),
+      'Registers by number, and what SHA-256 bank they hold',
+    ),
+    v.check(
+      (pcrs) => Object.keys(pcrs).length > 0,
+      'expected a register: with none, nothing is said of the machine',
+    ),
+  ),
+});
+
 const attestationVariant = v.pipe(
   object({
     mrenclave: v.optional(described(measurements, 'Measurement of the launcher, or a list of them')),
     signer: v.optional(described(referenceOr(signerVariant), 'Who signed the launcher, and its version')),
+    tdx: v.optional(
+      described(tdx, 'Intel TDX virtual machine that the LAS runs in; an addition to the language'),
+    ),
+    sev_snp: v.optional(
+      described(sevSnp, 'AMD SEV-SNP virtual machine that the LAS runs in; an addition to the language'),
+    ),
+    tpm: v.optional(described(tpm, 'Host whose TPM has measured it; an addition to the language')),
     one_time_password_shared_secret: v.optional(oneTimePassword),
   }),
   v.check(
@@ -62,8 +134,8 @@ export const platforms = referenceOr(
       v.pipe(
         text,
         v.regex(
-          /^([0-9A-Fa-f]{64}|INTEL_QE_ID:[0-9A-Fa-f]{32})$/,
-          'expected the 64 hexadecimal digits of a LAS key, or INTEL_QE_ID: and 32',
+          /^([0-9A-Fa-f]{64}|INTEL_QE_ID:[0-9A-Fa-f]{32}|AMD_CHIP_ID:([0-9A-Fa-f]{16}|[0-9A-Fa-f]{128})|TPM_EK:[0-9A-Fa-f]{64})$/,
+          'expected the 64 hexadecimal digits of a LAS key, or INTEL_QE_ID: and 32, AMD_CHIP_ID: and 128, TPM_EK: and 64',
         ),
         v.transform((value) => value.replace(/[0-9A-Fa-f]+$/, (digits) => digits.toLowerCase())),
       ),
@@ -88,7 +160,10 @@ export const service = object({
   pwd: v.optional(described(absolutePath, 'Working directory, which must exist')),
   attestation: v.optional(described(attestationVariants, 'Launchers that are admitted'), []),
   mrenclaves: v.optional(described(mrenclaves, 'Older form of attestation: {mrenclave: […]}'), []),
-  platforms: v.optional(described(platforms, 'Hosts that are allowed, by LAS key'), []),
+  platforms: v.optional(
+    described(platforms, 'Hosts that are allowed, by LAS key or by what their hardware is known by'),
+    [],
+  ),
   one_time_password_shared_secret: v.optional(oneTimePassword),
   fspf_path: v.optional(described(text, 'File system protection file')),
   fspf_key: v.optional(described(referenceOr(hex(64)), 'Key of the file system protection file')),

@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { parseDuration } from '../../secrets/duration.ts';
 import { namePattern, sessionNamePattern } from '../names.ts';
 import { choice, text } from '../shapes.ts';
 import type { Value } from '../yaml.ts';
@@ -62,6 +63,14 @@ export const absolutePath = v.pipe(
   text,
   v.startsWith('/', 'expected an absolute path'),
   v.check((path) => !path.includes('\0'), 'a path holds no NUL byte'),
+);
+
+export const duration = v.pipe(
+  text,
+  v.check(
+    (written) => (parseDuration(written) ?? Number.POSITIVE_INFINITY) <= 86_400_000,
+    'expected a duration of at most a day, such as 10s',
+  ),
 );
 
 export const oneTimePassword = described(
