@@ -54,12 +54,11 @@ export function verifyChain(leaf: Certificate, what: string, options: ChainOptio
     const issuer = issuerOf(subject, options, certificates.length - 1);
     if (!issuer)
       throw invalid(what, `nobody who may has issued ${subject.commonName}: no chain to a trusted root`);
-    const list = listOf(issuer, options);
-    if (list) {
-      validUntil = Math.min(validUntil, list.nextUpdate);
-      if (list.revoked.has(subject.serial))
-        throw failure('CERTIFICATE_REVOKED', { certificate: subject.commonName, serial: subject.serial });
-    } else isRevocationChecked = false;
+    const lists = listsOf(issuer, options);
+    if (lists.some((list) => list.revoked.has(subject.serial)))
+      throw failure('CERTIFICATE_REVOKED', { certificate: subject.commonName, serial: subject.serial });
+    if (lists[0]) validUntil = Math.min(validUntil, lists[0].nextUpdate);
+    else isRevocationChecked = false;
     certificates.push(issuer);
     subject = issuer;
   }
@@ -107,15 +106,15 @@ function pathLength({ extensions }: Certificate): number {
   return length ? smallInteger(length) : Number.POSITIVE_INFINITY;
 }
 
-/** The newest list of an issuer that counts. */
-function listOf(
-  issuer: Certificate,
-  { revocationLists, revocation, at }: ChainOptions,
-): RevocationList | undefined {
+/**
+ * An issuer's lists: first the newest one that is in date, then all others. AMD's roots have two lists each, of different
+ * certificates; and what was revoked once stays revoked.
+ */
+function listsOf(issuer: Certificate, { revocationLists, revocation, at }: ChainOptions): RevocationList[] {
   const what = `the revocation list of ${issuer.commonName}`;
   const lists = revocationLists.filter(({ issuerName }) => issuerName === issuer.commonName);
   if (lists.length === 0) {
-    if (revocation === 'where given') return undefined;
+    if (revocation === 'where given') return [];
     throw failure('COLLATERAL_MISSING', { what });
   }
   const signed = lists.filter((list) => isIssuedBy(list, issuer));
@@ -123,7 +122,7 @@ function listOf(
     throw failure('COLLATERAL_INVALID', { what, detail: 'it was signed by somebody else' });
   const newestFirst = signed.toSorted((a, b) => b.thisUpdate - a.thisUpdate);
   const current = newestFirst.find(({ thisUpdate, nextUpdate }) => thisUpdate <= at && at <= nextUpdate);
-  if (current) return current;
+  if (current) return [current, ...signed];
   const [{ thisUpdate, nextUpdate } = { thisUpdate: 0, nextUpdate: 0 }] = newestFirst;
   throw failure('COLLATERAL_INVALID', { what, detail: outside(thisUpdate, nextUpdate, at) });
 }

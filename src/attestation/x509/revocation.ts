@@ -33,11 +33,14 @@ export interface RevocationList {
 }
 
 const PSS = '1.2.840.113549.1.1.10';
-/** SHA-384, MGF1 with SHA-384, 48 bytes of salt, trailer 1 (RFC 4055 §3.1): what AMD uses; each spelled out. */
-const pssParameters = Buffer.from(
+/**
+ * SHA-384, MGF1 with SHA-384, 48 bytes of salt, trailer 1 (RFC 4055 §3.1), the last also left out: what AMD uses, in both
+ * spellings.
+ */
+const pssParameters = [
   '3039a00f300d06096086480165030402020500a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130a303020101',
-  'hex',
-);
+  '3034a00f300d06096086480165030402020500a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130',
+];
 
 type SignatureAlgorithm = keyof typeof algorithms;
 
@@ -122,7 +125,7 @@ function algorithmOf({ encoded }: Element): SignatureAlgorithm {
   const [id, parameters] = children(parseDer(encoded, tags.sequence));
   const name = objectIdentifier(id);
   if (!Object.hasOwn(algorithms, name)) throw new Malformed(`its signature algorithm is ${name}`);
-  if (name === PSS && !parameters?.encoded.equals(pssParameters))
+  if (name === PSS && !pssParameters.includes(parameters?.encoded.toString('hex') ?? ''))
     throw new Malformed('its signature has unusual parameters');
   return name as SignatureAlgorithm;
 }
