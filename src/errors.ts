@@ -126,6 +126,21 @@ export const errors = {
     message: 'process {pid} has code in it from files that not only root can write (root-owned-code)',
     hint: 'The launcher and its libraries belong to root, writable by nobody else; a LAS that is not root cannot tell.',
   },
+  HARDWARE_UNUSABLE: {
+    exit: 69,
+    message: 'the hardware gives no Evidence, {what}: {detail}',
+    hint: 'Check the kernel module (tdx_guest, sev-guest), that configfs is mounted, and that the program may write there; or set SCONE_MODE=sim for Evidence by software alone.',
+  },
+  HARDWARE_MISSING: {
+    exit: 69,
+    message: 'SCONE_MODE is hw, and no hardware vouches here: {detail}',
+    hint: 'Run on a machine with SGX, TDX, SEV-SNP or an enrolled TPM; auto takes what there is.',
+  },
+  HARDWARE_UNWANTED: {
+    exit: 78,
+    message: 'SCONE_MODE is sim, and the LAS at {socket} vouches by hardware',
+    hint: 'Leave SCONE_MODE at auto, or start the LAS with SCONE_MODE=sim too.',
+  },
   EXECUTABLE_TOO_LARGE: {
     exit: 77,
     message: 'the executable has {size} bytes, more than the {limit} that are measured',
@@ -183,6 +198,30 @@ export const errors = {
     http: 403,
     message: 'the {part} cannot be trusted: {detail}',
     hint: 'No policy can tolerate this. Update firmware and microcode of the machine.',
+  },
+  EVIDENCE_STALE: {
+    exit: 77,
+    http: 403,
+    message: 'the Evidence about the machine is older than the policy admits: {detail}',
+    hint: 'The LAS takes it anew when it is asked to; if this goes on, its log says why it cannot.',
+  },
+  TPM_UNKNOWN: {
+    exit: 77,
+    http: 403,
+    message: 'no TPM is enrolled with the attestation key {key}',
+    hint: 'Run `scone las enrol` on that host.',
+  },
+  TPM_UNTRUSTED: {
+    exit: 77,
+    http: 403,
+    message: 'the TPM with the endorsement key {key} is not trusted: {detail}',
+    hint: "Give the CAS its maker's root certificates with `scone cas serve --tpm-roots`, or trust this one by name with --trusted-tpm.",
+  },
+  TPM_UNPROVEN: {
+    exit: 77,
+    http: 403,
+    message: 'it was not shown that this TPM holds both keys',
+    hint: 'Enrol again, on the host of the TPM; an enrolment is good for a minute.',
   },
   PLATFORM_UNTRUSTED: {
     exit: 77,
