@@ -1,6 +1,9 @@
-import type { EnclaveIdentity, TcbInfo } from './intel/collateral.ts';
-import type { Certificate } from './x509/certificate.ts';
-import type { RevocationList } from './x509/revocation.ts';
+import * as v from 'valibot';
+import { causes, failure } from '../errors.ts';
+import { Malformed } from './bytes.ts';
+import { type EnclaveIdentity, parseIntelCollateral, type TcbInfo } from './intel/collateral.ts';
+import { type Certificate, parseCertificate, pemBlocks } from './x509/certificate.ts';
+import { parseRevocationList, type RevocationList } from './x509/revocation.ts';
 
 /**
  * What makers of hardware publish, and what Evidence is checked with (RFC 9334: Endorsements). A bag: every document in
@@ -12,4 +15,98 @@ export interface Collateral {
   revocationLists: readonly RevocationList[];
   tcbInfos: readonly TcbInfo[];
   enclaveIdentities: readonly EnclaveIdentity[];
+}
+
+export const emptyCollateral: Collateral = {
+  certificates: [],
+  revocationLists: [],
+  tcbInfos: [],
+  enclaveIdentities: [],
+};
+
+export function mergeCollateral(...bags: readonly Partial<Collateral>[]): Collateral {
+  const all = <Key extends keyof Collateral>(key: Key) =>
+    bags.flatMap((bag) => bag[key] ?? []) as Collateral[Key][number][];
+  return {
+    certificates: all('certificates'),
+    revocationLists: all('revocationLists'),
+    tcbInfos: all('tcbInfos'),
+    enclaveIdentities: all('enclaveIdentities'),
+  };
+}
+
+export interface CollateralFile {
+  name: string;
+  bytes: Buffer;
+}
+
+/**
+ * Reads collateral, told by its content: certificates and revocation lists in PEM or DER (lists also in hexadecimal, as a
+ * caching service gives them), Intel's JSON. Anything else is passed over, so that a folder may hold quotes too.
+ * @throws Failure COLLATERAL_INVALID, which names the file
+ */
+export function parseCollateral(files: readonly CollateralFile[]): Collateral {
+  return mergeCollateral(
+    ...files.map(({ name, bytes }) => {
+      try {
+        return parseFile(bytes);
+      } catch (error) {
+        if (!(error instanceof Malformed)) throw error;
+        throw failure('COLLATERAL_INVALID', { what: name, detail: causes(error).join(': ') });
+      }
+    }),
+  );
+}
+
+const SEQUENCE = 0x30;
+
+function parseFile(bytes: Buffer): Partial<Collateral> {
+  const text = bytes.toString('latin1');
+  if (text.includes('-----BEGIN '))
+    return {
+      certificates: pemBlocks(text, 'CERTIFICATE').map(parseCertificate),
+      revocationLists: pemBlocks(text, 'X509 CRL').map(parseRevocationList),
+    };
+  if (/^\s*\{/.test(text)) return parseIntelCollateral(bytes.toString()) ?? {};
+  if (/^\s*30[0-9a-f]{2}([0-9a-f]{2})*\s*$/i.test(text)) return parseBinary(Buffer.from(text.trim(), 'hex'));
+  return bytes[0] === SEQUENCE ? parseBinary(bytes) : {};
+}
+
+/** A certificate or a revocation list. */
+function parseBinary(der: Buffer): Partial<Collateral> {
+  try {
+    return { revocationLists: [parseRevocationList(der)] };
+  } catch (error) {
+    if (!(error instanceof Malformed)) throw error;
+    return { certificates: [parseCertificate(der)] };
+  }
+}
+
+/** Collateral as it travels. */
+export const collateralFiles = v.pipe(
+  v.array(
+    v.strictObject({
+      name: v.pipe(v.string(), v.maxLength(300)),
+      /** In base64. */
+      content: v.pipe(v.string(), v.maxLength(1 << 20), v.regex(/^[A-Za-z0-9+/]*={0,2}$/)),
+    }),
+  ),
+  v.maxLength(64),
+);
+
+/** All of a bag, each document as a file of its own that {@link parseCollateral} reads. */
+export function fileList(bag: Collateral): v.InferInput<typeof collateralFiles> {
+  const file = (name: string, bytes: Buffer) => ({ name, content: bytes.toString('base64') });
+  return [
+    ...bag.certificates.map(({ commonName, x509 }) => file(commonName, x509.raw)),
+    ...bag.revocationLists.map(({ issuerName, der }) => file(`${issuerName} revocation list`, der)),
+    ...bag.tcbInfos.map((info) => file(`TCB information ${info.content.fmspc}`, signedJson('tcbInfo', info))),
+    ...bag.enclaveIdentities.map((identity) =>
+      file(`identity ${identity.content.id}`, signedJson('enclaveIdentity', identity)),
+    ),
+  ];
+}
+
+function signedJson(name: string, { text, signature }: { text: string; signature: Buffer }): Buffer {
+  return Buffer.from(`{"${name}":${text},"signature":"${signature.toString('hex')}"}`);
 }
