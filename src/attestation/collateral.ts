@@ -25,13 +25,11 @@ export const emptyCollateral: Collateral = {
 };
 
 export function mergeCollateral(...bags: readonly Partial<Collateral>[]): Collateral {
-  const all = <Key extends keyof Collateral>(key: Key) =>
-    bags.flatMap((bag) => bag[key] ?? []) as Collateral[Key][number][];
   return {
-    certificates: all('certificates'),
-    revocationLists: all('revocationLists'),
-    tcbInfos: all('tcbInfos'),
-    enclaveIdentities: all('enclaveIdentities'),
+    certificates: bags.flatMap(({ certificates = [] }) => certificates),
+    revocationLists: bags.flatMap(({ revocationLists = [] }) => revocationLists),
+    tcbInfos: bags.flatMap(({ tcbInfos = [] }) => tcbInfos),
+    enclaveIdentities: bags.flatMap(({ enclaveIdentities = [] }) => enclaveIdentities),
   };
 }
 
