@@ -60,12 +60,13 @@ const SEQUENCE = 0x30;
 
 function parseFile(bytes: Buffer): Partial<Collateral> {
   const text = bytes.toString('latin1');
+  // JSON can have certificates in it, too.
+  if (/^\s*\{/.test(text)) return parseIntelCollateral(bytes.toString()) ?? {};
   if (text.includes('-----BEGIN '))
     return {
       certificates: pemBlocks(text, 'CERTIFICATE').map(parseCertificate),
       revocationLists: pemBlocks(text, 'X509 CRL').map(parseRevocationList),
     };
-  if (/^\s*\{/.test(text)) return parseIntelCollateral(bytes.toString()) ?? {};
   if (/^\s*30[0-9a-f]{2}([0-9a-f]{2})*\s*$/i.test(text)) return parseBinary(Buffer.from(text.trim(), 'hex'));
   return bytes[0] === SEQUENCE ? parseBinary(bytes) : {};
 }
