@@ -71,6 +71,14 @@ export function appraise(expected: Expectation, claims: Claims | undefined): Fai
   return refusals;
 }
 
+/** Refusals as one, each the cause of the one before. */
+export function chained(refusals: readonly Failure[]): Failure | undefined {
+  return refusals.reduceRight<Failure | undefined>((inner, refusal) => {
+    if (inner) refusal.cause = inner;
+    return refusal;
+  }, undefined);
+}
+
 const isMeasured = ({ measurements }: Variant, { measurement }: Claims) =>
   measurements?.includes(measurement) ?? true;
 
@@ -149,7 +157,7 @@ const DEBUG =
   'the enclave or virtual machine is in debug mode: whoever administers the host can look into it';
 
 /** Weaknesses that are one advisory under another name. */
-const advisoryOf: Readonly<Record<string, string>> = {
+export const advisoryOf: Readonly<Record<string, string>> = {
   hyperthreading: 'INTEL-SA-00233',
   'insecure-igpu': 'INTEL-SA-00219',
   'aepic-leak': 'INTEL-SA-00657',

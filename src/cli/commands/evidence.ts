@@ -1,0 +1,32 @@
+import type { Command } from 'commander';
+import { collect, example, structured } from '../options.ts';
+import { prints } from '../output.ts';
+
+const FILE = 'a quote of SGX or TDX, a report of SEV-SNP or Azure; - for standard input';
+
+/** `scone evidence …` */
+export function addEvidence(program: Command): void {
+  const evidence = program.command('evidence').description('quotes and reports that hardware makes');
+  structured(evidence.command('verify'))
+    .description('verify Evidence, and say what a policy would have to tolerate to admit it')
+    .argument('<file>', FILE)
+    .option(
+      '--collateral <file>',
+      'what the maker of the hardware publishes, or a folder of it (repeatable)',
+      collect,
+    )
+    .option('--at <time>', 'as of then, as in 2026-04-01T00:00:00Z (default: now)')
+    .addHelpText(
+      'after',
+      `
+Collateral is certificates (PEM, DER), revocation lists, TCB information and identities of enclaves (JSON): whatever is
+needed is found in it. It exits with 0 where the Evidence is genuine, whatever its platform lacks.
+${example('scone evidence verify quote.bin --collateral collateral/')}`,
+    )
+    .action(prints(async () => (await import('../evidence/verify.ts')).verifyEvidenceFile));
+  structured(evidence.command('show'))
+    .description('print Evidence field by field, without verifying it')
+    .argument('<file>', FILE)
+    .addHelpText('after', example('scone evidence show quote.bin'))
+    .action(prints(async () => (await import('../evidence/show.ts')).showEvidenceFile));
+}
