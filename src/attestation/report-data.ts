@@ -13,12 +13,25 @@ export interface Binding {
   configId: string;
 }
 
-const CONTEXT = 'envcas-report-data-v1';
-
-/** 64 bytes: SHA-512 over the fields, each preceded by its length as 32 bits. */
+/** 64 bytes, for Evidence about a process. */
 export function reportData({ role, channel, casKey, configId }: Binding): Buffer {
+  return digest('envcas-report-data-v1', role, channel, casKey, configId);
+}
+
+/**
+ * 64 bytes, for Evidence about the machine of a LAS. That makes a key for itself in memory each time it starts, so that
+ * whoever holds the key is the LAS that was measured.
+ * @param platform the LAS's public key, hexadecimal
+ * @param nonce of the CAS, which knows by it how old the Evidence is
+ */
+export function machineReportData(platform: string, nonce: Buffer): Buffer {
+  return digest('envcas-machine-v1', Buffer.from(platform, 'hex'), nonce);
+}
+
+/** SHA-512 over the fields, each preceded by its length as 32 bits. The first names the purpose. */
+function digest(...fields: (string | Buffer)[]): Buffer {
   const hash = createHash('sha512');
-  for (const field of [CONTEXT, role, channel, casKey, configId]) {
+  for (const field of fields) {
     const bytes = Buffer.from(field);
     const length = Buffer.alloc(4);
     length.writeUInt32BE(bytes.length);

@@ -17,6 +17,8 @@ export interface ChainOptions {
    * `revocationLists` may go without, and the result says so.
    */
   revocation: 'required' | 'where given';
+  /** Critical extensions that may be there beside {@link understood}, by object identifier. */
+  understood?: readonly string[];
 }
 
 export interface Chain {
@@ -30,7 +32,7 @@ export interface Chain {
 
 const LONGEST = 8;
 /** Critical extensions that are understood: basicConstraints and keyUsage. */
-const understood = new Set(['2.5.29.19', '2.5.29.15']);
+const understood = ['2.5.29.19', '2.5.29.15'];
 
 /**
  * Checks that a certificate comes from a trusted root (RFC 5280 §6.1, as far as vendors of hardware use it): signatures,
@@ -46,7 +48,9 @@ export function verifyChain(leaf: Certificate, what: string, options: ChainOptio
   for (let subject = leaf; ; ) {
     checkDates(subject, what, at);
     validUntil = Math.min(validUntil, subject.notAfter);
-    const unknown = subject.critical.find((oid) => !understood.has(oid));
+    const unknown = subject.critical.find(
+      (oid) => !understood.includes(oid) && !options.understood?.includes(oid),
+    );
     if (unknown !== undefined)
       throw invalid(what, `${subject.commonName} has the critical extension ${unknown}`);
     if (roots.has(subject.fingerprint)) break;

@@ -1,0 +1,154 @@
+import { createHash, KeyObject, verify } from 'node:crypto';
+import { failure } from '../../errors.ts';
+import { Malformed, refusing } from '../bytes.ts';
+import { type BootEvent, replay } from './event-log.ts';
+import {
+  algorithms,
+  attributes,
+  type PublicArea,
+  padded,
+  parsePublicArea,
+  parseQuoteInfo,
+  parseSignature,
+  type QuoteInfo,
+} from './structures.ts';
+
+/** A quote and what belongs to it. */
+export interface TpmQuote {
+  /** TPMS_ATTEST, as it was signed. */
+  message: Buffer;
+  /** TPMT_SIGNATURE; or the bare signature, of RSA or of ECDSA in DER. */
+  signature: Buffer;
+  /** TPMT_PUBLIC or TPM2B_PUBLIC of the attestation key; or the key by itself, which says nothing of what it may sign. */
+  key: Buffer | KeyObject;
+  /** Registers of the SHA-256 bank by number, hexadecimal; or one after the other, as they are selected. */
+  pcrs?: Readonly<Record<string, string>> | Buffer;
+  /** What was measured at boot, in the format of the TCG (event-log.ts). */
+  eventLog?: Buffer;
+}
+
+/** What a verified quote says. Plain data; byte strings in hexadecimal. */
+export interface TpmVerdict {
+  root: 'tpm';
+  /** Of the attestation key, where its public part was given. */
+  keyName?: string;
+  /** What the quote was made over. */
+  reportData: string;
+  clock: number;
+  resetCount: number;
+  restartCount: number;
+  safe: boolean;
+  firmwareVersion: string;
+  /** Registers that the quote is over; the digest of their values is what is signed. */
+  selected: readonly number[];
+  pcrDigest: string;
+  /** Values of the registers, where they were given. */
+  pcrs?: Readonly<Record<string, string>>;
+  events?: readonly BootEvent[];
+}
+
+/**
+ * Verifies a quote of a TPM 2.0: that the key has signed it, that the registers are those that were signed, and that the
+ * event log leads to them. Whose key it is follows from its enrolment, which is not looked at here.
+ * @throws Failure EVIDENCE_INVALID
+ */
+export function verifyTpmQuote({ message, signature, key, pcrs, eventLog }: TpmQuote): TpmVerdict {
+  return refusing(() => {
+    const area = key instanceof KeyObject ? undefined : parsePublicArea(key);
+    if (area) checkAttestationKey(area);
+    const info = parseQuoteInfo(message);
+    if (!isSigned(message, signature, area?.key ?? (key as KeyObject)))
+      throw invalid('the signature of the quote is wrong');
+    const selected = selectedOf(info);
+    const values = pcrs && valuesOf(pcrs, selected);
+    if (values) checkValues(values, selected, info.pcrDigest);
+    return {
+      root: 'tpm',
+      ...(area && { keyName: area.name.toString('hex') }),
+      reportData: info.extraData.toString('hex'),
+      clock: Number(info.clock),
+      resetCount: info.resetCount,
+      restartCount: info.restartCount,
+      safe: info.safe,
+      firmwareVersion: info.firmwareVersion,
+      selected,
+      pcrDigest: info.pcrDigest.toString('hex'),
+      ...(values && { pcrs: values }),
+      ...(eventLog && { events: checkLog(eventLog, values) }),
+    };
+  });
+}
+
+/** A key of the TPM's own that signs nothing but what the TPM itself says (Part 1 §25.1). */
+function checkAttestationKey({ attributes: flags }: PublicArea): void {
+  const { fixedTpm, fixedParent, sensitiveDataOrigin, restricted, sign, decrypt } = attributes;
+  const needed = fixedTpm | fixedParent | sensitiveDataOrigin | restricted | sign;
+  if ((flags & needed) !== needed || flags & decrypt)
+    throw invalid('the key is not one that signs only what its TPM says');
+}
+
+function isSigned(message: Buffer, signature: Buffer, key: KeyObject): boolean {
+  const type = key.asymmetricKeyType;
+  if (type !== 'rsa' && type !== 'ec') throw new Malformed('the key is neither RSA nor on an elliptic curve');
+  const parsed = hasHeader(signature) ? parseSignature(signature) : undefined;
+  if (!parsed) return verify('sha256', message, key, signature);
+  const { scheme, hash, parts } = parsed;
+  if ((scheme === 'rsassa') !== (type === 'rsa')) return false;
+  if (scheme === 'rsassa') return verify(hash, message, key, parts[0] ?? Buffer.alloc(0));
+  const size = key.asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 48 : 32;
+  if (parts.some(({ length }) => length > size)) return false;
+  const rAndS = Buffer.concat(parts.map((part) => padded(part, size)));
+  return verify(hash, message, { key, dsaEncoding: 'ieee-p1363' }, rAndS);
+}
+
+function hasHeader(signature: Buffer): boolean {
+  const algorithm = signature.length > 4 ? signature.readUInt16BE(0) : 0;
+  const isLength = signature.length > 6 && signature.readUInt16BE(4) <= signature.length - 6;
+  return (algorithm === algorithms.rsassa || algorithm === algorithms.ecdsa) && isLength;
+}
+
+function selectedOf({ selections }: QuoteInfo): readonly number[] {
+  const filled = selections.filter(({ registers }) => registers.length > 0);
+  const [only] = filled;
+  if (!only || filled.length > 1 || only.algorithm !== algorithms.sha256)
+    throw new Malformed('the quote is not over registers of the SHA-256 bank alone');
+  return only.registers;
+}
+
+const DIGEST = 32;
+
+function valuesOf(pcrs: NonNullable<TpmQuote['pcrs']>, selected: readonly number[]): Record<string, string> {
+  if (!Buffer.isBuffer(pcrs)) return { ...pcrs };
+  if (pcrs.length !== DIGEST * selected.length)
+    throw new Malformed(`there are ${pcrs.length} bytes of registers for ${selected.length} of them`);
+  const value = (index: number) => pcrs.subarray(DIGEST * index, DIGEST * (index + 1)).toString('hex');
+  return Object.fromEntries(selected.map((register, index) => [String(register), value(index)]));
+}
+
+function checkValues(values: Record<string, string>, selected: readonly number[], expected: Buffer): void {
+  const given = Object.keys(values).map(Number);
+  if (given.length !== selected.length || !selected.every((register) => given.includes(register)))
+    throw invalid('the registers that were given are not those of the quote');
+  const hash = createHash('sha256');
+  for (const register of selected) {
+    const value = values[register] ?? '';
+    if (!/^[0-9a-f]{64}$/.test(value)) throw new Malformed(`register ${register} has no value of SHA-256`);
+    hash.update(Buffer.from(value, 'hex'));
+  }
+  if (!hash.digest().equals(expected))
+    throw invalid('the registers that were given are not those that were signed');
+}
+
+/** The log may have more registers than the quote; those of the quote that it tells of must come out right. */
+function checkLog(log: Buffer, values: Record<string, string> | undefined): readonly BootEvent[] {
+  if (!values) throw invalid('an event log means nothing without the registers');
+  const { events, registers } = replay(log);
+  for (const [register, value] of Object.entries(registers))
+    if (values[register] !== undefined && values[register] !== value)
+      throw invalid(`the event log does not lead to the value of register ${register}`);
+  return events;
+}
+
+function invalid(detail: string) {
+  return failure('EVIDENCE_INVALID', { detail });
+}
