@@ -1,0 +1,242 @@
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import type { Credential } from '../attestation/tpm/credential.ts';
+import { parsePublicArea } from '../attestation/tpm/structures.ts';
+import { failure, reason } from '../errors.ts';
+import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts';
+
+/**
+ * A TPM 2.0 through the programs of tpm2-tools. Its attestation key lies under its endorsement key, so that it counts
+ * resets as they are, and outlives restarts; its two parts are kept in the LAS's folder, of use to this TPM alone.
+ */
+export interface Tpm {
+  /** TPMT_PUBLIC */
+  attestationKey: Buffer;
+  quote(data: Buffer): Promise<{
+    /** TPMS_ATTEST */
+    message: Buffer;
+    /** TPMT_SIGNATURE */
+    signature: Buffer;
+    pcrs: Record<string, string>;
+  }>;
+  clock(): Promise<{ resetCount: number; restartCount: number }>;
+  /** TPMT_PUBLIC, and its certificate in DER where the maker put one in. */
+  endorsementKey(): Promise<{ publicArea: Buffer; certificate?: Buffer }>;
+  /** Opens what was encrypted for the two keys. */
+  activate(credential: Credential): Promise<Buffer>;
+}
+
+export interface TpmOptions {
+  /** Of the LAS. */
+  directory: string;
+  /** TPM2TOOLS_TCTI says how the TPM is reached, as in `device:/dev/tpmrm0`, which is also the default. */
+  env: NodeJS.ProcessEnv;
+}
+
+/** Where the endorsement key is kept in a TPM by convention (TCG Provisioning Guidance §7.8). */
+const ENDORSEMENT_KEY = '0x81010001';
+/** Of an RSA endorsement key's certificate (TCG EK Credential Profile §2.2.1.4). */
+const CERTIFICATE = '0x1c00002';
+/** All registers that only a reset sets back. */
+const REGISTERS = Array.from({ length: 16 }, (_, index) => index);
+const DIGEST = 32;
+
+const PATIENCE = 60_000;
+const MOST_OUTPUT = 64 * 1024;
+/** Magic and version before a credential in a file of tpm2_makecredential(1). */
+const CREDENTIAL_HEADER = Buffer.from('badcc0de00000001', 'hex');
+
+const keyFiles = (directory: string) => ({
+  publicPart: join(directory, 'tpm', 'ak.pub'),
+  privatePart: join(directory, 'tpm', 'ak.priv'),
+});
+
+/** Whether a LAS with this folder has an attestation key in its TPM. */
+export function isEnrolled(directory: string): boolean {
+  const { publicPart, privatePart } = keyFiles(directory);
+  return existsSync(publicPart) && existsSync(privatePart);
+}
+
+/**
+ * Opens the TPM; where there is no attestation key yet, it makes one.
+ * @throws Failure HARDWARE_UNUSABLE
+ */
+export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
+  const tcti = env.TPM2TOOLS_TCTI || 'device:/dev/tpmrm0';
+  const { publicPart, privatePart } = keyFiles(directory);
+  makePrivateDirectory(join(directory, 'tpm'));
+  // A TPM does one thing after the other, and so do its users.
+  let latest: Promise<unknown> = Promise.resolve();
+  const inTurn = <Result>(work: (session: Session) => Promise<Result>): Promise<Result> => {
+    const result = latest.then(() => withSession(directory, tcti, env, work));
+    latest = result.catch(() => {});
+    return result;
+  };
+
+  if (!isEnrolled(directory))
+    await inTurn(async ({ run, file }) => {
+      await ensureEndorsementKey(run);
+      const parts = ['-u', file('ak.pub'), '-r', file('ak.priv')];
+      const type = ['-G', 'ecc', '-g', 'sha256', '-s', 'ecdsa'];
+      await run('tpm2_createak', '-C', ENDORSEMENT_KEY, '-c', file('ak.ctx'), ...type, ...parts);
+      writePrivate(privatePart, await readFile(file('ak.priv')), 'replace');
+      writePrivate(publicPart, await readFile(file('ak.pub')), 'replace');
+    });
+  const attestationKey = parsePublicArea(readFileSync(publicPart)).bytes;
+
+  return {
+    attestationKey,
+    quote: (data) =>
+      inTurn(async ({ run, file }) => {
+        await loadAttestationKey({ run, file }, publicPart, privatePart);
+        const outputs = ['-m', file('message'), '-s', file('signature'), '-o', file('pcrs'), '-F', 'values'];
+        const selection = `sha256:${REGISTERS.join()}`;
+        await run(
+          'tpm2_quote',
+          '-c',
+          file('ak.ctx'),
+          '-l',
+          selection,
+          '-q',
+          data.toString('hex'),
+          '-g',
+          'sha256',
+          ...outputs,
+        );
+        const [message, signature, values] = await Promise.all(
+          ['message', 'signature', 'pcrs'].map((name) => readFile(file(name))),
+        );
+        if (!message || !signature || values?.length !== DIGEST * REGISTERS.length)
+          throw unusable('tpm2_quote', 'it gave other registers than it was asked for');
+        const pcrs = REGISTERS.map((register, index) => [
+          String(register),
+          values.subarray(DIGEST * index, DIGEST * (index + 1)).toString('hex'),
+        ]);
+        return { message, signature, pcrs: Object.fromEntries(pcrs) };
+      }),
+    clock: () =>
+      inTurn(async ({ run }) => {
+        const text = await run('tpm2_readclock');
+        const count = (name: string) => {
+          const [, number] = new RegExp(`^\\s*${name}: (\\d{1,10})$`, 'm').exec(text) ?? [];
+          if (number === undefined) throw unusable('tpm2_readclock', `it says nothing of ${name}`);
+          return Number(number);
+        };
+        return { resetCount: count('reset_count'), restartCount: count('restart_count') };
+      }),
+    endorsementKey: () =>
+      inTurn(async ({ run, file }) => {
+        await ensureEndorsementKey(run);
+        await run('tpm2_readpublic', '-c', ENDORSEMENT_KEY, '-f', 'tss', '-o', file('ek.pub'));
+        const publicArea = parsePublicArea(await readFile(file('ek.pub'))).bytes;
+        const certificate = await run('tpm2_nvread', CERTIFICATE, '-C', 'o', '-o', file('ek.crt')).then(
+          () => readFile(file('ek.crt')),
+          () => undefined,
+        );
+        return { publicArea, ...(certificate && { certificate: trimmed(certificate) }) };
+      }),
+    activate: ({ credentialBlob, encryptedSecret }) =>
+      inTurn(async ({ run, file }) => {
+        await loadAttestationKey({ run, file }, publicPart, privatePart);
+        await writeFile(
+          file('credential'),
+          Buffer.concat([CREDENTIAL_HEADER, credentialBlob, encryptedSecret]),
+          { mode: 0o600 },
+        );
+        await asEndorsement({ run, file }, (authorization) =>
+          run(
+            'tpm2_activatecredential',
+            ...['-c', file('ak.ctx'), '-C', ENDORSEMENT_KEY],
+            ...[...['-i', file('credential'), '-o', file('secret'), '-P', authorization]],
+          ),
+        );
+        return readFile(file('secret'));
+      }),
+  };
+}
+
+/** A few commands that belong together, and a folder for what goes from one to the other. */
+interface Session {
+  run(program: string, ...args: string[]): Promise<string>;
+  file(name: string): string;
+}
+
+async function withSession<Result>(
+  directory: string,
+  tcti: string,
+  env: NodeJS.ProcessEnv,
+  work: (session: Session) => Promise<Result>,
+): Promise<Result> {
+  const folder = await mkdtemp(join(directory, 'tpm', 'work-'));
+  const options = {
+    env: { PATH: env.PATH, LANG: 'C', TPM2TOOLS_TCTI: tcti, TSS2_LOG: 'all+none' },
+    timeout: PATIENCE,
+    maxBuffer: MOST_OUTPUT,
+    cwd: folder,
+  };
+  const run = async (program: string, ...args: string[]) => {
+    try {
+      return (await promisify(execFile)(program, args, options)).stdout;
+    } catch (error) {
+      const said = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
+      throw unusable(program, said.split('\n').at(-1) || reason(error), error);
+    } finally {
+      // Without a resource manager keys stay in the TPM, which has room for three.
+      if (!isManaged(tcti)) await promisify(execFile)('tpm2_flushcontext', ['-t'], options).catch(() => {});
+    }
+  };
+  try {
+    return await work({ run, file: (name) => join(folder, name) });
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+const isManaged = (tcti: string) => /tpmrm|tabrmd/.test(tcti);
+
+async function ensureEndorsementKey(run: Session['run']): Promise<void> {
+  try {
+    await run('tpm2_readpublic', '-c', ENDORSEMENT_KEY);
+  } catch {
+    await run('tpm2_createek', '-c', ENDORSEMENT_KEY, '-G', 'rsa');
+  }
+}
+
+async function loadAttestationKey(session: Session, publicPart: string, privatePart: string): Promise<void> {
+  const { run, file } = session;
+  await asEndorsement(session, (authorization) =>
+    run(
+      'tpm2_load',
+      ...['-C', ENDORSEMENT_KEY, '-u', publicPart, '-r', privatePart],
+      ...[...['-c', file('ak.ctx'), '-P', authorization]],
+    ),
+  );
+}
+
+/** Uses the endorsement key, as the policy in its template asks (TCG EK Credential Profile §B.3). */
+async function asEndorsement(
+  { run, file }: Session,
+  work: (authorization: string) => Promise<unknown>,
+): Promise<void> {
+  const session = file('session.ctx');
+  await run('tpm2_startauthsession', '--policy-session', '-S', session);
+  try {
+    await run('tpm2_policysecret', '-S', session, '-c', 'e');
+    await work(`session:${session}`);
+  } finally {
+    await run('tpm2_flushcontext', session);
+  }
+}
+
+/** A certificate without what follows it in the space that the TPM has for it. */
+function trimmed(bytes: Buffer): Buffer {
+  const isLong = bytes[0] === 0x30 && bytes[1] === 0x82;
+  return isLong ? bytes.subarray(0, 4 + bytes.readUInt16BE(2)) : bytes;
+}
+
+function unusable(what: string, detail: string, cause?: unknown) {
+  return failure('HARDWARE_UNUSABLE', { what, detail }, cause);
+}
