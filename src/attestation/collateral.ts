@@ -93,15 +93,31 @@ export const collateralFiles = v.pipe(
   v.maxLength(64),
 );
 
-/** All of a bag, each document as a file of its own that {@link parseCollateral} reads. */
+/** A bag with one document in it, as a file that {@link parseCollateral} reads. */
+export function fileOf(bag: Partial<Collateral>): Buffer {
+  const { certificates, revocationLists, tcbInfos, enclaveIdentities } = mergeCollateral(bag);
+  return Buffer.concat([
+    ...certificates.map(({ x509 }) => x509.raw),
+    ...revocationLists.map(({ der }) => der),
+    ...tcbInfos.map((info) => signedJson('tcbInfo', info)),
+    ...enclaveIdentities.map((identity) => signedJson('enclaveIdentity', identity)),
+  ]);
+}
+
+/** All of a bag, each document as a file of its own. */
 export function fileList(bag: Collateral): v.InferInput<typeof collateralFiles> {
-  const file = (name: string, bytes: Buffer) => ({ name, content: bytes.toString('base64') });
+  const file = (name: string, single: Partial<Collateral>) => ({
+    name,
+    content: fileOf(single).toString('base64'),
+  });
   return [
-    ...bag.certificates.map(({ commonName, x509 }) => file(commonName, x509.raw)),
-    ...bag.revocationLists.map(({ issuerName, der }) => file(`${issuerName} revocation list`, der)),
-    ...bag.tcbInfos.map((info) => file(`TCB information ${info.content.fmspc}`, signedJson('tcbInfo', info))),
-    ...bag.enclaveIdentities.map((identity) =>
-      file(`identity ${identity.content.id}`, signedJson('enclaveIdentity', identity)),
+    ...bag.certificates.map((each) => file(each.commonName, { certificates: [each] })),
+    ...bag.revocationLists.map((each) =>
+      file(`revocation list of ${each.issuerName}`, { revocationLists: [each] }),
+    ),
+    ...bag.tcbInfos.map((each) => file(`TCB information ${each.content.fmspc}`, { tcbInfos: [each] })),
+    ...bag.enclaveIdentities.map((each) =>
+      file(`identity ${each.content.id}`, { enclaveIdentities: [each] }),
     ),
   ];
 }

@@ -71,7 +71,7 @@ export function verifyHardware(
 
 const decode = (base64: string) => Buffer.from(base64, 'base64');
 
-function intelClaims(verdict: IntelVerdict, expected: 'sgx' | 'tdx'): HardwareClaims {
+export function intelClaims(verdict: IntelVerdict, expected: 'sgx' | 'tdx'): HardwareClaims {
   const { root, body, debug, weaknesses, advisories, qeId } = verdict;
   if (root !== expected)
     throw failure('EVIDENCE_INVALID', { detail: `it is a quote of ${root}, not of ${expected}` });
@@ -92,7 +92,7 @@ function intelClaims(verdict: IntelVerdict, expected: 'sgx' | 'tdx'): HardwareCl
   return { ...claims, machine: { kind: 'tdx', values } };
 }
 
-function snpClaims(verdict: SnpVerdict): HardwareClaims {
+export function snpClaims(verdict: SnpVerdict): HardwareClaims {
   const { debug, weaknesses, chipId, cspId, product, isRevocationChecked } = verdict;
   return {
     root: 'sev-snp',

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import type { Expectation, Variant } from '../attestation/appraise.ts';
-import type { ExpectedMachine, MachineKind, Tcb } from '../attestation/machine.ts';
 import { failure } from '../errors.ts';
+import { expectedMachines } from '../policy/machines.ts';
 import { security as securitySection } from '../policy/schema/security.ts';
 import { attestationVariants, mrenclaves, platforms } from '../policy/schema/services.ts';
 import { variantsOf } from '../policy/service.ts';
@@ -61,7 +61,7 @@ export async function admissionOf(
     ({ mrenclave, signer, ...machines }): Variant => ({
       ...(mrenclave !== undefined && { measurements: literal(mrenclave) }),
       ...(signer !== undefined && { signer: literal(signer) as NonNullable<Variant['signer']> }),
-      ...machinesOf(machines),
+      ...expectedMachines(machines),
     }),
   );
   const measurements = await get('mrenclaves', service.mrenclaves, mrenclaves);
@@ -79,34 +79,6 @@ export async function admissionOf(
     accessToken: security.service_access_token,
     singleton: isSingleton,
   };
-}
-
-type Written = Exclude<v.InferOutput<typeof attestationVariants>, string>[number];
-type WrittenMachines = Pick<Exclude<Written, string>, MachineKind>;
-
-/** The sections `tdx`, `sev_snp` and `tpm` of a variant. */
-function machinesOf({ tdx, sev_snp, tpm }: WrittenMachines): Pick<Variant, 'machines'> {
-  const values = (section: Readonly<Record<string, unknown>>) =>
-    Object.fromEntries(
-      Object.entries(section).flatMap(([name, value]) =>
-        value === undefined ? [] : [[name, literal(value) as string[]]],
-      ),
-    );
-  const machines: { -readonly [Kind in MachineKind]?: ExpectedMachine } = {};
-  if (tdx) machines.tdx = { values: values(tdx) };
-  if (tpm) {
-    const registers = Object.entries(tpm.pcrs).map(([register, value]) => [`pcr${register}`, value]);
-    machines.tpm = { values: values(Object.fromEntries(registers)) };
-  }
-  if (sev_snp) {
-    const { vmpl = 0, products, minimum_tcb, ...measurements } = sev_snp;
-    machines.sev_snp = {
-      // Whoever runs at a level above can ask for reports of those below.
-      values: { ...values(measurements), vmpl: [String(vmpl)], ...(products && { product: products }) },
-      ...(minimum_tcb && { minimumTcb: minimum_tcb as Tcb }),
-    };
-  }
-  return Object.keys(machines).length > 0 ? { machines } : {};
 }
 
 const OTP = 'one_time_password_shared_secret';

@@ -3,8 +3,11 @@ import { maxHeaderSize, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import { fileList } from '../attestation/collateral.ts';
+import type { Evidence } from '../attestation/hardware-evidence.ts';
 import { reportData } from '../attestation/report-data.ts';
 import { causes, errors, Failure, failure, reason } from '../errors.ts';
+import { enclaveQuote, isInEnclave } from '../platform/gramine.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 import { InvalidText } from '../policy/problem.ts';
 import type { Identity } from '../protocol/certificate.ts';
@@ -12,6 +15,7 @@ import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import { connectLas } from '../protocol/las.ts';
 import { version } from '../version.ts';
 import type { Cas } from './cas.ts';
+import { endorse } from './evidence.ts';
 import { limitRequests } from './request-limit.ts';
 import { addRoutes, Outer } from './routes.ts';
 
@@ -101,10 +105,12 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
     const data = reportData({ role: 'cas', channel, casKey: cas.key, configId: '' });
     if (waiting >= MOST_WAITING) throw failure('CAS_BUSY');
     waiting++;
-    const evidence = ownEvidence.then(() => evidenceOf(lasSocket, data)).finally(() => waiting--);
-    ownEvidence = evidence.catch(() => {});
+    const gathered = ownEvidence.then(() => evidenceOf(lasSocket, data, channel)).finally(() => waiting--);
+    ownEvidence = gathered.catch(() => {});
     try {
-      return { evidence: await evidence, version };
+      const { evidence, hardware } = await gathered;
+      const collateral = hardware && fileList((await endorse(cas, hardware)).collateral);
+      return { evidence, hardware, collateral, certificate: identity.certificate, version };
     } catch (error) {
       cas.log.error({ error: causes(error).join(': ') }, 'no Evidence about this CAS');
       throw failure('CAS_NOT_VOUCHED_FOR');
@@ -117,10 +123,12 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
   return app;
 }
 
-async function evidenceOf(lasSocket: string, data: Buffer): Promise<string> {
+/** Evidence about this process: from the enclave that it runs in, or from its LAS. */
+async function evidenceOf(lasSocket: string, data: Buffer, nonce: Buffer): Promise<Evidence> {
+  if (isInEnclave()) return { hardware: { type: 'sgx', quote: enclaveQuote(data).toString('base64') } };
   const las = await connectLas(lasSocket, undefined, Date.now() + LAS_PATIENCE);
   try {
-    return await las.evidence(data);
+    return await las.evidence(data, nonce.toString('base64'));
   } finally {
     las.close();
   }

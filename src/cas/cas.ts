@@ -1,5 +1,8 @@
 import type { KeyObject } from 'node:crypto';
+import type { TrustedTpms } from '../attestation/tpm/credential.ts';
+import type { CollateralKeeper } from './collateral.ts';
 import type { Keyring } from './keyring.ts';
+import type { MachineNonces } from './machine-nonce.ts';
 import type { OtherCases } from './other-cas.ts';
 import type { Store } from './store/store.ts';
 import type { Watches } from './watch.ts';
@@ -14,6 +17,13 @@ export interface Cas {
   encryptionKey: KeyObject;
   otherCases: OtherCases;
   watches: Watches;
+  /** What makers of hardware publish. */
+  collateral: CollateralKeeper;
+  /** SHA-256 of roots to trust instead of the makers' own. */
+  hardwareRoots?: ReadonlySet<string> | undefined;
+  machineNonces: MachineNonces;
+  /** Whose TPMs may be enrolled. */
+  trustedTpms: TrustedTpms;
   /** LAS keys that the operator trusts, hexadecimal. */
   trustedPlatforms: readonly string[];
   /** Milliseconds since 1970. */

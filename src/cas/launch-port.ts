@@ -7,6 +7,7 @@ import type { ServiceName } from '../policy/names.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { FrameError, type Frames, frames } from '../protocol/frame.ts';
 import {
+  type challenge,
   type changed,
   channelBinding,
   LAUNCH_PROTOCOL,
@@ -16,8 +17,9 @@ import {
 } from '../protocol/launch.ts';
 import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
+import { Challenge } from './evidence.ts';
 import { release } from './release.ts';
-import type { LaunchAttempt } from './second-factors.ts';
+import type { LaunchAttempt, LaunchConnection } from './second-factors.ts';
 import { PLACES, type Watch } from './watch.ts';
 
 const HANDSHAKE = 10_000;
@@ -100,14 +102,21 @@ async function serve({ cas, server, waiting }: Port, socket: TLSSocket): Promise
       const request = readRequest(await channel.read(Date.now() + REQUEST));
       const { session, service } = request;
       first ??= { session, service };
-      if (session !== first.session || service !== first.service)
-        throw failure('REQUEST_INVALID', { detail: 'on one connection all requests are for one service' });
+      if (session !== first.session || service !== first.service) throw otherService();
       if (request.watch && round === 0) watch = cas.watches.open(session, source);
       watch?.begin();
-      const connection = { channel: channelBinding(socket, round), source, shown };
+      const connection: LaunchConnection = { channel: channelBinding(socket, round), source, shown };
       let isRefused = false;
       try {
-        await answer(cas, socket, channel, { request, connection, interest: watch });
+        const attempt = { connection, interest: watch };
+        const nonce = await answer(cas, socket, channel, { request, ...attempt });
+        if (nonce) {
+          channel.write({ challenge: nonce.toString('base64') } satisfies v.InferInput<typeof challenge>);
+          const again = readRequest(await channel.read(Date.now() + REQUEST));
+          if (again.session !== session || again.service !== service) throw otherService();
+          watch?.begin();
+          await answer(cas, socket, channel, { request: again, ...attempt });
+        }
       } catch (error) {
         // Whoever was admitted once learns when the policy is corrected.
         if (round === 0) throw error;
@@ -130,14 +139,25 @@ async function serve({ cas, server, waiting }: Port, socket: TLSSocket): Promise
   }
 }
 
+const otherService = () =>
+  failure('REQUEST_INVALID', { detail: 'on one connection all requests are for one service' });
+
 function readRequest(message: unknown): ReceivedLaunchRequest {
   const request = v.safeParse(launchRequest, message);
   if (request.success) return request.output;
   throw failure('REQUEST_INVALID', { detail: `unexpected value at ${v.getDotPath(request.issues[0])}` });
 }
 
-/** Releases a configuration; ends when the client has taken it, or the connection is closed since it did not. */
-async function answer(cas: Cas, socket: TLSSocket, channel: Frames, attempt: LaunchAttempt): Promise<void> {
+/**
+ * Releases a configuration; ends when the client has taken it, or the connection is closed since it did not.
+ * @returns a nonce where the client is to ask again, with Evidence about its machine over that
+ */
+async function answer(
+  cas: Cas,
+  socket: TLSSocket,
+  channel: Frames,
+  attempt: LaunchAttempt,
+): Promise<Buffer | undefined> {
   try {
     const granted = await release(cas, attempt);
     const taken = Promise.withResolvers<void>();
@@ -148,7 +168,9 @@ async function answer(cas: Cas, socket: TLSSocket, channel: Frames, attempt: Lau
     await taken.promise;
     isTaken();
     onTheWay -= size;
+    return undefined;
   } catch (error) {
+    if (error instanceof Challenge) return error.nonce;
     const { session, service } = attempt.request;
     if (error instanceof Failure)
       cas.log.warn(

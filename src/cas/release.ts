@@ -1,17 +1,15 @@
 import { isUtf8 } from 'node:buffer';
-import { appraise } from '../attestation/appraise.ts';
+import { appraise, chained } from '../attestation/appraise.ts';
 import type { Claims } from '../attestation/claims.ts';
-import { reportData } from '../attestation/report-data.ts';
-import { verifySoftwareEvidence } from '../attestation/software.ts';
 import { causes, Failure, failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
-import { formatConfigId } from '../policy/names.ts';
 import type { Service } from '../policy/session.ts';
 import type { ConfigurationMessage, GrantedMessage } from '../protocol/launch.ts';
 import { formatSecret, formatsOf, SecretUnusable } from '../secrets/kinds.ts';
 import { parseTemplate, placed, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { type Admission, admissionOf } from './admission.ts';
 import type { Cas } from './cas.ts';
+import { checkAge, verifyLaunchEvidence } from './evidence.ts';
 import { collectForms, type Forms } from './expand.ts';
 import { injectionOf } from './injection.ts';
 import {
@@ -29,14 +27,14 @@ import type { Interest } from './watch.ts';
  * admitted; are the second factors right, what can be used up last. Nobody who would not be admitted anyway can guess
  * a one-time password, or use one up. Only then are secrets touched.
  *
- * @throws Failure with the reason of a refusal
+ * @throws Failure with the reason of a refusal, or Challenge
  */
 export async function release(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessage> {
   const { request, connection, interest } = attempt;
   const { session: sessionName, service: serviceName } = request;
   interest?.session(sessionName);
   const { version, service } = await requireService(cas, request);
-  const claims = await verifyEvidence(cas, attempt);
+  const claims = await verifyLaunchEvidence(cas, attempt);
   const recipient: Recipient = {};
   const resolver = createResolver(cas, recipient, interest);
   const admission = await admissionOf(resolver, version, service).catch((error: unknown) => {
@@ -45,6 +43,8 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
     cas.log.warn({ session: sessionName, service: serviceName, error: causes(error) }, 'policy not usable');
     throw error.code === 'CAS_BUSY' ? error : failure('ADMISSION_UNKNOWN');
   });
+  // Before it is looked at: what an old quote says of the machine may be wrong by now.
+  if (admission.mode === 'hardware') checkAge(cas, attempt, claims, admission.maxQuoteAge);
   admit(cas, admission, claims);
   const proof = await checkAccessToken(cas, admission.accessToken, attempt);
   await checkSingleton(cas, admission.singleton, attempt, claims);
@@ -56,7 +56,7 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
     recipient.launcher = {
       measurement: claims.measurement,
       session: sessionName,
-      isTrustedByOperator: cas.trustedPlatforms.includes(claims.platform),
+      isTrustedByOperator: claims.root !== 'software' || cas.trustedPlatforms.includes(claims.platform),
     };
 
   const configuration = await configurationOf(cas, resolver, version, service);
@@ -66,6 +66,7 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
       service: serviceName,
       version: version.number,
       measurement: claims?.measurement,
+      root: claims?.root,
       platform: claims?.platform,
       cgroup: claims?.cgroup,
       source: connection.source,
@@ -75,30 +76,13 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
   return { configuration, ...(proof && { accessToken: proof.toString('base64') }) };
 }
 
-/** Claims of the Evidence, which must have been made over this very connection, for this very service. */
-async function verifyEvidence(
-  cas: Cas,
-  { request, connection: { channel } }: LaunchAttempt,
-): Promise<Claims | undefined> {
-  if (request.evidence === undefined) return undefined;
-  const claims = await verifySoftwareEvidence(request.evidence);
-  const configId = formatConfigId(request);
-  const expected = reportData({ role: 'launcher', channel, casKey: cas.key, configId });
-  if (!claims.reportData.equals(expected))
-    throw failure('EVIDENCE_INVALID', { detail: 'it was made for another connection, CAS or service' });
-  return claims;
-}
-
 /** @throws Failure of the first factor that failed, the others as its causes */
 function admit(cas: Cas, admission: Admission, claims: Claims | undefined): void {
   const refusals = appraise(
     { ...admission, trustedPlatforms: [...cas.trustedPlatforms, ...admission.trustedPlatforms] },
     claims,
   );
-  const chain = refusals.reduceRight<Failure | undefined>((inner, refusal) => {
-    if (inner) refusal.cause = inner;
-    return refusal;
-  }, undefined);
+  const chain = chained(refusals);
   if (chain) throw chain;
 }
 

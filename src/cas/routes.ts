@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import * as v from 'valibot';
+import { collateralFiles } from '../attestation/collateral.ts';
 import { Failure, failure } from '../errors.ts';
 import {
   formatConfigId,
@@ -16,6 +17,7 @@ import { explainAdmission, readSharedSecret } from './explain.ts';
 import { exportToOtherCas } from './export.ts';
 import { planLaunch } from './plan.ts';
 import { listSessions, readHash, readHistory, readSession } from './sessions.ts';
+import { challengeTpm, enrolmentAnswer, enrolmentRequest, enrolTpm } from './tpm.ts';
 import { uploadSession } from './upload.ts';
 import { publicValue, publicValues } from './values.ts';
 
@@ -101,6 +103,17 @@ export function addRoutes(app: FastifyInstance, cas: Cas, clientOf: ClientOf): v
     exportToOtherCas(cas, textOf(request), known(request)),
   );
 
+  app.get('/v1/collateral', { onRequest }, async () => ({ documents: cas.collateral.list() }));
+  // Whose it is does not matter: it is kept only where its maker has signed it.
+  app.post('/v1/collateral', { onRequest }, async (request) => {
+    const { files } = body(request, v.strictObject({ files: collateralFiles }));
+    const read = files.map(({ name, content }) => ({ name, bytes: Buffer.from(content, 'base64') }));
+    return { documents: await cas.collateral.add(read) };
+  });
+  // A TPM shows by itself that it is the one.
+  app.post('/v1/tpm/challenges', async (request) => challengeTpm(cas, body(request, enrolmentRequest)));
+  app.post('/v1/tpm/enrolments', async (request) => enrolTpm(cas, body(request, enrolmentAnswer)));
+
   // For everybody: no certificate is asked for.
   app.get<Named>('/v1/values/*', async (request) => {
     const [, session = '', secret] = /^session=([^,]+)(?:,secret=([^,]+))?$/.exec(request.params['*']) ?? [];
@@ -148,6 +161,22 @@ function textOf(request: FastifyRequest): string {
   } catch {
     throw invalid('the body is not a text in UTF-8');
   }
+}
+
+/** A body in JSON. */
+function body<Schema extends v.GenericSchema>(
+  request: FastifyRequest,
+  schema: Schema,
+): v.InferOutput<Schema> {
+  let content: unknown;
+  try {
+    content = JSON.parse(textOf(request));
+  } catch (error) {
+    throw error instanceof Failure ? error : invalid('the body is no JSON');
+  }
+  const parsed = v.safeParse(schema, content, { abortEarly: true });
+  if (parsed.success) return parsed.output;
+  throw invalid(`the body has something unexpected at ${v.getDotPath(parsed.issues[0]) ?? 'the top'}`);
 }
 
 /** Says in what an error happened, and keeps its code and status. */

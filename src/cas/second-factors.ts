@@ -17,6 +17,8 @@ export interface LaunchConnection {
   source: string;
   /** The factors that requests before have shown on it; each names the process that it stays good for. */
   shown: Set<string>;
+  /** What Evidence about the machine was asked to be made over in this round of requests. */
+  challenge?: Buffer;
 }
 
 /** Someone who asks for the configuration of a service. */

@@ -1,15 +1,19 @@
 import { createPublicKey } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { noTpms, type TrustedTpms } from '../attestation/tpm/credential.ts';
 import { failure, reason } from '../errors.ts';
 import { makePrivateDirectory } from '../platform/private-file.ts';
 import { formatAddress } from '../policy/address.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 import { createApi } from './api.ts';
 import type { Cas, Log } from './cas.ts';
+import { openCollateral } from './collateral.ts';
+import type { Sources } from './collateral-source.ts';
 import { openEncryptionKey, openIdentity } from './identity.ts';
 import { openKeyring } from './keyring.ts';
 import { createLaunchPort } from './launch-port.ts';
+import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
 import { openSqlite } from './store/sqlite.ts';
 import { createWatches } from './watch.ts';
@@ -28,6 +32,12 @@ export interface CasOptions {
   trustedPlatforms: readonly string[];
   /** The LAS that vouches for this CAS. */
   lasSocket: string;
+  /** Where collateral is fetched from; absent: nowhere. */
+  sources?: Sources | undefined;
+  /** Whose TPMs may be enrolled. */
+  trustedTpms?: TrustedTpms | undefined;
+  /** SHA-256 of the root certificates of hardware, instead of the makers' own. */
+  hardwareRoots?: ReadonlySet<string> | undefined;
   log: Log;
 }
 
@@ -57,6 +67,10 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       encryptionKey: await openEncryptionKey(store, keyring),
       otherCases: createOtherCases(identity),
       watches: createWatches(Date.now),
+      collateral: await openCollateral({ ...options, roots: options.hardwareRoots, store, clock: Date.now }),
+      hardwareRoots: options.hardwareRoots,
+      machineNonces: await openMachineNonces(store, keyring),
+      trustedTpms: options.trustedTpms ?? noTpms,
       trustedPlatforms: options.trustedPlatforms,
       clock: Date.now,
       log: options.log,
@@ -93,6 +107,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       enclavePort,
       key,
       async close() {
+        cas.collateral.close();
         await Promise.all([api.close(), launchPort.close()]);
         await store.close();
       },

@@ -1,16 +1,23 @@
-import { createPublicKey, randomBytes } from 'node:crypto';
+import { createPublicKey, randomBytes, X509Certificate } from 'node:crypto';
 import * as v from 'valibot';
+import { appraise, chained, type Expectation } from '../attestation/appraise.ts';
 import type { Claims } from '../attestation/claims.ts';
+import { collateralFiles, parseCollateral } from '../attestation/collateral.ts';
+import { verifyEvidence } from '../attestation/evidence.ts';
+import { hardwareEvidence } from '../attestation/hardware-evidence.ts';
 import { reportData } from '../attestation/report-data.ts';
-import { verifySoftwareEvidence } from '../attestation/software.ts';
-import { failure } from '../errors.ts';
+import { failure, reason } from '../errors.ts';
 import { type Address, defaultPorts, formatAddress, parseAddress, portSetting } from '../policy/address.ts';
-import { formatKeyHash, parseKeyHash } from '../policy/key-hash.ts';
+import { formatKeyHash, parseKeyHash, publicKeyDigest } from '../policy/key-hash.ts';
+import { expectedMachines } from '../policy/machines.ts';
+import { machines } from '../policy/schema/services.ts';
+import { invalid, readYaml } from '../policy/yaml.ts';
 import { callApi, connectApi } from '../protocol/api-client.ts';
 import { updateClientState } from '../protocol/client-state.ts';
 import { checkKey } from '../protocol/connect.ts';
 import { printable, Refused } from '../protocol/refusal.ts';
 import { readDigest } from './digest.ts';
+import { readInput } from './input.ts';
 import type { Output } from './output.ts';
 import { warn } from './report.ts';
 import { withRetries } from './retry.ts';
@@ -18,15 +25,37 @@ import { withRetries } from './retry.ts';
 /** What is expected of a CAS, and what is tolerated. */
 export interface AttestOptions {
   mrenclave?: string[];
+  mrsigner?: string;
+  isvprodid?: number;
+  isvsvn?: number;
+  /** File that names the machine, as a policy does. */
+  machine?: string;
   casKeyHash?: string;
   trustedPlatform?: string[];
+  acceptConfigurationNeeded?: boolean;
+  acceptGroupOutOfDate?: boolean;
+  acceptSwHardeningNeeded?: boolean;
+  tolerate?: string[];
+  ignoreAdvisory?: string[];
+  offlineReport?: string;
+  nonce?: string;
+  verificationTime?: number;
   only_for_testingTrustAny?: boolean;
   only_for_testingDebug?: boolean;
   only_for_testingIgnoreSigner?: boolean;
   retries: number;
 }
 
-const attestAnswer = v.object({ evidence: v.string(), version: v.string() });
+/** What a CAS says of itself: `GET /v1/attest`. */
+const report = v.object({
+  evidence: v.optional(v.string()),
+  hardware: v.optional(hardwareEvidence),
+  collateral: v.optional(collateralFiles, []),
+  /** A CAS of an older version has none; the connection tells its key. */
+  certificate: v.optional(v.string()),
+  version: v.string(),
+});
+type Report = v.InferOutput<typeof report>;
 
 /** `scone cas attest ADDRESS [MRENCLAVE]`: checks a CAS, and pins its key when it is trustworthy. */
 export async function attestCas(
@@ -43,41 +72,112 @@ export async function attestCas(
   const measurements = [...(mrenclave ? [mrenclave] : []), ...(options.mrenclave ?? [])].map((text) =>
     readDigest(text, 'a measurement'),
   );
-  const platforms = (options.trustedPlatform ?? []).map((text) => readDigest(text, 'a LAS key'));
   checkOptions(measurements, options);
-
+  const expected = expectationOf(measurements, options);
   const pinned =
     options.casKeyHash === undefined ? undefined : parseKeyHash(options.casKeyHash, '--cas-key-hash');
-  const connection = await withRetries(options.retries, () => connectApi(address));
-  if (pinned) checkKey(connection, pinned, 'by --cas-key-hash');
-  const casKey = connection.key;
-  const nonce = randomBytes(32);
-  const { evidence, version } = await callApi(
-    connection,
-    { method: 'GET', path: `/v1/attest?nonce=${nonce.toString('hex')}` },
-    attestAnswer,
-  );
-  const claims = await verifySoftwareEvidence(evidence);
-  if (!claims.reportData.equals(reportData({ role: 'cas', channel: nonce, casKey, configId: '' })))
-    throw failure('EVIDENCE_INVALID', { detail: 'it was made for another key or nonce' });
-  appraiseCas(claims, measurements, platforms, options);
 
-  const encryptionKey = await fetchEncryptionKey(address, casKey);
-  remember(env, addressText, address, connection.certificate.toString(), encryptionKey);
-  if (claims.debug)
+  const { nonce, said, casKey, certificate } = options.offlineReport
+    ? readReport(options.offlineReport, options.nonce)
+    : await askCas(address, options.retries, pinned);
+  if (pinned && !casKey.equals(pinned))
+    throw failure('CAS_KEY_MISMATCH', {
+      address: addressText,
+      actual: formatKeyHash(casKey),
+      expected: formatKeyHash(pinned),
+      source: 'by --cas-key-hash',
+    });
+  const claims = await verifyReport(said, { nonce, casKey }, options.verificationTime ?? Date.now());
+  appraiseCas(claims, expected, options);
+
+  if (!options.offlineReport) {
+    const encryptionKey = await fetchEncryptionKey(address, casKey);
+    remember(env, addressText, address, certificate, encryptionKey);
+  }
+  if (claims.root === 'software')
     warn(
       'the Evidence is vouched for by software alone (debug): whoever administers that host could have made it',
     );
   const url = `https://${formatAddress(address)}/`;
   const keyHash = formatKeyHash(casKey);
-  const { measurement, platform, debug } = claims;
+  const { measurement, platform, debug, root, weaknesses = [], advisories = [] } = claims;
+  const weak = [...weaknesses, ...advisories].join(', ');
   return {
     text:
       `CAS ${addressText} at ${url} is trustworthy\n` +
       `CAS key hash: ${keyHash}\n` +
-      `Version of attested CAS: ${printable(version)}\n`,
-    json: { name: addressText, url, keyHash, version, measurement, platform, debug },
+      `Version of attested CAS: ${printable(said.version)}\n` +
+      (root === 'software' ? '' : `Root of trust: ${root}${weak && `, tolerated: ${weak}`}\n`) +
+      (options.offlineReport
+        ? 'It is not pinned: a report that was kept does not tell who answers there now.\n'
+        : ''),
+    json: {
+      ...{ name: addressText, url, keyHash, version: said.version, root, measurement, platform, debug },
+      ...{ weaknesses, advisories },
+    },
   };
+}
+
+/** A report, and what it must have been made for. */
+interface Asked {
+  said: Report;
+  nonce: Buffer;
+  casKey: Buffer;
+  certificate: string;
+}
+
+async function askCas(address: Address, retries: number, pinned: Buffer | undefined): Promise<Asked> {
+  const connection = await withRetries(retries, () => connectApi(address));
+  if (pinned) checkKey(connection, pinned, 'by --cas-key-hash');
+  const nonce = randomBytes(32);
+  const said = await callApi(
+    connection,
+    { method: 'GET', path: `/v1/attest?nonce=${nonce.toString('hex')}` },
+    report,
+  );
+  return { said, nonce, casKey: connection.key, certificate: connection.certificate.toString() };
+}
+
+const LARGEST_REPORT = 4 * 1024 * 1024;
+
+/** @throws Failure FILE_INVALID */
+function readReport(path: string, nonce: string | undefined): Asked {
+  const text = readInput(path, LARGEST_REPORT).toString();
+  const invalid = (detail: string) => failure('FILE_INVALID', { path, detail });
+  let content: unknown;
+  try {
+    content = JSON.parse(text);
+  } catch (error) {
+    throw invalid(reason(error));
+  }
+  const parsed = v.safeParse(report, content);
+  if (!parsed.success)
+    throw invalid(`it is no report of a CAS, at ${v.getDotPath(parsed.issues[0]) ?? 'the top'}`);
+  const { certificate } = parsed.output;
+  if (certificate === undefined) throw invalid('it holds no certificate of the CAS');
+  try {
+    const casKey = publicKeyDigest(new X509Certificate(certificate).publicKey);
+    return { said: parsed.output, nonce: Buffer.from(nonce ?? '', 'hex'), casKey, certificate };
+  } catch {
+    throw invalid('its certificate cannot be read');
+  }
+}
+
+/** @throws Failure as verifyEvidence, or EVIDENCE_INVALID where it was made for something else */
+async function verifyReport(
+  { evidence, hardware, collateral }: Report,
+  { nonce, casKey }: Pick<Asked, 'nonce' | 'casKey'>,
+  at: number,
+): Promise<Claims> {
+  const bag = parseCollateral(
+    collateral.map(({ name, content }) => ({ name, bytes: Buffer.from(content, 'base64') })),
+  );
+  const claims = await verifyEvidence({ evidence, hardware }, async () => ({ collateral: bag }), at);
+  const isFresh = claims.nonce === undefined || claims.nonce.equals(nonce);
+  const expected = reportData({ role: 'cas', channel: nonce, casKey, configId: '' });
+  if (!isFresh || !claims.reportData.equals(expected))
+    throw failure('EVIDENCE_INVALID', { detail: 'it was made for another key or nonce' });
+  return claims;
 }
 
 /**
@@ -110,23 +210,82 @@ export async function fetchEncryptionKey(address: Address, casKey: Buffer): Prom
 /** Options that weaken the check need each other, so that none is used by accident. */
 function checkOptions(measurements: string[], options: AttestOptions): void {
   const usage = (detail: string) => failure('USAGE', { detail });
+  const { mrsigner, isvprodid, isvsvn, offlineReport, nonce } = options;
   if (options.only_for_testingTrustAny && !options.only_for_testingDebug)
     throw usage('--only_for_testing-trust-any is for a CAS in debug mode: it needs --only_for_testing-debug');
-  if (options.only_for_testingDebug && !options.only_for_testingIgnoreSigner)
+  if (options.only_for_testingDebug && !options.only_for_testingIgnoreSigner && mrsigner === undefined)
     throw usage(
       '--only_for_testing-debug needs --only_for_testing-ignore-signer: software Evidence has no signer',
     );
   if (options.only_for_testingIgnoreSigner && !options.only_for_testingTrustAny && measurements.length === 0)
     throw usage('--only_for_testing-ignore-signer needs a measurement, or --only_for_testing-trust-any');
+  if (
+    [mrsigner, isvprodid, isvsvn].some((each) => each === undefined) &&
+    (mrsigner ?? isvprodid ?? isvsvn) !== undefined
+  )
+    throw usage('--mrsigner, --isvprodid and --isvsvn belong together');
+  if ((offlineReport === undefined) !== (nonce === undefined))
+    throw usage(
+      '--offline-report and --nonce belong together: the nonce is what the report was asked for with',
+    );
+  if (nonce !== undefined && !/^([0-9a-fA-F]{2}){16,64}$/.test(nonce))
+    throw usage('--nonce has 32 to 128 hexadecimal digits');
 }
 
-function appraiseCas(
-  claims: Claims,
-  measurements: string[],
-  platforms: string[],
-  options: AttestOptions,
-): void {
-  const refuse = (detail: string) => failure('CAS_NOT_TRUSTWORTHY', { detail });
+/** What a policy would say of the CAS. */
+function expectationOf(measurements: string[], options: AttestOptions): Expectation {
+  const { mrsigner, isvprodid = 0, isvsvn = 0, machine } = options;
+  const platforms = (options.trustedPlatform ?? []).map((text) => readDigest(text, 'a LAS key'));
+  const accepted = [
+    ...(options.acceptConfigurationNeeded ? ['insecure-configuration'] : []),
+    ...(options.acceptGroupOutOfDate ? ['outdated-tcb'] : []),
+    ...(options.acceptSwHardeningNeeded ? ['software-hardening-needed'] : []),
+  ];
+  return {
+    mode: 'hardware',
+    tolerate: [
+      ...accepted,
+      ...(options.tolerate ?? []),
+      ...(options.only_for_testingDebug ? ['debug-mode'] : []),
+    ],
+    require: [],
+    // Whoever accepts a status accepts what makers have published about it; it is told after that.
+    ignoreAdvisories: accepted.length > 0 ? ['*'] : (options.ignoreAdvisory ?? []),
+    variants: [
+      {
+        ...(measurements.length > 0 && { measurements }),
+        ...(mrsigner !== undefined && {
+          signer: { mrsigner: readDigest(mrsigner, 'a signer'), isvprodid, isvsvn_min: isvsvn },
+        }),
+        ...(machine !== undefined && readMachines(machine)),
+      },
+    ],
+    platforms: [],
+    trustedPlatforms: platforms,
+  };
+}
+
+const LARGEST_MACHINE = 256 * 1024;
+
+/** @throws InvalidText or Failure FILE_INVALID */
+function readMachines(path: string) {
+  const yaml = readYaml(readInput(path, LARGEST_MACHINE).toString());
+  const parsed = v.safeParse(machines, yaml.value);
+  if (!parsed.success) throw invalid(yaml, parsed.issues);
+  return expectedMachines(parsed.output);
+}
+
+function appraiseCas(claims: Claims, expected: Expectation, options: AttestOptions): void {
+  const refuse = (detail: string, cause?: unknown) => failure('CAS_NOT_TRUSTWORTHY', { detail }, cause);
+  const [{ measurements = [], signer } = {}] = expected.variants;
+  if (claims.root !== 'software') {
+    if (options.only_for_testingTrustAny) return;
+    if (claims.root === 'sgx' && measurements.length === 0 && !signer)
+      throw refuse('nobody says which enclave it must be: give its measurement, or --mrsigner');
+    const refusals = appraise(expected, claims);
+    if (refusals.length > 0) throw refuse('its hardware says', chained(refusals));
+    return;
+  }
   if (claims.debug && !options.only_for_testingDebug)
     throw refuse(
       'its Evidence is vouched for by software alone (debug), which proves nothing against its administrator',
@@ -136,7 +295,7 @@ function appraiseCas(
     throw refuse(
       `Enclave hash does not match expectation: ${claims.measurement}, expected ${measurements.join(' or ')}`,
     );
-  if (!platforms.includes(claims.platform))
+  if (!expected.trustedPlatforms.includes(claims.platform))
     throw refuse(`its LAS key ${claims.platform} is not trusted; name it with --trusted-platform`);
 }
 

@@ -42,6 +42,15 @@ export function retries(): Option {
     .argParser((text) => wholeNumber(text, 0, 999));
 }
 
+/** A time in milliseconds since 1970, as `at` of verifiers; without the option it is now. */
+export function verificationTime(flags = '--verification-time <time>'): Option {
+  return new Option(flags, 'as if it were then, such as 2026-04-01T00:00:00Z').argParser((text) => {
+    const time = Date.parse(text);
+    if (/^\d{4}-\d\d-\d\d/.test(text) && !Number.isNaN(time)) return time;
+    throw new InvalidArgumentError('A date is wanted, or a time such as 2026-04-01T00:00:00Z.');
+  });
+}
+
 export function logLevel(level: string): Option {
   return new Option('--log-level <level>', 'what is logged on standard error')
     .choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal'])

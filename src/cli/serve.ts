@@ -2,16 +2,22 @@ import { rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Property } from '../attestation/claims.ts';
+import { parseCollateral } from '../attestation/collateral.ts';
+import type { TrustedTpms } from '../attestation/tpm/credential.ts';
+import type { Sources } from '../cas/collateral-source.ts';
 import { serveCas } from '../cas/serve.ts';
 import { failure } from '../errors.ts';
 import { openLasKey } from '../las/key.ts';
+import { openMachine } from '../las/machine.ts';
 import { serveLas } from '../las/serve.ts';
 import { forbidCoreDumps, makeNonDumpable } from '../platform/libc.ts';
+import type { Mode } from '../platform/mode.ts';
 import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts';
 import { defaultPorts, formatAddress, parseAddress } from '../policy/address.ts';
 import { formatKeyHash, parseKeyHash } from '../policy/key-hash.ts';
 import { pinnedKey } from '../protocol/client-state.ts';
 import { readDigest } from './digest.ts';
+import { readInput } from './input.ts';
 import { openLog } from './log.ts';
 import { shellQuote } from './shell.ts';
 
@@ -24,6 +30,12 @@ export interface CasServeOptions {
   name?: string[];
   trustedPlatform?: string[];
   las: string;
+  pccs: string;
+  pccsCa?: string;
+  kds: string;
+  offline?: boolean;
+  tpmRoots?: string;
+  trustedTpm?: string[];
   logLevel: string;
 }
 
@@ -39,6 +51,8 @@ export async function runCas(options: CasServeOptions): Promise<void> {
     names: options.name ?? [],
     trustedPlatforms: (options.trustedPlatform ?? []).map((text) => readDigest(text, 'a LAS key')),
     lasSocket: options.las,
+    sources: options.offline ? undefined : readSources(options),
+    trustedTpms: readTpms(options),
     log: openLog(options.logLevel, 'cas'),
   });
   print(
@@ -56,21 +70,33 @@ export interface LasServeOptions {
   cas?: string[];
   require?: Property[];
   containers?: boolean;
+  mode: Mode;
   logLevel: string;
 }
 
 /** `scone las serve`: a LAS in the foreground. */
 export async function runLas(options: LasServeOptions): Promise<void> {
   protectMemory();
-  const key = openLasKey(join(resolve(options.dir), 'las.key'));
+  const directory = resolve(options.dir);
+  const log = openLog(options.logLevel, 'las');
+  const key = openLasKey(join(directory, 'las.key'));
+  const machine = await openMachine({ mode: options.mode, directory, env: process.env, log });
   const las = await serveLas({
     socket: resolve(options.socket),
     key,
+    machine,
     casKeys: new Map((options.cas ?? []).map(readCas)),
     demands: { require: options.require ?? [], containers: options.containers ?? false },
-    log: openLog(options.logLevel, 'las'),
+    log,
   });
-  print(`LAS ready at ${resolve(options.socket)}`, `LAS key (platform): ${key.platform}`);
+  print(
+    `LAS ready at ${resolve(options.socket)}`,
+    ...(machine
+      ? [
+          `Root of trust: ${machine.root}. The key of this LAS is new each time it starts; policies name the machine.`,
+        ]
+      : [`LAS key (platform): ${key.platform}`, SOFTWARE_ROOT]),
+  );
   await untilSignal();
   await las.close();
 }
@@ -124,7 +150,7 @@ export async function up(options: UpOptions): Promise<void> {
         `CAS key hash: ${formatKeyHash(cas.key)}`,
         `LAS ready at ${socket}`,
         `LAS key (platform): ${key.platform}`,
-        'The LAS is a software root of trust: it proves nothing against the administrator of this machine.',
+        SOFTWARE_ROOT,
         `To use them: . ${shellQuote(environment)}`,
       );
       await untilSignal();
@@ -136,6 +162,9 @@ export async function up(options: UpOptions): Promise<void> {
     await las.close();
   }
 }
+
+const SOFTWARE_ROOT =
+  'The LAS is a software root of trust: it proves nothing against the administrator of this machine.';
 
 function defaultDirectory(env: NodeJS.ProcessEnv): string {
   return join(env.XDG_STATE_HOME || join(env.HOME || homedir(), '.local', 'state'), 'scone');
@@ -154,6 +183,38 @@ function untilSignal(): Promise<void> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
   });
+}
+
+const LARGEST_CERTIFICATES = 4 * 1024 * 1024;
+
+function readSources({ pccs, pccsCa, kds }: CasServeOptions): Sources {
+  const address = (text: string, option: string) => {
+    const url = URL.canParse(text) ? new URL(text) : undefined;
+    const isLocal = url?.protocol === 'http:' && /^(localhost|127\.0\.0\.1|\[::1\])$/.test(url.hostname);
+    if (url && (url.protocol === 'https:' || isLocal)) return url;
+    throw failure('USAGE', { detail: `${option} takes an https address, not ${JSON.stringify(text)}` });
+  };
+  return {
+    pccs: address(pccs, '--pccs'),
+    kds: address(kds, '--kds'),
+    ...(pccsCa !== undefined && { pccsCa: readInput(pccsCa, LARGEST_CERTIFICATES).toString() }),
+  };
+}
+
+/** Certificates that have signed themselves are the roots; the others lead to them. */
+function readTpms({ tpmRoots, trustedTpm = [] }: CasServeOptions): TrustedTpms {
+  const files =
+    tpmRoots === undefined ? [] : [{ name: tpmRoots, bytes: readInput(tpmRoots, LARGEST_CERTIFICATES) }];
+  const { certificates, revocationLists } = parseCollateral(files);
+  const roots = certificates.filter(({ subject, issuer }) => subject === issuer);
+  if (files.length > 0 && roots.length === 0)
+    throw failure('FILE_INVALID', { path: tpmRoots ?? '', detail: 'there is no root certificate in it' });
+  return {
+    certificates,
+    revocationLists,
+    roots: new Set(roots.map(({ fingerprint }) => fingerprint)),
+    trustedKeys: trustedTpm.map((text) => readDigest(text.replace(/^TPM_EK:/, ''), 'an endorsement key')),
+  };
 }
 
 function readPort(text: string, option: string): number {

@@ -8,12 +8,16 @@ import { FrameError, type Frames, frames } from '../protocol/frame.ts';
 import { ask, challengeName, hello, LAS_MESSAGE_LIMIT } from '../protocol/las.ts';
 import { toRefusal } from '../protocol/refusal.ts';
 import type { LasKey } from './key.ts';
+import type { Machine } from './machine.ts';
 import { type Demands, observe } from './measure.ts';
 import { claimSocket } from './socket.ts';
 
 export interface LasOptions {
   socket: string;
+  /** For Evidence by software alone. */
   key: LasKey;
+  /** What vouches for this machine, where hardware does; then the key is another. */
+  machine?: Machine | undefined;
   /** Key hashes of CASes, by HOST:PORT of their enclave port. */
   casKeys: ReadonlyMap<string, string>;
   demands: Demands;
@@ -81,7 +85,7 @@ async function serveConnection(socket: Socket, peer: PeerCredentials, options: L
 async function converse(
   channel: Frames,
   peer: PeerCredentials,
-  { key, casKeys, demands, log }: LasOptions,
+  { key, machine, casKeys, demands, log }: LasOptions,
 ): Promise<void> {
   const deadline = Date.now() + CONVERSATION;
   const receive = async <Schema extends v.GenericSchema>(schema: Schema) => {
@@ -95,10 +99,17 @@ async function converse(
   try {
     const nonce = randomBytes(32);
     channel.write({ casKey: (cas && casKeys.get(cas)) ?? null, nonce: nonce.toString('base64') });
-    const { reportData } = await receive(ask);
-    observation.confirm(challengeName(nonce, reportData));
-    const evidence = await signSoftwareEvidence(observation.process, reportData, key, Date.now());
-    channel.write({ evidence });
+    const { reportData, machineNonce } = await receive(ask);
+    const confirm = () => observation.confirm(challengeName(nonce, reportData));
+    confirm();
+    const hardware = await machine?.evidence(
+      machineNonce === undefined ? undefined : Buffer.from(machineNonce, 'base64'),
+    );
+    // A quote can take a second.
+    if (hardware) confirm();
+    const signing = machine?.key ?? key;
+    const evidence = await signSoftwareEvidence(observation.process, reportData, signing, Date.now());
+    channel.write({ evidence, hardware });
     log.info(observation.process, 'vouched for a process');
   } finally {
     observation.close();

@@ -1,8 +1,10 @@
 import { timingSafeEqual } from 'node:crypto';
 import { statSync } from 'node:fs';
 import * as v from 'valibot';
+import type { Evidence } from '../attestation/hardware-evidence.ts';
 import { reportData } from '../attestation/report-data.ts';
 import { failure, reason } from '../errors.ts';
+import { enclaveQuote, isInEnclave } from '../platform/gramine.ts';
 import { borrowGroup, giveGroupBack, isInstalled } from '../platform/identity.ts';
 import {
   closeOthersOnExec,
@@ -24,6 +26,7 @@ import { connectLas, type LasConnection } from '../protocol/las.ts';
 import {
   CONFIGURATION_LIMIT,
   type Configuration,
+  challenge,
   changed,
   channelBinding,
   granted,
@@ -61,7 +64,7 @@ type Las = LasConnection | { error: unknown };
  * @throws Failure CAS_UNREACHABLE, CAS_PROTOCOL, CAS_KEY_UNKNOWN or CAS_KEY_MISMATCH
  */
 export async function openSession(settings: Settings): Promise<CasSession> {
-  const { configId, log } = settings;
+  const { configId, log, mode } = settings;
   const now = Date.now();
   const address = formatAddress(settings.cas);
   const reachLas = (deadline: number): Promise<Las> => {
@@ -101,6 +104,26 @@ export async function openSession(settings: Settings): Promise<CasSession> {
     }
   };
 
+  /** @throws Failure of the LAS or the hardware */
+  const evidenceOver = async (
+    data: Buffer,
+    machineNonce: string | undefined,
+    deadline: number,
+  ): Promise<Evidence> => {
+    if (mode !== 'sim' && isInEnclave()) {
+      log('DEBUG', 'the enclave that this process runs in vouches for it');
+      return { hardware: { type: 'sgx', quote: enclaveQuote(data).toString('base64') } };
+    }
+    const las = reached ?? (await reachLas(deadline));
+    reached = undefined;
+    if ('error' in las) throw las.error;
+    const vouched = await seenBy(settings.las, () => las.evidence(data, machineNonce));
+    las.close();
+    if (mode === 'sim' && vouched.hardware) throw failure('HARDWARE_UNWANTED', { socket: settings.las });
+    log('DEBUG', `the LAS vouches for this process by ${vouched.hardware?.type ?? 'software'}`);
+    return vouched;
+  };
+
   return {
     async ask() {
       const started = Date.now();
@@ -110,39 +133,46 @@ export async function openSession(settings: Settings): Promise<CasSession> {
         settings.accessToken === undefined
           ? undefined
           : accessTokenProof(settings.accessToken, { role, ...context });
-      let evidence: string | undefined;
+      const data = reportData({ role: 'launcher', ...context });
+      let evidence: Evidence = {};
       // Whether Evidence is needed is for the CAS to say; if it is, this says why there is none.
       let without: unknown;
-      try {
-        const las = reached ?? (await reachLas(started + LAS_PATIENCE));
-        reached = undefined;
-        if ('error' in las) throw las.error;
-        const data = reportData({ role: 'launcher', ...context });
-        evidence = await seenBy(settings.las, () => las.evidence(data));
-        las.close();
-        log('DEBUG', 'the LAS vouches for this process');
-      } catch (error) {
-        without = error;
-        log('DEBUG', `no Evidence: ${reason(error)}`);
-      }
+      const gather = async (machineNonce?: string) => {
+        try {
+          evidence = await evidenceOver(data, machineNonce, Date.now() + LAS_PATIENCE);
+        } catch (error) {
+          without = error;
+          log('DEBUG', `no Evidence: ${reason(error)}`);
+        }
+      };
+      await gather();
+      if (mode === 'hw' && !evidence.hardware) throw hardwareMissing(without);
       // Also where no LAS was there to look.
       if (!isHidden) hide();
       const accessToken = proof('launcher')?.toString('base64');
       const { oneTimePassword, ...named } = configId;
-      let answer = await exchange(
-        {
-          ...named,
-          // A code is good once; later rounds go on from the first.
-          ...(round === 0 && oneTimePassword !== undefined && { oneTimePassword }),
-          ...(evidence !== undefined && { evidence }),
-          ...(accessToken !== undefined && { accessToken }),
-          watch: true,
-        },
-        started + PATIENCE,
-      );
+      const request = () => ({
+        ...named,
+        // A code is good once; later rounds go on from the first.
+        ...(round === 0 && oneTimePassword !== undefined && { oneTimePassword }),
+        ...evidence,
+        ...(accessToken !== undefined && { accessToken }),
+        watch: true,
+      });
+      let answer = await exchange(request(), started + PATIENCE);
+      const passOverChanges = async () => {
+        // A change may have been told before the request came.
+        while (v.is(changed, answer)) answer = await exchange(undefined, Date.now() + PATIENCE);
+      };
+      await passOverChanges();
+      const challenged = v.safeParse(challenge, answer);
+      if (challenged.success) {
+        log('DEBUG', 'the CAS wants Evidence about this machine made anew');
+        await gather(challenged.output.challenge);
+        answer = await exchange(request(), Date.now() + PATIENCE);
+        await passOverChanges();
+      }
       round++;
-      // A change may have been told before the request came.
-      while (v.is(changed, answer)) answer = await exchange(undefined, started + PATIENCE);
       const refused = v.safeParse(refusal, answer);
       if (refused.success) throw launchRefused(new Refused(refused.output), without);
       const parsed = v.safeParse(granted, answer);
@@ -212,6 +242,11 @@ function expectedKey({ cas, casKey, hostEnvironment }: Settings, las: Las) {
   // Told along, but what decides is that no key is known: not every launch needs a LAS.
   const aside = 'error' in las ? new Error(reason(las.error)) : undefined;
   throw failure('CAS_KEY_UNKNOWN', { address: formatAddress(cas), host: cas.host }, aside);
+}
+
+function hardwareMissing(without: unknown): Error {
+  const detail = without === undefined ? 'the LAS vouches by software alone' : reason(without);
+  return failure('HARDWARE_MISSING', { detail }, without instanceof Error ? without.cause : undefined);
 }
 
 function launchRefused(refused: Refused, without: unknown): Error {

@@ -1,4 +1,5 @@
 import { failure } from '../errors.ts';
+import { type Mode, readMode } from '../platform/mode.ts';
 import { type Address, defaultPorts, lasSocket, parseAddress, portSetting } from '../policy/address.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
 import { type ConfigId, parseConfigId } from '../policy/names.ts';
@@ -19,6 +20,8 @@ export interface Settings {
   hostArguments: readonly string[];
   /** How long CAS and LAS are waited for where they cannot be reached, in milliseconds. */
   startTimeout: number;
+  /** Where Evidence may come from. */
+  mode: Mode;
   log: Log;
 }
 
@@ -34,6 +37,7 @@ export function readSettings(env: NodeJS.ProcessEnv, hostArguments: readonly str
     hostEnvironment: env,
     hostArguments,
     startTimeout: startTimeout(env.SCONE_START_TIMEOUT),
+    mode: readMode(env),
     log: createLog(env.SCONE_LOG),
   };
 }

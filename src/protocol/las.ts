@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
 import * as v from 'valibot';
+import { type Evidence, hardwareEvidence } from '../attestation/hardware-evidence.ts';
 import { failure, reason } from '../errors.ts';
 import { setOwnProcessName } from '../platform/libc.ts';
 import { processName } from '../platform/process.ts';
@@ -10,9 +11,9 @@ import { Refused, refusal } from './refusal.ts';
 /**
  * The conversation with a LAS, on its Unix socket, client first:
  *
- *     hello { version, cas? }   ->  welcome { casKey, nonce }
+ *     hello { version, cas? }             ->  welcome { casKey, nonce }
  *     (the client's process takes the name that nonce and report data give)
- *     ask { reportData }        ->  { evidence }
+ *     ask { reportData, machineNonce? }   ->  { evidence, hardware? }
  *
  * Instead of any answer a refusal may come. Bytes travel as base64.
  */
@@ -29,12 +30,20 @@ export const hello = v.strictObject({
   /** HOST:PORT of the CAS whose key the client wants to know. */
   cas: v.optional(v.pipe(v.string(), v.maxLength(300))),
 });
-export const ask = v.strictObject({ reportData: base64(64) });
+export const ask = v.strictObject({
+  reportData: base64(64),
+  /** What a CAS wants the Evidence about the machine to be made over, in base64. */
+  machineNonce: v.optional(v.pipe(v.string(), v.maxLength(88))),
+});
 const welcome = v.strictObject({
   casKey: v.nullable(v.pipe(v.string(), v.maxLength(100))),
   nonce: base64(32),
 });
-const evidence = v.strictObject({ evidence: v.pipe(v.string(), v.maxLength(65536)) });
+const vouched = v.strictObject({
+  evidence: v.pipe(v.string(), v.maxLength(65536)),
+  /** Where hardware vouches for the machine. */
+  hardware: v.optional(hardwareEvidence),
+});
 
 /** Largest message of this conversation, in bytes. */
 export const LAS_MESSAGE_LIMIT = 128 * 1024;
@@ -55,9 +64,10 @@ export interface LasConnection {
   /**
    * Evidence about this process over 64 bytes of its choice; once for each connection, and one at a time in a
    * process, since it takes another name meanwhile.
+   * @param machineNonce of a CAS that wants Evidence about the machine made anew, in base64
    * @throws Failure LAS_UNREACHABLE, LAS_PROTOCOL or LAS_REFUSED
    */
-  evidence(reportData: Buffer): Promise<string>;
+  evidence(reportData: Buffer, machineNonce?: string): Promise<Evidence>;
   close(): void;
 }
 
@@ -96,11 +106,11 @@ export async function connectLas(
     return {
       casKey: casKey ?? undefined,
       close: () => socket.destroy(),
-      async evidence(reportData) {
+      async evidence(reportData, machineNonce) {
         const name = processName('self');
         setOwnProcessName(challengeName(nonce, reportData));
         try {
-          return (await exchange({ reportData: reportData.toString('base64') }, evidence)).evidence;
+          return await exchange({ reportData: reportData.toString('base64'), machineNonce }, vouched);
         } finally {
           setOwnProcessName(name);
         }

@@ -1,10 +1,16 @@
 import * as v from 'valibot';
+import { hardwareEvidence } from '../attestation/hardware-evidence.ts';
 import { launcherConfiguration } from '../policy/schema/launcher.ts';
 
 /**
  * What travels between a launcher and the CAS's enclave port. The connection is TLS 1.3, the launcher knows the CAS by
  * its public key, and Evidence is made over the exporter value of the connection.
  *
+ *     request  ->  granted, or a refusal
+ *
+ * Where the Evidence about the launcher's machine is too old, the CAS first wants it made anew, at most once a round:
+ *
+ *              <-  challenge
  *     request  ->  granted, or a refusal
  *
  * A launcher that supervises its program asks to `watch`. Then the connection stays open after an answer, and:
@@ -49,6 +55,8 @@ export const launchRequest = v.strictObject({
   service: name,
   oneTimePassword: v.optional(v.pipe(v.string(), v.maxLength(64))),
   evidence: v.optional(v.pipe(v.string(), v.maxLength(128 * 1024))),
+  /** Evidence from hardware: of this process, or of the machine of its LAS. */
+  hardware: v.optional(hardwareEvidence),
   /** Proof that the launcher knows the service access token (access-token.ts). */
   accessToken: v.optional(v.pipe(v.string(), v.maxLength(64), base64, v.length(32))),
   /** Keep the connection, and tell when the answer would be another. */
@@ -90,6 +98,9 @@ export const granted = v.strictObject({
   accessToken: v.optional(v.pipe(v.string(), base64)),
 });
 export type GrantedMessage = v.InferInput<typeof granted>;
+
+/** What the CAS sends where it wants Evidence about the machine over these bytes, in base64. */
+export const challenge = v.strictObject({ challenge: v.pipe(v.string(), v.maxLength(88)) });
 
 /** What the CAS sends on a watched connection when it is time for the next request. */
 export const changed = v.strictObject({ changed: v.literal(true) });

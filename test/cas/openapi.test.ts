@@ -12,9 +12,11 @@ import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { parse } from 'yaml';
+import { noTpms } from '../../src/attestation/tpm/credential.ts';
 import { createApi } from '../../src/cas/api.ts';
 import { openEncryptionKey, openIdentity } from '../../src/cas/identity.ts';
 import { openKeyring } from '../../src/cas/keyring.ts';
+import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
 import { createWatches } from '../../src/cas/watch.ts';
@@ -23,6 +25,7 @@ import { namePattern, sessionNamePattern } from '../../src/policy/names.ts';
 import { signSession } from '../../src/policy/signed-session.ts';
 import { encryptSession } from '../../src/protocol/encrypted-session.ts';
 import { version } from '../../src/version.ts';
+import { noCollateral } from '../support/cas.ts';
 import { type Answer, type Rest, rest } from '../support/rest.ts';
 import { missing, type Stack, startStack } from '../support/stack.ts';
 
@@ -159,6 +162,9 @@ test('the calls are those of the server', async () => {
         encryptionKey: await openEncryptionKey(store, keyring),
         otherCases: createOtherCases(identity),
         watches: createWatches(Date.now),
+        collateral: noCollateral,
+        machineNonces: createMachineNonces(Buffer.alloc(32)),
+        trustedTpms: noTpms,
         trustedPlatforms: [],
         clock: Date.now,
         log,

@@ -1,8 +1,11 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { emptyCollateral } from '../../src/attestation/collateral.ts';
 import { reportData } from '../../src/attestation/report-data.ts';
 import { type MeasuredProcess, platformOf, signSoftwareEvidence } from '../../src/attestation/software.ts';
+import { noTpms } from '../../src/attestation/tpm/credential.ts';
 import type { Cas } from '../../src/cas/cas.ts';
 import { keyring } from '../../src/cas/keyring.ts';
+import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { release } from '../../src/cas/release.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
@@ -40,6 +43,15 @@ export function testLas() {
 /** Digest of somebody's key, as a client certificate would show it. */
 export const keyOf = (who: string) => Buffer.from(who.padEnd(32)).toString('hex');
 
+/** A CAS without any, that fetches none. */
+export const noCollateral: Cas['collateral'] = {
+  forQuote: async () => emptyCollateral,
+  list: () => [],
+  add: async () => [],
+  refresh: async () => {},
+  close: () => {},
+};
+
 export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
   const quiet = () => {};
   const bare: BareCas = {
@@ -51,6 +63,9 @@ export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
       encryptionKey: generateKeyPairSync('x25519').privateKey,
       otherCases: createOtherCases({ key: '', certificate: '' }),
       watches: createWatches(() => bare.now),
+      collateral: noCollateral,
+      machineNonces: createMachineNonces(randomBytes(32)),
+      trustedTpms: noTpms,
       trustedPlatforms,
       clock: () => bare.now,
       log: { info: quiet, warn: quiet, error: quiet },

@@ -21,7 +21,7 @@ export function keyServicePaths(fields: SnpFields): KeyServicePaths | undefined 
   return {
     product,
     ...(signingKey === 'VCEK' &&
-      hardwareId !== undefined && { certificate: `${base}/${hardwareId}?${query(fields.reportedTcb)}` }),
+      hardwareId !== undefined && { certificate: certificatePath(product, hardwareId, fields.reportedTcb) }),
     chain: `${base}/cert_chain`,
     revocationList: `${base}/crl`,
   };
@@ -30,6 +30,11 @@ export function keyServicePaths(fields: SnpFields): KeyServicePaths | undefined 
 /** The part of the chip's id that its certificate names, hexadecimal. */
 export function hardwareIdOf({ chipId }: SnpFields, product: Product): string | undefined {
   return chipId?.slice(0, 2 * hardwareIdSize[product]);
+}
+
+/** Path of the certificate of a chip's key for these versions of firmware. */
+export function certificatePath(product: Product, hardwareId: string, tcb: TcbVersion): string {
+  return `/vcek/v1/${product}/${hardwareId}?${query(tcb)}`;
 }
 
 function query({ fmc, bootloader, tee, snp, microcode }: TcbVersion): string {

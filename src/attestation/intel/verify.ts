@@ -47,7 +47,7 @@ export interface IntelVerdict extends Omit<QuoteHeader, 'tee'> {
 
 const PCK = 'Intel SGX PCK Certificate';
 const PCK_ISSUERS = ['Intel SGX PCK Platform CA', 'Intel SGX PCK Processor CA'];
-const TCB_SIGNING = 'Intel SGX TCB Signing';
+export const TCB_SIGNING = 'Intel SGX TCB Signing';
 
 /**
  * Verifies a quote of Intel SGX or TDX, in the order of Intel's own library. A status that asks for something is for an
@@ -166,7 +166,10 @@ function newest<Document extends SignedText>(
  * The chain of the certificate that has signed a document, or why it does not count; undefined where none has. Intel has
  * issued the certificate anew for the same key, with the same serial number.
  */
-function signerOf(document: SignedText, options: ChainOptions): Chain | { refusal: Failure } | undefined {
+export function signerOf(
+  document: SignedText,
+  options: ChainOptions,
+): Chain | { refusal: Failure } | undefined {
   const signers = options.certificates.filter(
     (certificate) =>
       certificate.commonName === TCB_SIGNING &&

@@ -1,7 +1,7 @@
 import { DatabaseSync } from 'node:sqlite';
 import { failure, reason } from '../../errors.ts';
 import { namespaceOf } from '../../policy/names.ts';
-import { type Generation, pauseAfter, type Store, type StoredVersion } from './store.ts';
+import { type Generation, MOST_CHIPS, pauseAfter, type Store, type StoredVersion } from './store.ts';
 
 /** Every change to the schema is a new entry; `user_version` counts those that a database has seen. */
 const migrations = [
@@ -61,6 +61,20 @@ const migrations = [
    INSERT INTO issued SELECT session, number, name, max(generation), sealed FROM certificate
      GROUP BY session, number, name;
    DROP TABLE certificate;`,
+  `CREATE TABLE attestation_key (
+     endorsement_key BLOB PRIMARY KEY,
+     name BLOB NOT NULL,
+     reset_count INTEGER NOT NULL DEFAULT 0,
+     restart_count INTEGER NOT NULL DEFAULT 0
+   ) STRICT, WITHOUT ROWID;
+   CREATE INDEX attestation_key_name ON attestation_key (name);
+   CREATE TABLE collateral (
+     key TEXT PRIMARY KEY,
+     issued INTEGER NOT NULL,
+     until INTEGER NOT NULL,
+     kept INTEGER NOT NULL,
+     content BLOB NOT NULL
+   ) STRICT;`,
 ];
 
 const FORGET_WRONG_CODES_AFTER = 24 * 3600 * 1000;
@@ -131,6 +145,27 @@ export function openSqlite(path: string): Store {
     'INSERT INTO process (session, process) VALUES (?, ?) ON CONFLICT DO NOTHING',
   );
 
+  const collateral = db.prepare('SELECT key, issued, until, kept, content FROM collateral ORDER BY key');
+  const keepCollateral = db.prepare(
+    `INSERT INTO collateral (key, issued, until, kept, content) VALUES (?, ?, ?, ?, ?)
+     ON CONFLICT DO UPDATE SET issued = excluded.issued, until = excluded.until, kept = excluded.kept,
+       content = excluded.content
+     WHERE issued <= excluded.issued`,
+  );
+  const forgetCollateral = db.prepare(
+    `DELETE FROM collateral WHERE key IN
+       (SELECT key FROM collateral WHERE key LIKE '/vcek/%' OR key LIKE 'vlek/%'
+        ORDER BY kept DESC LIMIT -1 OFFSET ?)`,
+  );
+  const endorsementKey = db.prepare('SELECT endorsement_key FROM attestation_key WHERE name = ?');
+  const enrol = db.prepare(
+    `INSERT INTO attestation_key (endorsement_key, name) VALUES (?, ?)
+     ON CONFLICT (endorsement_key) DO UPDATE SET name = excluded.name, reset_count = 0, restart_count = 0
+     WHERE name <> excluded.name`,
+  );
+  const boot = db.prepare('SELECT reset_count, restart_count FROM attestation_key WHERE name = ?');
+  const noteBoot = db.prepare('UPDATE attestation_key SET reset_count = ?, restart_count = ? WHERE name = ?');
+
   /** The statements run in one piece, as the calls are synchronous, and across processes by the write lock. */
   const transaction = <Result>(work: () => Result): Result => {
     db.exec('BEGIN IMMEDIATE');
@@ -173,6 +208,34 @@ export function openSqlite(path: string): Store {
         const namespace = namespaceOf(session) ?? null;
         const { changes } = addVersion.run(session, number, hash, sealed, upload, namespace);
         return changes === 1 ? 'added' : 'taken';
+      }),
+    collateral: async () =>
+      collateral.all().map((row) => ({
+        key: String(row.key),
+        issued: Number(row.issued),
+        until: Number(row.until),
+        kept: Number(row.kept),
+        content: blob(row.content) as Buffer,
+      })),
+    keepCollateral: async ({ key, issued, until, kept, content }) =>
+      transaction(() => {
+        const { changes } = keepCollateral.run(key, issued, until, kept, content);
+        forgetCollateral.run(MOST_CHIPS);
+        return changes === 1;
+      }),
+    endorsementKey: async (name) => blob(endorsementKey.get(name)?.endorsement_key),
+    enrol: async (key, name) => {
+      enrol.run(key, name);
+    },
+    noteBoot: async (name, resetCount, restartCount) =>
+      transaction(() => {
+        const known = boot.get(name);
+        if (!known) return false;
+        const resets = resetCount - Number(known.reset_count);
+        const restarts = restartCount - Number(known.restart_count);
+        if (resets < 0 || (resets === 0 && restarts < 0)) return false;
+        if (resets > 0 || restarts > 0) noteBoot.run(resetCount, restartCount, name);
+        return true;
       }),
     admitProcess: async (session, process) => admitProcess.run(session, process).changes === 1,
     attempt: async ({ account, source, right, once, now }) =>

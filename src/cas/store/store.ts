@@ -32,6 +32,19 @@ export interface Store {
   attempt(attempt: Attempt): Promise<AttemptResult>;
   /** Whether a process comes to a session for the first time. */
   admitProcess(session: string, process: Buffer): Promise<boolean>;
+  /** What makers of hardware publish, in order of the keys. */
+  collateral(): Promise<StoredCollateral[]>;
+  /** Keeps a document unless there is a newer one with its key; of certificates of chips, the last {@link MOST_CHIPS}. */
+  keepCollateral(document: StoredCollateral): Promise<boolean>;
+  /** The endorsement key of the TPM that has the attestation key with this name, or undefined. */
+  endorsementKey(name: Buffer): Promise<Buffer | undefined>;
+  /** Keeps a TPM's attestation key, in place of the one it had before. */
+  enrol(endorsementKey: Buffer, name: Buffer): Promise<void>;
+  /**
+   * Keeps how often a TPM was reset, and resumed since.
+   * @returns false where it has been more often already, or the key is not enrolled
+   */
+  noteBoot(name: Buffer, resetCount: number, restartCount: number): Promise<boolean>;
   close(): Promise<void>;
 }
 
@@ -66,6 +79,18 @@ export interface StoredIssue extends Generation {
   /** Of the secret. */
   name: string;
 }
+
+/** A document of a maker of hardware (attestation/documents.ts). Times are in milliseconds since 1970. */
+export interface StoredCollateral {
+  key: string;
+  issued: number;
+  until: number;
+  /** When it came here. */
+  kept: number;
+  content: Buffer;
+}
+
+export const MOST_CHIPS = 4096;
 
 /** Someone shows to know a secret: a one-time password or an access token. */
 export interface Attempt {

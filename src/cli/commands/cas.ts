@@ -1,7 +1,17 @@
 import { type Command, Option } from 'commander';
+import { AMD, INTEL } from '../../cas/collateral-source.ts';
 import { defaultLasSocket, defaultPorts } from '../../policy/address.ts';
 import { leaveOutOptions } from '../left-out.ts';
-import { collect, example, logLevel, retries, structured } from '../options.ts';
+import {
+  collect,
+  example,
+  logLevel,
+  networked,
+  retries,
+  structured,
+  verificationTime,
+  wholeNumber,
+} from '../options.ts';
 import { prints, serves } from '../output.ts';
 
 /** `scone cas …` */
@@ -18,6 +28,12 @@ export function addCas(program: Command): void {
     .option('--name <host>', 'further host name for the certificate (repeatable)', collect)
     .option('--trusted-platform <key>', 'trust this LAS key, 64 hexadecimal digits (repeatable)', collect)
     .option('--las <socket>', 'the LAS that vouches for this CAS', defaultLasSocket)
+    .option('--pccs <url>', "Intel's service for collateral, or a caching one in its place", INTEL)
+    .option('--pccs-ca <file>', 'certificates that a caching service is checked by, as PEM')
+    .option('--kds <url>', "AMD's service for collateral", AMD)
+    .option('--offline', 'fetch no collateral; `scone cas collateral import` brings it')
+    .option('--tpm-roots <file>', 'certificates of makers whose TPMs may be enrolled, as PEM')
+    .option('--trusted-tpm <key>', 'a TPM that may be enrolled, by its endorsement key (repeatable)', collect)
     .addOption(logLevel('info'))
     .addHelpText('after', example('scone cas serve --dir /var/lib/scone --trusted-platform LASKEY'))
     .action(serves(async () => (await import('../serve.ts')).runCas));
@@ -29,9 +45,22 @@ export function addCas(program: Command): void {
     .option('-c, --cas-key-hash <hash>', 'the key that the CAS must have')
     .option('--trusted-platform <key>', 'trust this LAS key (repeatable)', collect)
     .addOption(retries())
+    .option('--mrsigner <hex>', 'who must have signed the enclave of the CAS; needs the next two')
+    .option('--isvprodid <number>', 'product of that signer', (text) => wholeNumber(text, 0, 65535))
+    .option('--isvsvn <number>', 'least security version of it', (text) => wholeNumber(text, 0, 65535))
+    .option('--machine <file>', 'the machine that the CAS must run on: tdx, sev_snp or tpm, as in a policy')
     .option('-C, --accept-configuration-needed', 'tolerate hardware that needs configuration')
     .option('-G, --accept-group-out-of-date', 'tolerate hardware that needs updates')
     .option('-S, --accept-sw-hardening-needed', 'tolerate hardware that needs software hardening')
+    .option(
+      '--tolerate <weakness>',
+      'tolerate another weakness, such as hyperthreading (repeatable)',
+      collect,
+    )
+    .option('--ignore-advisory <id>', 'ignore a security advisory (repeatable)', collect)
+    .option('--offline-report <file>', 'check what GET /v1/attest gave, instead of asking')
+    .option('--nonce <hex>', 'what it was asked with')
+    .addOption(verificationTime())
     .option('--allow-cas-owner-secret-access', 'changes nothing: a CAS has no owner who could read secrets')
     .option('--only_for_testing-debug', 'tolerate debug mode, and so software Evidence')
     .option('--only_for_testing-ignore-signer', 'do not ask who signed the CAS')
@@ -47,16 +76,8 @@ export function addCas(program: Command): void {
     .action(prints(async () => (await import('../attest.ts')).attestCas));
   leaveOutOptions(attest, [
     ['-s, --software-key-hash <hash>', 'a CAS has one key, which its Evidence is bound to'],
-    ['--mrsigner <hex>', 'software Evidence names no signer'],
-    ['--isvprodid <number>', 'software Evidence names no signer, so no product of one'],
-    ['--isvsvn <number>', 'software Evidence names no signer, so no security version of a product'],
-    [
-      '--offline-report <file>',
-      'Evidence is asked for anew each time, and none is kept to be looked at later',
-    ],
-    ['--nonce <hex>', 'it belongs to --offline-report; each attestation makes a nonce of its own'],
-    ['--verification-time <date>', 'software Evidence has nothing in it that runs out'],
   ]);
+  addCollateral(cas);
   structured(cas.command('list'))
     .description('list the attested CASes, the default one marked')
     .action(prints(async () => (await load()).listCas));
@@ -97,4 +118,22 @@ export function addCas(program: Command): void {
     .argument('[cas]', 'its name (default: the default CAS)')
     .addOption(retries())
     .action(prints(async () => (await load()).showCasVersion));
+}
+
+/** `scone cas collateral …` */
+function addCollateral(cas: Command): void {
+  const load = () => import('../collateral.ts');
+  const collateral = cas
+    .command('collateral')
+    .description('what makers of hardware publish, by which a CAS checks their Evidence');
+  networked(structured(collateral.command('list')))
+    .description('list what the CAS has, and until when it is good')
+    .action(prints(async () => (await load()).listCollateral));
+  networked(structured(collateral.command('import')))
+    .description(
+      'give the CAS collateral; it keeps what its maker has signed and is not older than what it has',
+    )
+    .argument('<file...>', 'files, or folders of them')
+    .addHelpText('after', example('scone cas collateral import /media/usb/collateral'))
+    .action(prints(async () => (await load()).importCollateral));
 }

@@ -1,20 +1,21 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { properties } from '../../attestation/claims.ts';
+import { readMode } from '../../platform/mode.ts';
 import { defaultLasSocket } from '../../policy/address.ts';
-import { collect, example, logLevel } from '../options.ts';
-import { serves } from '../output.ts';
+import { collect, example, logLevel, networked, structured } from '../options.ts';
+import { prints, serves } from '../output.ts';
 
 /** `scone las …` */
 export function addLas(program: Command): void {
-  program
-    .command('las')
-    .description('the local attestation service')
+  const las = program.command('las').description('the local attestation service');
+  las
     .command('serve')
     .description('run a LAS in the foreground')
     .requiredOption('--dir <dir>', 'keep its key there')
     .option('--socket <socket>', 'Unix socket to listen on', defaultLasSocket)
     .option('--cas <address[=key hash]>', 'tell launchers the key of this CAS (repeatable)', collect)
     .addOption(required())
+    .addOption(mode())
     .option('--containers', 'vouch for processes in containers too, where only root can write their code')
     .addOption(logLevel('info'))
     .addHelpText(
@@ -25,6 +26,11 @@ export function addLas(program: Command): void {
       ),
     )
     .action(serves(async () => (await import('../serve.ts')).runLas));
+  networked(structured(las.command('enrol')))
+    .description("make a key in this host's TPM, and have a CAS know it; the LAS then vouches by the TPM")
+    .requiredOption('--dir <dir>', 'that of the LAS')
+    .addHelpText('after', example('scone las enrol --dir /var/lib/scone'))
+    .action(prints(async () => (await import('../enrol.ts')).enrolTpm));
 }
 
 function required(): Option {
@@ -37,5 +43,14 @@ function required(): Option {
   });
   // What a shell completes; checked above, as it may be given several times.
   option.argChoices = [...properties];
+  return option;
+}
+
+function mode(): Option {
+  const option = new Option('--mode <mode>', 'what vouches: hw (or do not start), sim (software), or auto')
+    .env('SCONE_MODE')
+    .default('auto')
+    .argParser((text) => readMode({ SCONE_MODE: text }));
+  option.argChoices = ['auto', 'hw', 'sim'];
   return option;
 }

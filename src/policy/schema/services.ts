@@ -105,17 +105,24 @@ const tpm = object({
   ),
 });
 
+const machineSections = {
+  tdx: v.optional(
+    described(tdx, 'Intel TDX virtual machine that the LAS runs in; an addition to the language'),
+  ),
+  sev_snp: v.optional(
+    described(sevSnp, 'AMD SEV-SNP virtual machine that the LAS runs in; an addition to the language'),
+  ),
+  tpm: v.optional(described(tpm, 'Host whose TPM has measured it; an addition to the language')),
+};
+
+/** Machines, as a variant names them. */
+export const machines = object(machineSections);
+
 const attestationVariant = v.pipe(
   object({
     mrenclave: v.optional(described(measurements, 'Measurement of the launcher, or a list of them')),
     signer: v.optional(described(referenceOr(signerVariant), 'Who signed the launcher, and its version')),
-    tdx: v.optional(
-      described(tdx, 'Intel TDX virtual machine that the LAS runs in; an addition to the language'),
-    ),
-    sev_snp: v.optional(
-      described(sevSnp, 'AMD SEV-SNP virtual machine that the LAS runs in; an addition to the language'),
-    ),
-    tpm: v.optional(described(tpm, 'Host whose TPM has measured it; an addition to the language')),
+    ...machineSections,
     one_time_password_shared_secret: v.optional(oneTimePassword),
   }),
   v.check(

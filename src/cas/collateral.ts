@@ -1,0 +1,185 @@
+import { amdRoots } from '../attestation/amd/certificate.ts';
+import {
+  type Collateral,
+  type CollateralFile,
+  mergeCollateral,
+  parseCollateral,
+} from '../attestation/collateral.ts';
+import { checkDocument, type Document, documentsOf } from '../attestation/documents.ts';
+import type { CollateralNeed } from '../attestation/hardware.ts';
+import { intelRoots } from '../attestation/intel/verify.ts';
+import { formatTime } from '../attestation/x509/chain.ts';
+import { causes, failure } from '../errors.ts';
+import type { Log } from './cas.ts';
+import { fetchFiles } from './collateral-fetch.ts';
+import { addressOf, type Sources } from './collateral-source.ts';
+import type { Store } from './store/store.ts';
+
+/**
+ * What makers of hardware publish, in memory and in the store. A document comes by a fetch or from a file, and is kept only
+ * if its maker has signed it, it is in date, and there is none that is newer.
+ */
+export interface CollateralKeeper {
+  /**
+   * What is needed to check a quote. Fetches what is missing or has run out, and waits for nothing else.
+   * @throws Failure COLLATERAL_MISSING
+   */
+  forQuote(need: CollateralNeed): Promise<Collateral>;
+  list(): KeptDocument[];
+  /** @throws Failure COLLATERAL_INVALID of the first document that does not count; those before it are kept */
+  add(files: readonly CollateralFile[]): Promise<{ key: string; until: number; isNew: boolean }[]>;
+  /** Fetches anew what runs out before long. */
+  refresh(): Promise<void>;
+  close(): void;
+}
+
+export interface KeptDocument extends Pick<Document, 'key' | 'from' | 'until'> {
+  /** When it came here, in milliseconds since 1970. */
+  kept: number;
+}
+
+export interface KeeperOptions {
+  store: Store;
+  /** Absent: nothing is fetched. */
+  sources?: Sources | undefined;
+  /** Roots to trust instead of the makers' own. */
+  roots?: ReadonlySet<string> | undefined;
+  clock: () => number;
+  log: Log;
+}
+
+/** How long the reason why something could not be fetched is good. */
+const FAILED_FOR = 10_000;
+const LOOK_EVERY = 600_000;
+/** What has less left than this part of its life is fetched anew. */
+const PART_LEFT = 1 / 3;
+
+/** @throws Failure of the store */
+export async function openCollateral(options: KeeperOptions): Promise<CollateralKeeper> {
+  const { store, sources, clock, log } = options;
+  const roots = options.roots ?? new Set([...intelRoots, ...amdRoots]);
+  const documents = new Map<string, Document & { kept: number }>();
+  const fetching = new Map<string, Promise<void>>();
+  const failed = new Map<string, { at: number; error: unknown }>();
+  const bags = new Map<string, Collateral>();
+
+  for (const { key, kept, content } of await store.collateral())
+    for (const document of documentsOf(parseCollateral([{ name: key, bytes: content }]), key))
+      documents.set(document.key, { ...document, kept });
+
+  /** Issuers of everything else; there are few. */
+  const issuers = (): Collateral =>
+    mergeCollateral(
+      ...[...documents.values()].filter(({ key }) => key.startsWith('certificate/')).map(({ bag }) => bag),
+    );
+
+  const keep = async (document: Document, others: Collateral): Promise<boolean> => {
+    checkDocument(document, others, roots, clock());
+    const { key, from: issued, until, file } = document;
+    const kept = clock();
+    if (!(await store.keepCollateral({ key, issued, until, kept, content: file.bytes }))) return false;
+    documents.set(key, { ...document, kept });
+    bags.clear();
+    return true;
+  };
+
+  const add = async (files: readonly CollateralFile[]) => {
+    const found = files.flatMap((file) => documentsOf(parseCollateral([file]), file.name));
+    const others = mergeCollateral(issuers(), ...found.map(({ bag }) => bag));
+    const results: { key: string; until: number; isNew: boolean }[] = [];
+    for (const document of found)
+      results.push({ key: document.key, until: document.until, isNew: await keep(document, others) });
+    return results;
+  };
+
+  const fetchOne = async (key: string) => {
+    const address = sources && addressOf(key, sources);
+    if (!sources || !address) throw new Error('there is nowhere to fetch it from');
+    const added = await add(await fetchFiles(address, sources));
+    if (!added.some((each) => each.key === key)) throw new Error(`${address.origin} gave something else`);
+    log.info({ key, until: documents.get(key)?.until, source: address.origin }, 'collateral fetched');
+  };
+  const fetchOnce = (key: string): Promise<void> => {
+    const known = failed.get(key);
+    if (known && clock() - known.at < FAILED_FOR) return Promise.reject(known.error);
+    const running = fetching.get(key) ?? fetchOne(key);
+    fetching.set(key, running);
+    return running
+      .catch((error: unknown) => {
+        failed.set(key, { at: clock(), error });
+        throw error;
+      })
+      .finally(() => fetching.delete(key));
+  };
+
+  const isGood = (key: string) => {
+    const document = documents.get(key);
+    return document !== undefined && clock() <= document.until;
+  };
+
+  const refresh = async () => {
+    for (const { key, from, until } of [...documents.values()]) {
+      const left = until - clock();
+      if (left > (until - from) * PART_LEFT || (sources && !addressOf(key, sources))) continue;
+      try {
+        await fetchOnce(key);
+      } catch (error) {
+        log.warn(
+          { key, until: formatTime(until), error: causes(error).join(': ') },
+          'collateral runs out, and no newer one came',
+        );
+      }
+    }
+  };
+  const timer = setInterval(() => void refresh(), LOOK_EVERY * (0.9 + 0.2 * Math.random())).unref();
+
+  return {
+    async forQuote(need) {
+      const keys = keysOf(need);
+      const missing = keys.filter((key) => !isGood(key));
+      await Promise.all(
+        missing.map(async (key) => {
+          try {
+            await fetchOnce(key);
+          } catch (error) {
+            log.warn({ key, error: causes(error).join(': ') }, 'collateral is missing');
+            // A certificate may come with the Evidence itself.
+            if (!key.startsWith('/')) throw failure('COLLATERAL_MISSING', { what: key });
+          }
+        }),
+      );
+      const name = keys.join();
+      const bag =
+        bags.get(name) ?? mergeCollateral(issuers(), ...keys.flatMap((key) => documents.get(key)?.bag ?? []));
+      if (bags.size >= MOST_BAGS) bags.clear();
+      bags.set(name, bag);
+      return bag;
+    },
+    list: () => [...documents.values()].map(({ key, from, until, kept }) => ({ key, from, until, kept })),
+    add,
+    refresh,
+    close: () => clearInterval(timer),
+  };
+}
+
+const MOST_BAGS = 256;
+
+/** Keys of what is needed (attestation/documents.ts). */
+function keysOf(need: CollateralNeed): string[] {
+  if (need.kind === 'intel') {
+    const { tee, fmspc, pceId, ca } = need;
+    return [
+      `intel/tcb-info/${tee}/${fmspc}/${pceId}`,
+      `intel/identity/${tee === 'tdx' ? 'TD_QE' : 'QE'}`,
+      `crl/Intel SGX PCK ${ca === 'platform' ? 'Platform' : 'Processor'} CA`,
+      'crl/Intel SGX Root CA',
+    ];
+  }
+  const { product, certificate } = need.paths;
+  const isChip = need.signingKey === 'VCEK';
+  return [
+    `certificate/SEV-${isChip ? '' : 'VLEK-'}${product}`,
+    `crl/ARK-${product}/${isChip ? 'vcek' : 'vlek'}`,
+    ...(certificate === undefined ? [] : [certificate]),
+  ];
+}

@@ -1,0 +1,91 @@
+import { randomBytes, timingSafeEqual } from 'node:crypto';
+import * as v from 'valibot';
+import { makeCredential, verifyEndorsementKey } from '../attestation/tpm/credential.ts';
+import { parsePublicArea } from '../attestation/tpm/structures.ts';
+import { failure } from '../errors.ts';
+import type { Cas } from './cas.ts';
+
+/**
+ * Enrolment of a TPM's attestation key (TPM 2.0 Part 1 §24): the CAS encrypts a secret so that just the TPM with the
+ * endorsement key can read it, and only if it has the attestation key too. Until it comes back nothing is kept: what
+ * the CAS has to remember goes along, sealed.
+ */
+const base64 = (most: number) =>
+  v.pipe(
+    v.string(),
+    v.maxLength(Math.ceil(most / 3) * 4),
+    v.regex(/^[A-Za-z0-9+/]*={0,2}$/),
+    v.transform((text) => Buffer.from(text, 'base64')),
+  );
+
+export const enrolmentRequest = v.strictObject({
+  /** TPMT_PUBLIC of both keys. */
+  endorsementKey: base64(1024),
+  attestationKey: base64(1024),
+  /** Of the endorsement key, in DER, where the TPM has one. */
+  certificate: v.optional(base64(4096)),
+});
+
+export const enrolmentAnswer = v.strictObject({ ticket: base64(1024), secret: base64(64) });
+
+const PLACE = 'ticket/tpm-enrolment';
+const GOOD_FOR = 60_000;
+const ticketContents = v.strictObject({
+  endorsementKey: v.string(),
+  attestationKey: v.string(),
+  secret: v.string(),
+  until: v.number(),
+});
+
+/**
+ * @returns what the TPM is to show that it can open, and the ticket to bring back with it
+ * @throws Failure TPM_UNTRUSTED or EVIDENCE_INVALID
+ */
+export function challengeTpm(
+  cas: Cas,
+  request: v.InferOutput<typeof enrolmentRequest>,
+): { credentialBlob: string; encryptedSecret: string; ticket: string } {
+  const { endorsementKey, attestationKey, certificate } = request;
+  const now = cas.clock();
+  const { ek } = verifyEndorsementKey({ endorsementKey, certificate }, { ...cas.trustedTpms, at: now });
+  const { name } = parsePublicArea(attestationKey);
+  const secret = randomBytes(32);
+  const { credentialBlob, encryptedSecret } = makeCredential(endorsementKey, name, secret);
+  const contents: v.InferInput<typeof ticketContents> = {
+    endorsementKey: ek,
+    attestationKey: name.toString('hex'),
+    secret: secret.toString('hex'),
+    until: now + GOOD_FOR,
+  };
+  return {
+    credentialBlob: credentialBlob.toString('base64'),
+    encryptedSecret: encryptedSecret.toString('base64'),
+    ticket: cas.keyring.seal(Buffer.from(JSON.stringify(contents)), PLACE).toString('base64'),
+  };
+}
+
+/**
+ * Keeps the attestation key of a TPM that has opened its secret.
+ * @throws Failure TPM_UNPROVEN
+ */
+export async function enrolTpm(
+  cas: Cas,
+  { ticket, secret }: v.InferOutput<typeof enrolmentAnswer>,
+): Promise<{ platform: string; attestationKey: string }> {
+  const contents = openTicket(cas, ticket);
+  const expected = Buffer.from(contents.secret, 'hex');
+  if (cas.clock() > contents.until || secret.length !== expected.length || !timingSafeEqual(secret, expected))
+    throw failure('TPM_UNPROVEN');
+  const { endorsementKey, attestationKey } = contents;
+  await cas.store.enrol(Buffer.from(endorsementKey, 'hex'), Buffer.from(attestationKey, 'hex'));
+  cas.log.info({ endorsementKey, attestationKey }, 'a TPM was enrolled');
+  return { platform: `TPM_EK:${endorsementKey}`, attestationKey };
+}
+
+function openTicket(cas: Cas, ticket: Buffer): v.InferOutput<typeof ticketContents> {
+  try {
+    return v.parse(ticketContents, JSON.parse(cas.keyring.open(ticket, PLACE).toString()));
+  } catch {
+    throw failure('TPM_UNPROVEN');
+  }
+}

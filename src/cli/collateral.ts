@@ -1,0 +1,52 @@
+import { basename } from 'node:path';
+import * as v from 'valibot';
+import { parseCollateral } from '../attestation/collateral.ts';
+import { formatTime } from '../attestation/x509/chain.ts';
+import { failure } from '../errors.ts';
+import { printable } from '../protocol/refusal.ts';
+import { type NetworkOptions, openCas } from './connect.ts';
+import { readFiles } from './evidence/collateral.ts';
+import type { Output } from './output.ts';
+
+const time = v.number();
+const listed = v.object({
+  documents: v.array(v.object({ key: v.string(), from: time, until: time, kept: time })),
+});
+const added = v.object({
+  documents: v.array(v.object({ key: v.string(), until: time, isNew: v.boolean() })),
+});
+
+/** `scone cas collateral list` */
+export async function listCollateral(options: NetworkOptions): Promise<Output> {
+  const cas = await openCas(options);
+  const { documents } = await cas.call({ method: 'GET', path: '/v1/collateral' }, listed);
+  const lines = documents
+    .toSorted((a, b) => a.key.localeCompare(b.key))
+    .map(
+      ({ key, until, kept }) => `until ${formatTime(until)}, came ${formatTime(kept)}  ${printable(key)}\n`,
+    );
+  const text = lines.join('') || 'The CAS has no collateral. It fetches what it needs when Evidence comes.\n';
+  return { text, json: documents };
+}
+
+/** `scone cas collateral import FILE…` */
+export async function importCollateral(paths: string[], options: NetworkOptions): Promise<Output> {
+  const files = readFiles(paths);
+  // What cannot be read is told with the file's name, before anything is sent.
+  parseCollateral(files);
+  const cas = await openCas(options);
+  const request = {
+    files: files.map(({ name, bytes }) => ({ name: basename(name), content: bytes.toString('base64') })),
+  };
+  const { documents } = await cas.call(
+    { method: 'POST', path: '/v1/collateral', body: JSON.stringify(request) },
+    added,
+  );
+  if (documents.length === 0)
+    throw failure('FILE_INVALID', { path: paths.join(', '), detail: 'there is no collateral in it' });
+  const lines = documents.map(
+    ({ key, until, isNew }) =>
+      `${isNew ? 'kept' : 'not kept, the CAS has a newer one'}: ${printable(key)}, until ${formatTime(until)}\n`,
+  );
+  return { text: lines.join(''), json: documents };
+}
