@@ -46,16 +46,33 @@ export function isOutdated({ tcb }: Machine, expected: ExpectedMachine | undefin
   return minimum.length === 0 || minimum.some(([part, least]) => (tcb[part] ?? 0) < least);
 }
 
+/** Measurements that say nothing, as they are of what was not used. */
+const isUnused = (value: string) => /^0{2,}$/.test(value);
+
 /** The machine as a policy would have it, in one line of YAML. */
 export function describeMachine({ kind, values, tcb }: Machine): string {
-  const pairs = Object.entries(values).filter(([, value]) => !/^0{2,}$/.test(value));
+  const used = Object.entries(values).filter(([, value]) => !isUnused(value));
+  const pairs = used.length > 0 ? used : Object.entries(values);
   const inner =
     kind === 'tpm'
-      ? [`pcrs: {${pairs.map(([name, value]) => `${name.slice(3)}: ${value}`).join(', ')}}`]
-      : pairs.map(([name, value]) => (name === 'product' ? `products: [${value}]` : `${name}: ${value}`));
-  if (tcb) {
-    const parts = Object.entries(tcb).map(([part, version]) => `${part}: ${version}`);
-    inner.push(`minimum_tcb: {${parts.join(', ')}}`);
-  }
+      ? [`pcrs: {${pairs.map(([name, value]) => `${name.slice(3)}: "${value}"`).join(', ')}}`]
+      : pairs.map(([name, value]) =>
+          name === 'product' ? `products: [${value}]` : `${name}: ${name === 'vmpl' ? value : `"${value}"`}`,
+        );
+  if (tcb) inner.push(`minimum_tcb: {${tcbOf(tcb)}}`);
   return `${kind}: {${inner.join(', ')}}`;
+}
+
+/** What a policy asks for, a line for each measurement. */
+export function describeExpected(kind: MachineKind, { values, minimumTcb }: ExpectedMachine): string[] {
+  return [
+    ...Object.entries(values).map(([name, admitted]) => `${kind} ${name}: ${admitted.join(' or ')}`),
+    ...(minimumTcb ? [`${kind} firmware at least ${tcbOf(minimumTcb)}`] : []),
+  ];
+}
+
+function tcbOf(tcb: Tcb): string {
+  return Object.entries(tcb)
+    .map(([part, version]) => `${part}: ${version}`)
+    .join(', ');
 }

@@ -345,7 +345,7 @@ test('the machine that nobody names is described as a policy would name it', () 
   } as const;
   const [refusal] = appraise(expected, guest);
   const described =
-    `sev_snp: {measurement: ${digest('d')}, vmpl: 0, products: [Genoa], ` +
+    `sev_snp: {measurement: "${digest('d')}", vmpl: 0, products: [Genoa], ` +
     'minimum_tcb: {bootloader: 7, tee: 0, snp: 14, microcode: 72}}';
   assert.equal(refusal?.hint.endsWith(described), true);
 });

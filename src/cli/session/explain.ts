@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { describeExpected, type ExpectedMachine, type MachineKind } from '../../attestation/machine.ts';
 import { explainWeakness } from '../../attestation/weaknesses.ts';
 import { formatKeyHash } from '../../policy/key-hash.ts';
 import type { ServiceName } from '../../policy/names.ts';
@@ -11,6 +12,10 @@ import { knownCas } from '../state.ts';
 import { readServiceName, servicePath } from './names.ts';
 
 const texts = v.array(v.string());
+const expectedMachine = v.object({
+  values: v.record(v.string(), texts),
+  minimumTcb: v.optional(v.record(v.string(), v.number())),
+});
 const admission = v.object({
   session: v.string(),
   service: v.string(),
@@ -21,6 +26,9 @@ const admission = v.object({
   ignoreAdvisories: texts,
   variants: v.array(
     v.object({
+      machines: v.optional(
+        v.partial(v.object({ tdx: expectedMachine, sev_snp: expectedMachine, tpm: expectedMachine })),
+      ),
       measurements: v.optional(texts),
       signer: v.optional(
         v.object({
@@ -38,6 +46,8 @@ const admission = v.object({
   oneTimePassword: v.boolean(),
   accessToken: v.boolean(),
   singleton: v.boolean(),
+  /** In milliseconds; a CAS of an older version has none. */
+  maxQuoteAge: v.optional(v.number()),
 });
 type Admission = v.InferOutput<typeof admission>;
 type Variant = Admission['variants'][number];
@@ -73,14 +83,12 @@ export async function explainService(text: string, options: NetworkOptions): Pro
 type Condition = string[];
 
 function evidence(answer: Admission): Condition[] {
-  const { variants, platforms, trustedPlatforms, tolerate, require, ignoreAdvisories } = answer;
+  const { variants, platforms, tolerate, require, ignoreAdvisories } = answer;
   const conditions = [
     variants.length === 0
       ? ['The launcher is one that the policy admits, and it admits none.']
       : ['The launcher shows Evidence that it is one of these:', ...variants.map(describeVariant)],
-    trustedPlatforms.length === 0
-      ? ['A trusted LAS vouches for it, and neither the operator of the CAS nor the policy trusts any.']
-      : ['A LAS with one of these keys vouches for it:', ...trustedPlatforms],
+    voucher(answer),
   ];
   if (platforms.length > 0) conditions.push(['It runs on one of these platforms:', ...platforms]);
   if (require.length > 0)
@@ -97,6 +105,27 @@ function evidence(answer: Admission): Condition[] {
         : ['No security advisory applies to its platform but these:', ...ignoreAdvisories],
     );
   return conditions;
+}
+
+/** Who says that it is that launcher. */
+function voucher({ variants, trustedPlatforms, maxQuoteAge }: Admission): Condition {
+  const machines = variants.flatMap((variant) => Object.entries(variant.machines ?? {}));
+  if (machines.length > 0) {
+    const minutes = Math.round((maxQuoteAge ?? 0) / 6000) / 10;
+    return [
+      'A LAS vouches for it whose machine hardware has measured as that variant says:',
+      ...machines.flatMap(([kind, expected]) =>
+        describeExpected(kind as MachineKind, expected as ExpectedMachine),
+      ),
+      `(That is asked for anew where it is older than ${minutes} minutes.)`,
+    ];
+  }
+  return trustedPlatforms.length === 0
+    ? [
+        'It is an enclave of Intel SGX, which vouches for itself: the policy names no machine of a LAS,',
+        'and neither the operator of the CAS nor the policy trusts the key of one.',
+      ]
+    : ['A LAS with one of these keys vouches for it, or it is an enclave of Intel SGX:', ...trustedPlatforms];
 }
 
 function factors({ session, service, oneTimePassword, accessToken, singleton }: Admission): Condition[] {
