@@ -41,32 +41,41 @@ const understood = ['2.5.29.19', '2.5.29.15'];
  * @throws Failure EVIDENCE_INVALID, COLLATERAL_MISSING, COLLATERAL_INVALID or CERTIFICATE_REVOKED
  */
 export function verifyChain(leaf: Certificate, what: string, options: ChainOptions): Chain {
-  const { at, roots } = options;
-  const certificates = [leaf];
+  const certificates = chainOf(leaf, what, options);
   let isRevocationChecked = true;
-  let validUntil = Number.POSITIVE_INFINITY;
-  for (let subject = leaf; ; ) {
-    checkDates(subject, what, at);
-    validUntil = Math.min(validUntil, subject.notAfter);
-    const unknown = subject.critical.find(
-      (oid) => !understood.includes(oid) && !options.understood?.includes(oid),
-    );
-    if (unknown !== undefined)
-      throw invalid(what, `${subject.commonName} has the critical extension ${unknown}`);
-    if (roots.has(subject.fingerprint)) break;
-    if (certificates.length === LONGEST) throw invalid(what, 'its chain is too long');
-    const issuer = issuerOf(subject, options, certificates.length - 1);
-    if (!issuer)
-      throw invalid(what, `nobody who may has issued ${subject.commonName}: no chain to a trusted root`);
+  let validUntil = Math.min(...certificates.map(({ notAfter }) => notAfter));
+  // Only who is known to be an issuer has a say in what is revoked.
+  for (const [index, issuer] of certificates.entries()) {
+    const subject = certificates[index - 1];
+    if (!subject) continue;
     const lists = listsOf(issuer, options);
     if (lists.some((list) => list.revoked.has(subject.serial)))
       throw failure('CERTIFICATE_REVOKED', { certificate: subject.commonName, serial: subject.serial });
     if (lists[0]) validUntil = Math.min(validUntil, lists[0].nextUpdate);
     else isRevocationChecked = false;
+  }
+  return { certificates, isRevocationChecked, validUntil };
+}
+
+/** From a certificate to a trusted root, all of them in date. */
+function chainOf(leaf: Certificate, what: string, options: ChainOptions): Certificate[] {
+  const { at, roots } = options;
+  const certificates = [leaf];
+  for (let subject = leaf; ; ) {
+    checkDates(subject, what, at);
+    const unknown = subject.critical.find(
+      (oid) => !understood.includes(oid) && !options.understood?.includes(oid),
+    );
+    if (unknown !== undefined)
+      throw invalid(what, `${subject.commonName} has the critical extension ${unknown}`);
+    if (roots.has(subject.fingerprint)) return certificates;
+    if (certificates.length === LONGEST) throw invalid(what, 'its chain is too long');
+    const issuer = issuerOf(subject, options, certificates.length - 1);
+    if (!issuer)
+      throw invalid(what, `nobody who may has issued ${subject.commonName}: no chain to a trusted root`);
     certificates.push(issuer);
     subject = issuer;
   }
-  return { certificates, isRevocationChecked, validUntil };
 }
 
 /** An issuer by name and key that may issue; one that is in date before one that is not. */
