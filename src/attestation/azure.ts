@@ -5,6 +5,7 @@ import { REPORT_SIZE } from './amd/report.ts';
 import { type SnpVerdict, verifySnpReport } from './amd/verify.ts';
 import { Malformed, reader, refusing } from './bytes.ts';
 import type { Collateral } from './collateral.ts';
+import { type IntelVerdict, verifyIntelQuote } from './intel/verify.ts';
 
 /**
  * The report that a confidential virtual machine on Azure finds in its TPM (index 0x01400001): what runs beneath the guest,
@@ -84,34 +85,52 @@ function attestationKeyOf(text: Buffer): KeyObject {
 
 /** What the processor says of the machine, and the key of the TPM that it vouches for. */
 export interface AzureVerdict {
-  hardware: SnpVerdict;
+  hardware: SnpVerdict | IntelVerdict;
   attestationKey: KeyObject;
 }
 
+export interface AzureOptions {
+  /** As for {@link verifySnpReport} and {@link verifyIntelQuote}. */
+  roots?: ReadonlySet<string>;
+  /** TDX: the quote over the same report data, which the machine has made of its TDREPORT. */
+  quote?: Buffer;
+}
+
 /**
- * Verifies the report of a machine with SEV-SNP.
+ * Verifies that the processor vouches for the TPM's key.
  * @param at milliseconds since 1970
- * @param roots as for {@link verifySnpReport}
- * @throws Failure as {@link verifySnpReport}
+ * @throws Failure as {@link verifySnpReport} or {@link verifyIntelQuote}
  */
 export function verifyAzureReport(
   bytes: Buffer,
   collateral: Collateral,
   at: number,
-  roots?: ReadonlySet<string>,
+  { roots, quote }: AzureOptions = {},
 ): AzureVerdict {
   return refusing(() => {
     const { hardware: kind, hardwareReport, runtimeData, attestationKey } = parseAzureReport(bytes);
-    if (kind !== 'sev-snp')
-      throw invalid('the report of Azure holds a TDREPORT, which proves nothing elsewhere');
-    const hardware = verifySnpReport(hardwareReport, collateral, at, roots);
-    // The guest runs at a lower level, and can have reports made over whatever it likes.
-    if (hardware.vmpl !== 0) throw invalid(`the report of Azure was asked for at VMPL ${hardware.vmpl}`);
+    let hardware: AzureVerdict['hardware'];
+    if (kind === 'sev-snp') {
+      hardware = verifySnpReport(hardwareReport, collateral, at, roots);
+      // The guest runs at a lower level, and can have reports made over whatever it likes.
+      if (hardware.vmpl !== 0) throw invalid(`the report of Azure was asked for at VMPL ${hardware.vmpl}`);
+    } else {
+      if (!quote)
+        throw failure('COLLATERAL_MISSING', {
+          what: 'a TDX quote, since a TDREPORT proves nothing elsewhere',
+        });
+      hardware = verifyIntelQuote(quote, collateral, at, roots);
+      if (hardware.root !== 'tdx') throw invalid('the report of Azure goes with a quote of TDX');
+    }
     const hash = createHash('sha256').update(runtimeData).digest('hex');
-    if (!hardware.reportData.startsWith(hash))
+    if (!reportDataOf(hardware).startsWith(hash))
       throw invalid("the report of Azure is over another key of the TPM's");
     return { hardware, attestationKey };
   });
+}
+
+function reportDataOf(verdict: AzureVerdict['hardware']): string {
+  return verdict.root === 'sev-snp' ? verdict.reportData : verdict.body.reportData;
 }
 
 function invalid(detail: string) {

@@ -4,6 +4,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { isAzureReport, parseAzureReport, verifyAzureReport } from '../../src/attestation/azure.ts';
 import { Malformed } from '../../src/attestation/bytes.ts';
+import { parseCollateral } from '../../src/attestation/collateral.ts';
+import { recorded, skip } from '../support/quotes.ts';
 import { at, bag, maker, type ReportOptions, report, vcek } from './amd/synthetic.ts';
 
 /** Reports as a confidential machine on Azure finds them in its TPM. */
@@ -57,7 +59,11 @@ function azureReport(data: string, options: AzureOptions = {}): Buffer {
   ]);
 }
 
-const verify = (bytes: Buffer) => verifyAzureReport(bytes, collateral, at, milan.roots);
+function verify(bytes: Buffer) {
+  const { hardware, attestationKey } = verifyAzureReport(bytes, collateral, at, { roots: milan.roots });
+  assert.equal(hardware.root, 'sev-snp');
+  return { hardware, attestationKey };
+}
 const refuses = (bytes: Buffer, message: RegExp) =>
   assert.throws(() => verify(bytes), { name: 'Failure', code: 'EVIDENCE_INVALID', message });
 
@@ -83,17 +89,34 @@ test("the processor's report is verified", () => {
   refuses(azureReport(text, { hardware: spoiled }), /./);
   const bytes = azureReport(text);
   assert.throws(() => verifyAzureReport(bytes, collateral, at), { code: 'EVIDENCE_INVALID' }, "AMD's roots");
-  assert.throws(() => verifyAzureReport(bytes, bag([]), at, milan.roots), { code: 'COLLATERAL_MISSING' });
+  assert.throws(() => verifyAzureReport(bytes, bag([]), at, { roots: milan.roots }), {
+    code: 'COLLATERAL_MISSING',
+  });
   const until = Date.parse('2060-01-01T00:00:00Z');
-  assert.throws(() => verifyAzureReport(bytes, collateral, until, milan.roots), { code: 'EVIDENCE_INVALID' });
+  assert.throws(() => verifyAzureReport(bytes, collateral, until, { roots: milan.roots }), {
+    code: 'EVIDENCE_INVALID',
+  });
 });
 
-test("a TDREPORT is read for the TPM's key, and not believed", () => {
-  const bytes = azureReport(text, { kind: 4 });
-  const { hardware, attestationKey } = parseAzureReport(bytes);
+const tdReport = azureReport(text, { kind: 4 });
+
+test("a TDREPORT names the TPM's key, and proves nothing without a quote", () => {
+  const { hardware, attestationKey } = parseAzureReport(tdReport);
   assert.equal(hardware, 'tdx');
   assert.ok(attestationKey.equals(tpmKey));
-  refuses(bytes, /TDREPORT/);
+  assert.throws(() => verify(tdReport), { code: 'COLLATERAL_MISSING', message: /a TDX quote/ });
+});
+
+test('a TDREPORT goes with a quote of TDX over the same key', { skip }, () => {
+  const withQuote = (name: string) => {
+    const quote = recorded(`${name}.quote`);
+    const collateral = `${name}.collateral.json`;
+    const files = [{ name: collateral, bytes: recorded(collateral) }];
+    return verifyAzureReport(tdReport, parseCollateral(files), Date.parse('2025-07-01T00:00:00Z'), { quote });
+  };
+  const invalid = (message: RegExp) => ({ code: 'EVIDENCE_INVALID', message });
+  assert.throws(() => withQuote('tdx/b-uptodate-v4'), invalid(/over another key/));
+  assert.throws(() => withQuote('sgx/a-config-and-swhardening'), invalid(/a quote of TDX/));
 });
 
 test('what is not of the form is refused', () => {

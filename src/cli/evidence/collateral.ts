@@ -1,6 +1,6 @@
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Collateral, parseCollateral } from '../../attestation/collateral.ts';
+import { type Collateral, type CollateralFile, parseCollateral } from '../../attestation/collateral.ts';
 import { failure, reason } from '../../errors.ts';
 import { readInput } from '../input.ts';
 
@@ -13,8 +13,15 @@ const MOST = 1000;
  * @throws Failure FILE_INVALID or COLLATERAL_INVALID
  */
 export function readCollateral(paths: readonly string[]): Collateral {
-  const files = paths.flatMap(filesIn);
-  return parseCollateral(files.map((name) => ({ name, bytes: readInput(name, LARGEST) })));
+  return parseCollateral(readFiles(paths));
+}
+
+/**
+ * Files, and the files of folders.
+ * @throws Failure FILE_INVALID
+ */
+export function readFiles(paths: readonly string[]): CollateralFile[] {
+  return paths.flatMap(filesIn).map((name) => ({ name, bytes: readInput(name, LARGEST) }));
 }
 
 /** A path itself, or the files in the folder that it is. */
