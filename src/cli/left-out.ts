@@ -14,7 +14,7 @@ const commands: [names: string[], why: string][] = [
   [['cas verify-audit-log', 'cas attest-audit-log'], 'a CAS keeps no audit log so far'],
   [
     ['las probe', 'las show-tcb-state', 'las provision-pck-certificate', 'las scone-epid-trust-anchor'],
-    'they are about the hardware of a LAS, and this one is a root of trust in software',
+    '`scone las serve` says which hardware it found, `scone evidence verify` what a quote proves',
   ],
   [
     ['fspf', 'binary-fs'],

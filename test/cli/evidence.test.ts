@@ -66,7 +66,7 @@ test('that a trust domain can be looked into is said plainly', { skip }, () => {
   assert.match(head, /^Verdict: OutOfDate$/m);
   assert.match(head, /^Debug: YES: /m);
   assert.match(head, /^In a policy, tolerate: \[debug-mode, outdated-tcb, hyperthreading\]$/m);
-  assert.match(head, /^In a policy, the machine: tdx: \{mrtd: 705ee938/m);
+  assert.match(head, /^In a policy, the machine: tdx: \{mrtd: "705ee938/m);
 });
 
 test('a module of TDX has a verdict of its own, and a bundle is collateral', { skip }, () => {

@@ -233,11 +233,7 @@ test('what is left out says so and why', () => {
     assert.match(stderr, /Code: NOT_SUPPORTED, exit status 69/);
   }
   for (const args of [
-    ['attest', 'localhost', '--mrsigner', 'ab'],
-    ['attest', 'localhost', '--isvsvn', '1'],
     ['attest', 'localhost', '-s', 'hash'],
-    ['attest', 'localhost', '--offline-report', 'file', '--nonce', '00'],
-    ['attest', 'localhost', '--verification-time', '2024-01-01'],
     ['show-identification', '-s'],
     ['show-identification', '-S'],
   ]) {
