@@ -72,7 +72,7 @@ test('of what is issued at once, the first is kept, until there is a later gener
 
 test('the last of the certificates that an older version of the program kept is still there', async () => {
   const db = new DatabaseSync(path);
-  db.exec(`DROP TABLE issued; PRAGMA user_version = 3;
+  db.exec(`DROP TABLE issued; DROP TABLE attestation_key; DROP TABLE collateral; PRAGMA user_version = 3;
     CREATE TABLE certificate (
       session TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL,
       generation INTEGER NOT NULL, sealed BLOB NOT NULL,
