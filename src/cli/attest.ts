@@ -40,6 +40,8 @@ export interface AttestOptions {
   offlineReport?: string;
   nonce?: string;
   verificationTime?: number;
+  /** SHA-256 of roots of hardware to trust instead of the makers' own; no option of the command sets it. */
+  hardwareRoots?: ReadonlySet<string>;
   only_for_testingTrustAny?: boolean;
   only_for_testingDebug?: boolean;
   only_for_testingIgnoreSigner?: boolean;
@@ -87,7 +89,7 @@ export async function attestCas(
       expected: formatKeyHash(pinned),
       source: 'by --cas-key-hash',
     });
-  const claims = await verifyReport(said, { nonce, casKey }, options.verificationTime ?? Date.now());
+  const claims = await verifyReport(said, { nonce, casKey }, options);
   appraiseCas(claims, expected, options);
 
   if (!options.offlineReport) {
@@ -167,12 +169,13 @@ function readReport(path: string, nonce: string | undefined): Asked {
 async function verifyReport(
   { evidence, hardware, collateral }: Report,
   { nonce, casKey }: Pick<Asked, 'nonce' | 'casKey'>,
-  at: number,
+  { verificationTime = Date.now(), hardwareRoots }: AttestOptions,
 ): Promise<Claims> {
   const bag = parseCollateral(
     collateral.map(({ name, content }) => ({ name, bytes: Buffer.from(content, 'base64') })),
   );
-  const claims = await verifyEvidence({ evidence, hardware }, async () => ({ collateral: bag }), at);
+  const endorsements = { collateral: bag, ...(hardwareRoots && { roots: hardwareRoots }) };
+  const claims = await verifyEvidence({ evidence, hardware }, async () => endorsements, verificationTime);
   const isFresh = claims.nonce === undefined || claims.nonce.equals(nonce);
   const expected = reportData({ role: 'cas', channel: nonce, casKey, configId: '' });
   if (!isFresh || !claims.reportData.equals(expected))
