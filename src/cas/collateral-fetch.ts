@@ -30,7 +30,11 @@ function get(
       ...(ca !== undefined && { ca }),
       signal: AbortSignal.timeout(ANSWER),
     });
-    outgoing.on('error', reject);
+    outgoing.on('error', (error) =>
+      reject(
+        error.name === 'AbortError' || error.name === 'TimeoutError' ? new Error('no answer in time') : error,
+      ),
+    );
     outgoing.on('response', (response) => {
       const refuse = (detail: string) => outgoing.destroy(new Error(detail));
       // A redirection is an answer too that nobody expects.
