@@ -1,6 +1,7 @@
 import { cpus } from 'node:os';
 import { changes } from './changes.ts';
 import { check } from './check.ts';
+import { evidence } from './evidence.ts';
 import { launch } from './launch.ts';
 import { release } from './release.ts';
 import { sessions } from './sessions.ts';
@@ -12,7 +13,7 @@ import { sessions } from './sessions.ts';
  *
  * Ratios count; absolute figures are those of the machine.
  */
-const parts: Record<string, () => Promise<void>> = { launch, changes, check, release, sessions };
+const parts: Record<string, () => Promise<void>> = { launch, changes, check, evidence, release, sessions };
 
 const chosen = process.argv.slice(2);
 const unknown = chosen.filter((name) => !Object.hasOwn(parts, name));
