@@ -61,7 +61,7 @@ try {
   }
 
   say('Attest the CAS and pin its key. This machine has no root of trust but software, and the flags say so');
-  show(
+  const attested = show(
     'scone cas attest $SCONE_CAS_ADDR --only_for_testing-trust-any --only_for_testing-debug --only_for_testing-ignore-signer -C -G -S',
   );
 
@@ -88,7 +88,10 @@ try {
   say('The same code again is refused: somebody may have seen it');
   show('SCONE_CONFIG_ID=$SESSION/with_otp@$OTP envcas', 77);
 
-  say(`Root of trust: software. Done in ${Math.round((Date.now() - started) / 1000)} seconds; cleaning up`);
+  const [, rootOfTrust = ''] = /^Root of trust: (.*)$/m.exec(attested) ?? [];
+  say(
+    `Root of trust: ${rootOfTrust}. Done in ${Math.round((Date.now() - started) / 1000)} seconds; cleaning up`,
+  );
 } finally {
   if (servers?.exitCode === null) {
     servers.kill('SIGTERM');

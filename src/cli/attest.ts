@@ -109,7 +109,7 @@ export async function attestCas(
       `CAS ${addressText} at ${url} is trustworthy\n` +
       `CAS key hash: ${keyHash}\n` +
       `Version of attested CAS: ${printable(said.version)}\n` +
-      (root === 'software' ? '' : `Root of trust: ${root}${weak && `, tolerated: ${weak}`}\n`) +
+      `Root of trust: ${root}${weak && `, tolerated: ${weak}`}\n` +
       (options.offlineReport
         ? 'It is not pinned: a report that was kept does not tell who answers there now.\n'
         : ''),

@@ -133,6 +133,7 @@ secrets:
       mode: 'hardware',
       tolerate: ['debug-mode', 'outdated-tcb'],
       require: ['root-owned-code'],
+      maxQuoteAge: 600_000,
       ignoreAdvisories: ['INTEL-SA-00615'],
       variants: [
         { measurements: ['78'.repeat(32), '12'.repeat(32)] },
