@@ -10,10 +10,11 @@ import { type Collateral, mergeCollateral } from './collateral.ts';
 import type { HardwareEvidence } from './hardware-evidence.ts';
 import { pckExtension } from './intel/pck.ts';
 import { parseQuote } from './intel/quote.ts';
-import { type IntelVerdict, verifyIntelQuote } from './intel/verify.ts';
+import { type IntelVerdict, intelRoots, verifyIntelQuote } from './intel/verify.ts';
 import { parsePublicArea } from './tpm/structures.ts';
 import { type TpmVerdict, verifyTpmQuote } from './tpm/verify.ts';
 import { parseCertificates } from './x509/certificate.ts';
+import { verifyChain } from './x509/chain.ts';
 
 /** What hardware Evidence is checked with (RFC 9334: Endorsements). */
 export interface Endorsements {
@@ -142,15 +143,24 @@ export type Need =
   | { kind: 'tpm'; key: string };
 export type CollateralNeed = Exclude<Need, { kind: 'tpm' }>;
 
-/** @throws Failure EVIDENCE_INVALID */
-export function needOf(evidence: HardwareEvidence): Need {
+/**
+ * What to look for. Of Intel only a certificate that Intel has issued makes anybody look, since there are services to ask.
+ * @throws Failure EVIDENCE_INVALID
+ */
+export function needOf(
+  evidence: HardwareEvidence,
+  { roots = intelRoots, at }: { roots?: ReadonlySet<string> | undefined; at: number },
+): Need {
   return refusing(() => {
     switch (evidence.type) {
       case 'sgx':
       case 'tdx': {
         const { header, authentication } = parseQuote(decode(evidence.quote));
-        const [pck] = parseCertificates(authentication.certificates);
+        const certificates = parseCertificates(authentication.certificates);
+        const [pck] = certificates;
         if (!pck) throw new Malformed('the quote holds no PCK certificate');
+        const options = { certificates, revocationLists: [], roots, at, revocation: 'where given' } as const;
+        verifyChain(pck, 'the PCK certificate', options);
         const { fmspc, pceId } = pckExtension(pck);
         const ca = pck.issuer.includes('PCK Platform CA') ? 'platform' : 'processor';
         return { kind: 'intel', tee: header.tee, fmspc, pceId, ca };

@@ -13,7 +13,7 @@ import { causes, failure } from '../errors.ts';
 import type { Log } from './cas.ts';
 import { fetchFiles } from './collateral-fetch.ts';
 import { addressOf, type Sources } from './collateral-source.ts';
-import type { Store } from './store/store.ts';
+import { MOST_CHIPS, type Store } from './store/store.ts';
 
 /**
  * What makers of hardware publish, in memory and in the store. A document comes by a fetch or from a file, and is kept only
@@ -50,7 +50,10 @@ export interface KeeperOptions {
 
 /** How long the reason why something could not be fetched is good. */
 const FAILED_FOR = 10_000;
-const LOOK_EVERY = 600_000;
+const LOOK_EVERY = 3_600_000;
+/** At a time, so that nobody has others asked without end by it. */
+const MOST_FETCHES = 16;
+const MOST_FAILED = 1024;
 /** What has less left than this part of its life is fetched anew. */
 const PART_LEFT = 1 / 3;
 
@@ -78,7 +81,10 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
     const { key, from: issued, until, file } = document;
     const kept = clock();
     if (!(await store.keepCollateral({ key, issued, until, kept, content: file.bytes }))) return false;
+    documents.delete(key);
     documents.set(key, { ...document, kept });
+    const chips = [...documents.keys()].filter((each) => /^(\/vcek|vlek)\//.test(each));
+    if (chips.length > MOST_CHIPS) documents.delete(chips[0] ?? '');
     bags.clear();
     return true;
   };
@@ -102,10 +108,13 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
   const fetchOnce = (key: string): Promise<void> => {
     const known = failed.get(key);
     if (known && clock() - known.at < FAILED_FOR) return Promise.reject(known.error);
+    if (fetching.size >= MOST_FETCHES && !fetching.has(key))
+      return Promise.reject(new Error(`${MOST_FETCHES} others are being fetched`));
     const running = fetching.get(key) ?? fetchOne(key);
     fetching.set(key, running);
     return running
       .catch((error: unknown) => {
+        if (failed.size >= MOST_FAILED) failed.clear();
         failed.set(key, { at: clock(), error });
         throw error;
       })

@@ -35,7 +35,7 @@ export async function verifyLaunchEvidence(
  */
 export async function endorse(cas: Cas, hardware: HardwareEvidence): Promise<Endorsements> {
   const roots = cas.hardwareRoots && { roots: cas.hardwareRoots };
-  const need = needOf(hardware);
+  const need = needOf(hardware, { roots: cas.hardwareRoots, at: cas.clock() });
   if (need.kind !== 'tpm') return { collateral: await cas.collateral.forQuote(need), ...roots };
   const enrolled = await cas.store.endorsementKey(Buffer.from(need.key, 'hex'));
   return { collateral: emptyCollateral, endorsementKey: enrolled?.toString('hex') };

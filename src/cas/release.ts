@@ -23,8 +23,8 @@ import { requireService, type SessionVersion } from './versions.ts';
 import type { Interest } from './watch.ts';
 
 /**
- * Decides one launch, in the order: is there such a service; does the Evidence verify; is the launcher
- * admitted; are the second factors right, what can be used up last. Nobody who would not be admitted anyway can guess
+ * Decides one launch, in the order: is there such a service; does the Evidence verify, where any is asked for; is the
+ * launcher admitted; are the second factors right, what can be used up last. Nobody who would not be admitted anyway can guess
  * a one-time password, or use one up. Only then are secrets touched.
  *
  * @throws Failure with the reason of a refusal, or Challenge
@@ -34,7 +34,6 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
   const { session: sessionName, service: serviceName } = request;
   interest?.session(sessionName);
   const { version, service } = await requireService(cas, request);
-  const claims = await verifyLaunchEvidence(cas, attempt);
   const recipient: Recipient = {};
   const resolver = createResolver(cas, recipient, interest);
   const admission = await admissionOf(resolver, version, service).catch((error: unknown) => {
@@ -43,20 +42,20 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
     cas.log.warn({ session: sessionName, service: serviceName, error: causes(error) }, 'policy not usable');
     throw error.code === 'CAS_BUSY' ? error : failure('ADMISSION_UNKNOWN');
   });
+  const claims = admission.mode === 'none' ? undefined : await verifyLaunchEvidence(cas, attempt);
   // Before it is looked at: what an old quote says of the machine may be wrong by now.
-  if (admission.mode === 'hardware') checkAge(cas, attempt, claims, admission.maxQuoteAge);
+  checkAge(cas, attempt, claims, admission.maxQuoteAge);
   admit(cas, admission, claims);
   const proof = await checkAccessToken(cas, admission.accessToken, attempt);
   await checkSingleton(cas, admission.singleton, attempt, claims);
   // Without Evidence nothing but the connection tells whose request it is.
   const holder = admission.mode === 'none' ? 'the connection' : claims?.process;
   await checkOneTimePassword(cas, admission.oneTimePassword, attempt, holder);
-  // Where no Evidence is asked for, nobody has said that the one that came is to be trusted.
-  if (claims && admission.mode === 'hardware')
+  if (claims)
     recipient.launcher = {
       measurement: claims.measurement,
       session: sessionName,
-      isTrustedByOperator: claims.root !== 'software' || cas.trustedPlatforms.includes(claims.platform),
+      isTrustedByOperator: cas.trustedPlatforms.includes(claims.platform) || isProvenToAnybody(claims),
     };
 
   const configuration = await configurationOf(cas, resolver, version, service);
@@ -74,6 +73,11 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
     'released',
   );
   return { configuration, ...(proof && { accessToken: proof.toString('base64') }) };
+}
+
+/** Whether an enclave has proven itself whatever the policy tolerates, and whichever machine its author names. */
+function isProvenToAnybody({ root, debug, weaknesses = [], advisories = [] }: Claims): boolean {
+  return root === 'sgx' && !debug && weaknesses.length === 0 && advisories.length === 0;
 }
 
 /** @throws Failure of the first factor that failed, the others as its causes */

@@ -27,11 +27,15 @@ const processors = intel.maker();
 const key = intel.pck(processors);
 const chain = [processors.platformCa, processors.root];
 const quote = intel.quote({ tee: 'tdx', body: intel.domainReport(), pck: key, chain });
-const need = needOf({ type: 'tdx', nonce: '', quote: quote.toString('base64') }) as CollateralNeed;
+const as = { roots: processors.roots, at: intel.at };
+const need = needOf({ type: 'tdx', nonce: '', quote: quote.toString('base64') }, as) as CollateralNeed;
 const milan = amd.maker('Milan');
 const chipKey = amd.vcek(milan);
 const report = amd.report('Milan', chipKey.key);
-const amdNeed = needOf({ type: 'sev-snp', nonce: '', certificates: '', report: report.toString('base64') });
+const amdNeed = needOf(
+  { type: 'sev-snp', nonce: '', certificates: '', report: report.toString('base64') },
+  as,
+);
 const roots = new Set([...processors.roots, ...milan.roots]);
 
 const TCB = '/tdx/certification/v4/tcb?fmspc=00906ed50000';
@@ -318,7 +322,7 @@ test('the makers themselves are asked at the addresses that they publish', () =>
 test('recorded: a quote is verified by what a server with the recorded files gives', { skip }, async () => {
   now = Date.parse('2026-04-01T00:00:00Z');
   const bytes = recorded('tdx/d-uptodate-v5.quote');
-  const wanted = needOf({ type: 'tdx', nonce: '', quote: bytes.toString('base64') });
+  const wanted = needOf({ type: 'tdx', nonce: '', quote: bytes.toString('base64') }, { at: now });
   assert.ok(wanted.kind === 'intel');
   const signing = recorded('intel-2026-03/tcb_signing_chain.pem').toString();
   const file = (name: string) => recorded(`intel-2026-03/${name}`);

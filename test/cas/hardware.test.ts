@@ -401,3 +401,24 @@ test('a refusal says what of the machine would have to be tolerated', async () =
   assert.match(said[2] ?? '', /tolerate: \[outdated-tcb\], ignore_advisories: \[INTEL-SA-01036\]/);
   assert.equal(await launch('a', machine.show.bind(machine)), 'WEAKNESS_NOT_TOLERATED');
 });
+
+test('where no Evidence is asked for, none is looked at', async () => {
+  const { bare, launch } = hardware();
+  bare.cas.collateral.forQuote = async () => assert.fail('nobody needs collateral');
+  await bare.upload(services({ a: '' }, 'security: {attestation: {mode: none}}'));
+  const machine = las(domain());
+  assert.equal(await launch('a', machine.show.bind(machine)), 'granted');
+});
+
+test('who holds no certificate of the maker makes nobody fetch anything', async () => {
+  const { bare, launch } = hardware();
+  bare.cas.collateral.forQuote = async () => assert.fail('that would be asked for at others');
+  await bare.upload(services({ a: '' }));
+  const stranger = intel.maker();
+  const own = { pck: intel.pck(stranger), chain: [stranger.platformCa, stranger.root] };
+  const body = intel.enclaveReport({ reportData: Buffer.alloc(64) });
+  const show = () => ({
+    hardware: { type: 'sgx' as const, quote: base64(intel.quote({ tee: 'sgx', body, ...own })) },
+  });
+  assert.equal(await launch('a', show), 'EVIDENCE_INVALID');
+});

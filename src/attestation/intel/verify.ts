@@ -192,14 +192,15 @@ export function signerOf(
   return refusal && { refusal };
 }
 
-const signatures = new WeakMap<SignedText, Map<string, boolean>>();
+/** Fingerprints of those who have signed a document. */
+const signatures = new WeakMap<SignedText, Set<string>>();
 
 function hasSigned({ fingerprint, x509 }: Certificate, document: SignedText): boolean {
-  const results = signatures.get(document) ?? new Map<string, boolean>();
-  signatures.set(document, results);
-  const result =
-    results.get(fingerprint) ?? isSigned(Buffer.from(document.text), x509.publicKey, document.signature);
-  results.set(fingerprint, result);
+  const signers = signatures.get(document) ?? new Set<string>();
+  signatures.set(document, signers);
+  if (signers.has(fingerprint)) return true;
+  const result = isSigned(Buffer.from(document.text), x509.publicKey, document.signature);
+  if (result) signers.add(fingerprint);
   return result;
 }
 

@@ -96,15 +96,15 @@ function issuerOf(
   return candidates.find((each) => each.notBefore <= at && at <= each.notAfter) ?? candidates[0];
 }
 
-const issued = new WeakMap<Certificate, Map<string, boolean>>();
+/** Fingerprints of those who have issued a certificate. Of others nothing is kept: anybody can make up any number. */
+const issued = new WeakMap<Certificate, Set<string>>();
 
 function hasIssued(issuer: Certificate, subject: Certificate): boolean {
-  const results = issued.get(subject) ?? new Map<string, boolean>();
-  issued.set(subject, results);
-  const result =
-    results.get(issuer.fingerprint) ??
-    (subject.x509.checkIssued(issuer.x509) && subject.x509.verify(issuer.x509.publicKey));
-  results.set(issuer.fingerprint, result);
+  const issuers = issued.get(subject) ?? new Set<string>();
+  issued.set(subject, issuers);
+  if (issuers.has(issuer.fingerprint)) return true;
+  const result = subject.x509.checkIssued(issuer.x509) && subject.x509.verify(issuer.x509.publicKey);
+  if (result) issuers.add(issuer.fingerprint);
   return result;
 }
 

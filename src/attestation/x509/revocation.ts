@@ -130,18 +130,17 @@ function algorithmOf({ encoded }: Element): SignatureAlgorithm {
   return name as SignatureAlgorithm;
 }
 
-/** Whether the issuer's key has signed the list. The result is kept with the list. */
+/** Whether the issuer's key has signed the list. That it has is kept with the list. */
 export function isIssuedBy(list: RevocationList, issuer: Certificate): boolean {
-  const results = verified.get(list) ?? new Map<string, boolean>();
-  verified.set(list, results);
-  const result =
-    results.get(issuer.fingerprint) ??
-    (mayBeUsedFor(issuer, 'cRLSign') && isSigned(list, issuer.x509.publicKey));
-  results.set(issuer.fingerprint, result);
+  const issuers = verified.get(list) ?? new Set<string>();
+  verified.set(list, issuers);
+  if (issuers.has(issuer.fingerprint)) return true;
+  const result = mayBeUsedFor(issuer, 'cRLSign') && isSigned(list, issuer.x509.publicKey);
+  if (result) issuers.add(issuer.fingerprint);
   return result;
 }
 
-const verified = new WeakMap<RevocationList, Map<string, boolean>>();
+const verified = new WeakMap<RevocationList, Set<string>>();
 
 function isSigned({ algorithm, signed, signature }: RevocationList, key: KeyObject): boolean {
   const { hash, type, ...options } = algorithms[algorithm];
