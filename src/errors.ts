@@ -173,7 +173,7 @@ export const errors = {
     exit: 77,
     http: 403,
     message: 'the Evidence does not verify: {detail}',
-    hint: 'Launcher, LAS and CAS must be of versions that fit each other, and no proxy may end TLS in between.',
+    hint: 'What was changed, or made for something else, proves nothing. Launcher, LAS and CAS must be of versions that fit each other, and no proxy may end TLS in between.',
   },
   COLLATERAL_MISSING: {
     exit: 77,

@@ -8,12 +8,11 @@ import { Malformed, refusing } from './bytes.ts';
 import type { Claims } from './claims.ts';
 import { type Collateral, mergeCollateral } from './collateral.ts';
 import type { HardwareEvidence } from './hardware-evidence.ts';
-import { pckExtension } from './intel/pck.ts';
+import { pckCertificates, pckExtension } from './intel/pck.ts';
 import { parseQuote } from './intel/quote.ts';
 import { type IntelVerdict, intelRoots, verifyIntelQuote } from './intel/verify.ts';
 import { parsePublicArea } from './tpm/structures.ts';
 import { type TpmVerdict, verifyTpmQuote } from './tpm/verify.ts';
-import { parseCertificates } from './x509/certificate.ts';
 import { verifyChain } from './x509/chain.ts';
 
 /** What hardware Evidence is checked with (RFC 9334: Endorsements). */
@@ -156,9 +155,7 @@ export function needOf(
       case 'sgx':
       case 'tdx': {
         const { header, authentication } = parseQuote(decode(evidence.quote));
-        const certificates = parseCertificates(authentication.certificates);
-        const [pck] = certificates;
-        if (!pck) throw new Malformed('the quote holds no PCK certificate');
+        const { pck, certificates } = pckCertificates(authentication);
         const options = { certificates, revocationLists: [], roots, at, revocation: 'where given' } as const;
         verifyChain(pck, 'the PCK certificate', options);
         const { fmspc, pceId } = pckExtension(pck);

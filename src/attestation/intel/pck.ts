@@ -1,5 +1,5 @@
 import { Malformed } from '../bytes.ts';
-import type { Certificate } from '../x509/certificate.ts';
+import { type Certificate, parseCertificate, parseCertificates } from '../x509/certificate.ts';
 import {
   boolean,
   children,
@@ -10,6 +10,7 @@ import {
   smallInteger,
   tags,
 } from '../x509/der.ts';
+import type { Authentication } from './quote.ts';
 
 /**
  * What Intel certifies about a platform in the certificate of its provisioning certification key (Intel SGX PCK
@@ -30,6 +31,26 @@ export interface PckExtension {
   dynamicPlatform?: boolean;
   cachedKeys?: boolean;
   smtEnabled?: boolean;
+}
+
+const PCK = 'Intel SGX PCK Certificate';
+
+/**
+ * The certificates that a quote brings along.
+ * @returns all of them, and the one of the PCK
+ * @throws Malformed
+ */
+export function pckCertificates({ certificates: bytes }: Authentication): {
+  pck: Certificate;
+  certificates: readonly Certificate[];
+} {
+  const isDer = bytes[0] === tags.sequence;
+  const certificates = isDer
+    ? children({ tag: 0, content: bytes, encoded: bytes }).map(({ encoded }) => parseCertificate(encoded))
+    : parseCertificates(bytes.toString('latin1'));
+  const pck = certificates.find(({ commonName }) => commonName === PCK);
+  if (!pck) throw new Malformed('the quote holds no PCK certificate');
+  return { pck, certificates };
 }
 
 const SGX = '1.2.840.113741.1.13.1';

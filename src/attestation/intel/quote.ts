@@ -72,8 +72,8 @@ export interface Authentication {
   qeReportBytes: Buffer;
   qeReportSignature: Buffer;
   qeAuthenticationData: Buffer;
-  /** Certificates of the PCK, as PEM. */
-  certificates: string;
+  /** That of the PCK and its issuers, as PEM, or in DER one after the other. */
+  certificates: Buffer;
 }
 
 const INTEL = '939a7233f79c4ca9940a0db3957f0607';
@@ -185,7 +185,7 @@ function parseAuthentication(data: Reader, version: number): Authentication {
   const qeReportSignature = inner.bytes(64);
   const qeAuthenticationData = inner.bytes(inner.u16le());
   const chain = certificationData(inner, PCK_CHAIN);
-  const certificates = chain.bytes(chain.remaining).toString('latin1');
+  const certificates = chain.bytes(chain.remaining);
   inner.end();
   data.end();
   return {

@@ -2,10 +2,10 @@ import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto
 import { Failure, failure } from '../../errors.ts';
 import { refusing } from '../bytes.ts';
 import type { Collateral } from '../collateral.ts';
-import { type Certificate, mayBeUsedFor, parseCertificates } from '../x509/certificate.ts';
+import { type Certificate, mayBeUsedFor } from '../x509/certificate.ts';
 import { type Chain, type ChainOptions, outside, verifyChain } from '../x509/chain.ts';
 import type { EnclaveIdentity, SignedText } from './collateral.ts';
-import { type PckExtension, pckExtension } from './pck.ts';
+import { type PckExtension, pckCertificates, pckExtension } from './pck.ts';
 import { type EnclaveReport, parseQuote, type Quote, type QuoteBody, type QuoteHeader } from './quote.ts';
 import {
   categories,
@@ -45,7 +45,6 @@ export interface IntelVerdict extends Omit<QuoteHeader, 'tee'> {
   validUntil: number;
 }
 
-const PCK = 'Intel SGX PCK Certificate';
 const PCK_ISSUERS = ['Intel SGX PCK Platform CA', 'Intel SGX PCK Processor CA'];
 export const TCB_SIGNING = 'Intel SGX TCB Signing';
 
@@ -120,14 +119,12 @@ export function verifyIntelQuote(
 
 /** The certificate of the platform's key, from the quote itself. */
 function verifyPck({ authentication }: Quote, options: ChainOptions) {
-  const own = parseCertificates(authentication.certificates);
-  const [pck] = own;
-  if (!pck) throw invalid('the quote holds no PCK certificate');
+  const { pck, certificates: own } = pckCertificates(authentication);
   const chain = verifyChain(pck, 'the PCK certificate', {
     ...options,
     certificates: [...own, ...options.certificates],
   });
-  if (pck.commonName !== PCK || !mayBeUsedFor(pck, 'digitalSignature') || pck.x509.ca)
+  if (!mayBeUsedFor(pck, 'digitalSignature') || pck.x509.ca)
     throw invalid(`the certificate of ${pck.commonName} is not that of a PCK`);
   const issuer = chain.certificates[1]?.commonName ?? 'nobody';
   if (chain.certificates.length !== 3 || !PCK_ISSUERS.includes(issuer))

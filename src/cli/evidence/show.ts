@@ -1,11 +1,11 @@
 import { parseSnpReport } from '../../attestation/amd/report.ts';
 import { type AzureReport, parseAzureReport } from '../../attestation/azure.ts';
 import { Malformed } from '../../attestation/bytes.ts';
-import { pckExtension } from '../../attestation/intel/pck.ts';
+import { pckCertificates, pckExtension } from '../../attestation/intel/pck.ts';
 import { parseQuote } from '../../attestation/intel/quote.ts';
 import { parseQuoteInfo } from '../../attestation/tpm/structures.ts';
 import type { TpmQuote } from '../../attestation/tpm/verify.ts';
-import { type Certificate, parseCertificates } from '../../attestation/x509/certificate.ts';
+import type { Certificate } from '../../attestation/x509/certificate.ts';
 import { formatTime } from '../../attestation/x509/chain.ts';
 import { causes, failure } from '../../errors.ts';
 import { readInput } from '../input.ts';
@@ -40,13 +40,12 @@ const contents: Record<EvidenceKind, (bytes: Buffer, file: string) => object> = 
 
 function quoteContent(bytes: Buffer): object {
   const { header, body, authentication } = parseQuote(bytes);
-  const certificates = parseCertificates(authentication.certificates);
-  const [pck] = certificates;
+  const { pck, certificates } = pckCertificates(authentication);
   return {
     header,
     body,
     qeReport: authentication.qeReport,
-    platform: pck && pckExtension(pck),
+    platform: pckExtension(pck),
     certificates: certificates.map(certificateContent),
   };
 }

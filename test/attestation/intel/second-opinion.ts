@@ -1,8 +1,7 @@
 import { type Collateral as OtherCollateral, verify } from '@phala/dcap-qvl';
 import type { Collateral } from '../../../src/attestation/collateral.ts';
-import { pckExtension } from '../../../src/attestation/intel/pck.ts';
+import { pckCertificates, pckExtension } from '../../../src/attestation/intel/pck.ts';
 import { parseQuote } from '../../../src/attestation/intel/quote.ts';
-import { parseCertificates } from '../../../src/attestation/x509/certificate.ts';
 import { pem } from '../../support/pki.ts';
 
 /** Another verifier of quotes, for comparison. */
@@ -10,9 +9,9 @@ import { pem } from '../../support/pki.ts';
 /** Collateral for a quote, as it wants it. */
 export function otherCollateral(quote: Buffer, bag: Collateral): OtherCollateral {
   const { header, authentication } = parseQuote(quote);
-  const own = parseCertificates(authentication.certificates);
+  const { pck, certificates: own } = pckCertificates(authentication);
   const [tee, identity] = header.tee === 'sgx' ? ['SGX', 'QE'] : ['TDX', 'TD_QE'];
-  const fmspc = own[0] && pckExtension(own[0]).fmspc;
+  const { fmspc } = pckExtension(pck);
   const tcbInfo = bag.tcbInfos.find(({ content }) => content.id === tee && content.fmspc === fmspc);
   const enclave = bag.enclaveIdentities.find(({ content }) => content.id === identity);
   const list = (name: string) => [
