@@ -11,7 +11,7 @@ import { openLasKey } from '../las/key.ts';
 import { openMachine } from '../las/machine.ts';
 import { serveLas } from '../las/serve.ts';
 import { forbidCoreDumps, makeNonDumpable } from '../platform/libc.ts';
-import type { Mode } from '../platform/mode.ts';
+import { type Mode, readMode } from '../platform/mode.ts';
 import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts';
 import { defaultPorts, formatAddress, parseAddress } from '../policy/address.ts';
 import { formatKeyHash, parseKeyHash } from '../policy/key-hash.ts';
@@ -109,6 +109,10 @@ export interface UpOptions {
 
 /** `scone up`: a CAS and a LAS for one machine, everything they keep in one folder. */
 export async function up(options: UpOptions): Promise<void> {
+  if (readMode(process.env) === 'hw')
+    throw failure('HARDWARE_MISSING', {
+      detail: '`scone up` has a LAS in software; start servers by themselves',
+    });
   protectMemory();
   process.umask(0o077);
   const host = 'localhost';

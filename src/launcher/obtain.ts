@@ -245,8 +245,8 @@ function expectedKey({ cas, casKey, hostEnvironment }: Settings, las: Las) {
 }
 
 function hardwareMissing(without: unknown): Error {
-  const detail = without === undefined ? 'the LAS vouches by software alone' : reason(without);
-  return failure('HARDWARE_MISSING', { detail }, without instanceof Error ? without.cause : undefined);
+  const detail = without === undefined ? 'the LAS vouches by software alone' : 'there is no Evidence at all';
+  return failure('HARDWARE_MISSING', { detail }, without);
 }
 
 function launchRefused(refused: Refused, without: unknown): Error {

@@ -183,6 +183,10 @@ describe('a host with a TPM', { skip }, () => {
     assert.equal(missing.status, 69);
     assert.match(missing.stderr, /the LAS vouches by software alone/);
     refused(launch('all'), 'PLATFORM_UNTRUSTED');
+    const alone = launch('all', { SCONE_MODE: 'hw', SCONE_LAS_ADDR: join(home, 'nobody.sock') });
+    assert.match(alone.stderr, /Code: LAS_UNREACHABLE/);
+    const up = run(scone, ['up', '--dir', join(home, 'up'), '--free-ports'], { ...env, SCONE_MODE: 'hw' });
+    assert.match(up.stderr, /Code: HARDWARE_MISSING, exit status 69/);
   });
 
   test('whose TPM no maker vouches for is not enrolled', async () => {
