@@ -81,6 +81,7 @@ function next(bytes: Buffer, start: number): Element {
 /** In the form 1.2.840. @throws Malformed */
 export function objectIdentifier(element: Element | undefined): string {
   const { content } = expect(element, tags.objectIdentifier);
+  if ((content.at(-1) ?? 0x80) & 0x80) throw new Malformed('DER: an object identifier ends early');
   const arcs: number[] = [];
   let arc = 0;
   for (const byte of content) {
