@@ -42,11 +42,11 @@ export function retries(): Option {
     .argParser((text) => wholeNumber(text, 0, 999));
 }
 
-/** A time in milliseconds since 1970, as `at` of verifiers; without the option it is now. */
-export function verificationTime(flags = '--verification-time <time>'): Option {
-  return new Option(flags, 'as if it were then, such as 2026-04-01T00:00:00Z').argParser((text) => {
+/** A time, in milliseconds since 1970: a date, or a date and time in UTC. */
+export function timeOption(flags: string): Option {
+  return new Option(flags, 'as of then, as in 2026-04-01T00:00:00Z (default: now)').argParser((text) => {
     const time = Date.parse(text);
-    if (/^\d{4}-\d\d-\d\d/.test(text) && !Number.isNaN(time)) return time;
+    if (/^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z)?$/.test(text) && !Number.isNaN(time)) return time;
     throw new InvalidArgumentError('A date is wanted, or a time such as 2026-04-01T00:00:00Z.');
   });
 }

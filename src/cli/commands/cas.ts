@@ -9,7 +9,7 @@ import {
   networked,
   retries,
   structured,
-  verificationTime,
+  timeOption,
   wholeNumber,
 } from '../options.ts';
 import { prints, serves } from '../output.ts';
@@ -60,7 +60,7 @@ export function addCas(program: Command): void {
     .option('--ignore-advisory <id>', 'ignore a security advisory (repeatable)', collect)
     .option('--offline-report <file>', 'check what GET /v1/attest gave, instead of asking')
     .option('--nonce <hex>', 'what it was asked with')
-    .addOption(verificationTime())
+    .addOption(timeOption('--verification-time <time>'))
     .option('--allow-cas-owner-secret-access', 'changes nothing: a CAS has no owner who could read secrets')
     .option('--only_for_testing-debug', 'tolerate debug mode, and so software Evidence')
     .option('--only_for_testing-ignore-signer', 'do not ask who signed the CAS')

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { collect, example, structured } from '../options.ts';
+import { collect, example, structured, timeOption } from '../options.ts';
 import { prints } from '../output.ts';
 
 const FILE = 'a quote of SGX, TDX or a TPM, a report of SEV-SNP or Azure; - for standard input';
@@ -15,7 +15,7 @@ export function addEvidence(program: Command): void {
       'what the maker of the hardware publishes, or a folder of it (repeatable)',
       collect,
     )
-    .option('--at <time>', 'as of then, as in 2026-04-01T00:00:00Z (default: now)')
+    .addOption(timeOption('--at <time>'))
     .addHelpText(
       'after',
       `
