@@ -141,7 +141,7 @@ export const platforms = referenceOr(
       v.pipe(
         text,
         v.regex(
-          /^([0-9A-Fa-f]{64}|INTEL_QE_ID:[0-9A-Fa-f]{32}|AMD_CHIP_ID:([0-9A-Fa-f]{16}|[0-9A-Fa-f]{128})|TPM_EK:[0-9A-Fa-f]{64})$/,
+          /^([0-9A-Fa-f]{64}|INTEL_QE_ID:[0-9A-Fa-f]{32}|AMD_CHIP_ID:[0-9A-Fa-f]{128}|TPM_EK:[0-9A-Fa-f]{64})$/,
           'expected the 64 hexadecimal digits of a LAS key, or INTEL_QE_ID: and 32, AMD_CHIP_ID: and 128, TPM_EK: and 64',
         ),
         v.transform((value) => value.replace(/[0-9A-Fa-f]+$/, (digits) => digits.toLowerCase())),
