@@ -155,7 +155,7 @@ export function outside(from: number, until: number, at: number): string {
 
 /** ISO 8601 in UTC, to the second. */
 export function formatTime(time: number): string {
-  return new Date(time).toISOString().replace('.000Z', 'Z');
+  return new Date(time).toISOString().replace(/\.\d+Z$/, 'Z');
 }
 
 function invalid(what: string, detail: string) {

@@ -30,7 +30,7 @@ export function verifyEvidenceFile(file: string, options: VerifyOptions): Output
   const kind = kindOf(bytes, file);
   const collateral = readCollateral(options.collateral ?? []);
   const verified = verifiers[kind]({ file, bytes, at, collateral, options });
-  return { text: format(verified, at), json: { kind, at: formatTime(at - (at % 1000)), ...json(verified) } };
+  return { text: format(verified, at), json: { kind, at: formatTime(at), ...json(verified) } };
 }
 
 /** What is wanted of every kind of Evidence. */
@@ -139,7 +139,7 @@ function format(verified: Verified, at: number): string {
           ? 'checked'
           : `NOT CHECKED: ${unchecked} was not given, and no CAS admits it without`,
     }),
-    'As of': formatTime(at - (at % 1000)),
+    'As of': formatTime(at),
     ...(validUntil !== undefined && { 'Collateral is good until': formatTime(validUntil) }),
   };
   return `${fields(lines)}\n${fields(details)}`;
