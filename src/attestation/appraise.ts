@@ -23,7 +23,7 @@ export interface Expectation {
   tolerate: readonly string[];
   /** Properties that the LAS must have found in the process. */
   require: readonly string[];
-  /** What a security advisory may say of the platform; `*` is anything. */
+  /** Security advisories that may apply to the platform; `*` is any, where debug-mode is tolerated too. */
   ignoreAdvisories: readonly string[];
   /** Launchers that are admitted; any one suffices. */
   variants: readonly Variant[];
@@ -134,7 +134,8 @@ function weaknessRefusals(expected: Expectation, variant: Variant | undefined, c
   const tolerate = [...all].filter((weakness) => !expected.tolerate.includes(weakness));
   const implied = expected.tolerate.flatMap((weakness) => advisoryOf[weakness] ?? []);
   const ignored = [...expected.ignoreAdvisories, ...implied];
-  const ignore = advisories.filter((advisory) => !ignored.includes('*') && !ignored.includes(advisory));
+  const ignoresAll = ignored.includes('*') && expected.tolerate.includes('debug-mode');
+  const ignore = advisories.filter((advisory) => !ignoresAll && !ignored.includes(advisory));
   const refusals = tolerate.map((weakness) =>
     weakness === 'debug-mode'
       ? failure('DEBUG_NOT_TOLERATED', { detail: root === 'software' ? SOFTWARE : DEBUG })

@@ -252,8 +252,7 @@ function expectationOf(measurements: string[], options: AttestOptions): Expectat
       ...(options.only_for_testingDebug ? ['debug-mode'] : []),
     ],
     require: [],
-    // Whoever accepts a status accepts what makers have published about it; it is told after that.
-    ignoreAdvisories: accepted.length > 0 ? ['*'] : (options.ignoreAdvisory ?? []),
+    ignoreAdvisories: options.ignoreAdvisory ?? [],
     variants: [
       {
         ...(measurements.length > 0 && { measurements }),
@@ -285,7 +284,11 @@ function appraiseCas(claims: Claims, expected: Expectation, options: AttestOptio
     if (options.only_for_testingTrustAny) return;
     if (claims.root === 'sgx' && measurements.length === 0 && !signer)
       throw refuse('nobody says which enclave it must be: give its measurement, or --mrsigner');
-    const refusals = appraise(expected, claims);
+    const { acceptConfigurationNeeded, acceptGroupOutOfDate, acceptSwHardeningNeeded } = options;
+    // Whoever accepts a status accepts what its maker has published about it; it is told after that.
+    const isAccepted = acceptConfigurationNeeded || acceptGroupOutOfDate || acceptSwHardeningNeeded;
+    const ignoreAdvisories = isAccepted ? (claims.advisories ?? []) : expected.ignoreAdvisories;
+    const refusals = appraise({ ...expected, ignoreAdvisories }, claims);
     if (refusals.length > 0) throw refuse('its hardware says', chained(refusals));
     return;
   }

@@ -176,7 +176,9 @@ test('weaknesses and advisories of the platform are refused one by one, unless t
     'ADVISORIES_NOT_IGNORED',
   ]);
   const tolerate = ['hyperthreading', 'outdated-tcb'];
-  assert.deepEqual(codesFor({ tolerate, ignoreAdvisories: ['*'] }, claims), []);
+  assert.deepEqual(codesFor({ tolerate, ignoreAdvisories: ['*'] }, claims), ['ADVISORIES_NOT_IGNORED']);
+  const debugging = { tolerate: [...tolerate, 'debug-mode'], ignoreAdvisories: ['*'] };
+  assert.deepEqual(codesFor(debugging, claims), []);
 });
 
 const digest = (character: string) => character.repeat(96);

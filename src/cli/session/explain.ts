@@ -98,12 +98,14 @@ function evidence(answer: Admission): Condition[] {
       ? ['It is not in debug mode, and its platform has no known weakness.']
       : ['Of weaknesses, it and its platform have none but these:', ...tolerate.map(explainWeakness)],
   );
-  if (!ignoreAdvisories.includes('*'))
+  if (!ignoreAdvisories.includes('*') || !tolerate.includes('debug-mode')) {
+    const named = ignoreAdvisories.filter((advisory) => advisory !== '*');
     conditions.push(
-      ignoreAdvisories.length === 0
+      named.length === 0
         ? ['No security advisory applies to its platform.']
-        : ['No security advisory applies to its platform but these:', ...ignoreAdvisories],
+        : ['No security advisory applies to its platform but these:', ...named],
     );
+  }
   return conditions;
 }
 

@@ -33,6 +33,6 @@ export function checkSecurity(scope: Scope): void {
   if (attestation.ignore_advisories.includes('*') && !attestation.tolerate.includes('debug-mode'))
     warn(
       [...path, 'ignore_advisories'],
-      '"*" ignores every advisory, those to come included, also for launchers that are not in debug mode',
+      '"*" counts only beside debug-mode in `tolerate`; without, each advisory that applies has to be named',
     );
 }
