@@ -9,6 +9,7 @@ import { parsePublicArea } from '../../src/attestation/tpm/structures.ts';
 import { Challenge } from '../../src/cas/evidence.ts';
 import { release } from '../../src/cas/release.ts';
 import { readHash } from '../../src/cas/sessions.ts';
+import { enrolTpm } from '../../src/cas/tpm.ts';
 import { causes, Failure } from '../../src/errors.ts';
 import * as amd from '../attestation/amd/synthetic.ts';
 import * as intel from '../attestation/intel/synthetic.ts';
@@ -175,6 +176,11 @@ test('an enclave vouches for itself, on its own connection alone', async () => {
   assert.equal(await launch('b', show), 'granted');
   assert.equal(await launch('c', show), 'SIGNER_UNEXPECTED');
   assert.equal(await launch('a', () => ({ hardware: enclave(randomBytes(64)) })), 'EVIDENCE_INVALID');
+  const helped = async (asked: Asked) => ({
+    hardware: enclave(asked.data),
+    evidence: (await las(domain()).show(asked)).evidence ?? '',
+  });
+  assert.equal(await launch('a', helped), 'EVIDENCE_INVALID', 'who speaks for it may be anybody');
   const others = ({ data }: Asked) => ({ hardware: enclave(data, { mrenclave: 'ee'.repeat(32) }) });
   assert.equal(await launch('a', others), 'MEASUREMENT_UNEXPECTED');
   const debug = ({ data }: Asked) => ({ hardware: enclave(data, { attributes: `07${'0'.repeat(30)}` }) });
@@ -242,7 +248,10 @@ test('a nonce of somebody else makes nothing fresh, nor does the same answer aga
   const machine = las(domain());
   const deaf = async ({ data }: Asked) => machine.show({ data, nonce: undefined });
   assert.equal(await launch('a', deaf), 'asked anew, EVIDENCE_STALE');
-  const inventive = async ({ data }: Asked) => machine.show({ data, nonce: randomBytes(38) });
+  // One of the right time, without the code that goes with it.
+  const time = bare.cas.machineNonces.issue(bare.now).subarray(0, 6);
+  const inventive = async ({ data }: Asked) =>
+    machine.show({ data, nonce: Buffer.concat([time, randomBytes(32)]) });
   assert.equal(await launch('a', inventive), 'asked anew, EVIDENCE_STALE');
 });
 
@@ -421,4 +430,56 @@ test('who holds no certificate of the maker makes nobody fetch anything', async 
     hardware: { type: 'sgx' as const, quote: base64(intel.quote({ tee: 'sgx', body, ...own })) },
   });
   assert.equal(await launch('a', show), 'EVIDENCE_INVALID');
+});
+
+test('a TPM is enrolled by the secret that was made for it, for a minute', async () => {
+  const { bare } = hardware();
+  const secret = randomBytes(32);
+  const contents = {
+    endorsementKey: 'aa'.repeat(32),
+    attestationKey: `000b${'bb'.repeat(32)}`,
+    secret: secret.toString('hex'),
+    until: bare.now + 60_000,
+  };
+  const seal = (place: string) =>
+    Buffer.from(bare.cas.keyring.seal(Buffer.from(JSON.stringify(contents)), place));
+  const ticket = seal('ticket/tpm-enrolment');
+  const name = Buffer.from(contents.attestationKey, 'hex');
+  const unproven = (answer: Parameters<typeof enrolTpm>[1]) =>
+    assert.rejects(enrolTpm(bare.cas, answer), { code: 'TPM_UNPROVEN' });
+  await unproven({ ticket, secret: randomBytes(32) });
+  await unproven({ ticket, secret: secret.subarray(1) });
+  await unproven({
+    ticket: bare.cas.keyring.seal(Buffer.from(JSON.stringify(contents)), 'elsewhere'),
+    secret,
+  });
+  bare.now += 61_000;
+  await unproven({ ticket, secret });
+  assert.equal(await bare.cas.store.endorsementKey(name), undefined);
+  bare.now -= 2_000;
+  assert.equal((await enrolTpm(bare.cas, { ticket, secret })).platform, `TPM_EK:${contents.endorsementKey}`);
+  assert.equal((await bare.cas.store.endorsementKey(name))?.toString('hex'), contents.endorsementKey);
+});
+
+test('in a token of another session only an enclave is named, which no author of a policy can make up', async () => {
+  const { bare, launch } = hardware();
+  await bare.upload(
+    `name: giver\nversion: "0.3.12"\nsecrets:\n  - {name: k, kind: private-key, key_type: P-384}\n` +
+      '  - {name: t, kind: jwt, signer: k, alg: ES384, validity: {for: 1h}, ' +
+      'payload: {sub: $$SCONE::self::software_identity$$}, export: [{session: s}]}\n',
+  );
+  const command = 'command: [$$SCONE::t$$], attestation';
+  const text = services(
+    { a: '', b: `tdx: {mrtd: ${mrtd}}` },
+    'security: {attestation: {tolerate: [debug-mode]}}',
+  );
+  await bare.upload(
+    `${text.replaceAll('attestation: {mrenclave', () => `${command}: {mrenclave`)}\nsecrets: [{name: t, import: {session: giver, secret: t}}]`,
+    'mallory',
+  );
+  assert.equal(await launch('a', ({ data }) => ({ hardware: enclave(data) })), 'granted');
+  const debug = ({ data }: Asked) => ({ hardware: enclave(data, { attributes: `07${'0'.repeat(30)}` }) });
+  assert.equal(await launch('a', debug), 'SECRET_UNAVAILABLE');
+  const machine = las(domain());
+  assert.equal(await launch('b', machine.show.bind(machine)), 'asked anew, SECRET_UNAVAILABLE');
 });

@@ -8,6 +8,8 @@ export interface TsmFaults {
   failsOnClose?: boolean;
   /** As in kernels before that was put right: the request is not taken, and nothing says so. */
   losesWrites?: boolean;
+  /** Somebody puts a request of his own in the place of one that was just taken. */
+  replaces?: Buffer;
   /** So many requests are changed by somebody else, before their answer is read. */
   interference?: number;
 }
@@ -94,6 +96,9 @@ export function tsmTree(
           }
           entry.inblob = written;
           requests.push(written);
+          if (!faults.replaces) return;
+          entry.generation++;
+          entry.inblob = faults.replaces;
         },
       };
     },

@@ -100,7 +100,7 @@ export function normalSerial(hex: string): string {
 const KEY_USAGE = '2.5.29.15';
 
 /** Bits of the extension keyUsage (RFC 5280 §4.2.1.3), numbered as there. */
-export const keyUsages = { digitalSignature: 0, keyCertSign: 5, cRLSign: 6 } as const;
+const keyUsages = { digitalSignature: 0, cRLSign: 6 } as const;
 
 /** Whether its extension keyUsage names the use; a certificate without it may be used for anything. */
 export function mayBeUsedFor({ extensions }: Certificate, usage: keyof typeof keyUsages): boolean {

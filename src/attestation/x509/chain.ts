@@ -1,5 +1,5 @@
 import { failure } from '../../errors.ts';
-import { type Certificate, mayBeUsedFor } from './certificate.ts';
+import type { Certificate } from './certificate.ts';
 import { children, parseDer, smallInteger, tags } from './der.ts';
 import { isIssuedBy, type RevocationList } from './revocation.ts';
 
@@ -88,8 +88,8 @@ function issuerOf(
     (candidate) =>
       candidate.fingerprint !== subject.fingerprint &&
       candidate.subject === subject.issuer &&
+      // It heeds keyUsage too.
       candidate.x509.ca &&
-      mayBeUsedFor(candidate, 'keyCertSign') &&
       below <= pathLength(candidate) &&
       hasIssued(candidate, subject),
   );

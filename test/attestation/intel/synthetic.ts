@@ -303,6 +303,8 @@ export interface QuoteOptions {
   pck: Minted;
   /** Certificates that follow that of the PCK. */
   chain: readonly Minted[];
+  /** What follows the digest in the report data of the quoting enclave, where zeros belong. */
+  qeRest?: Buffer;
   /** What the quoting enclave says of itself. */
   qe?: Partial<Parameters<typeof enclaveReport>[0]>;
   /** Bytes that are put over header and body before they are signed, by their offset. */
@@ -342,7 +344,7 @@ export function quote(options: QuoteOptions): Buffer {
   const qeReport = enclaveReport({
     ...qe,
     mrsigner: qeMrsigner,
-    reportData: Buffer.concat([digest, Buffer.alloc(32)]),
+    reportData: Buffer.concat([digest, options.qeRest ?? Buffer.alloc(32)]),
     ...options.qe,
   });
   const certificates = [options.pck, ...chain].map(({ pem }) => pem).join('');

@@ -355,6 +355,13 @@ test('revocation lists must be there, in date, whole, and of the right issuer', 
   refuses('COLLATERAL_INVALID', () => verify(goodSgx, renamed));
 });
 
+test('a list that its issuer may not sign does not count', () => {
+  const by = maker({ platformCa: { usages: [5] } });
+  const bytes = quote({ tee: 'sgx', body: sgxBody, pck: pck(by), chain: [by.platformCa, by.root] });
+  const bag = collateral({ by, tee: 'SGX' });
+  refuses('COLLATERAL_INVALID', () => verifyIntelQuote(bytes, bag, at, by.roots), /signed by somebody else/);
+});
+
 test('TCB information and identities must be signed by whom the root has named for it', () => {
   const other = maker();
   const wrongUsage = certificate({
@@ -370,6 +377,7 @@ test('TCB information and identities must be signed by whom the root has named f
     notAfter: at - 1,
   });
   const below = certificate({ commonName: 'Intel SGX TCB Signing', issuer: intel.platformCa, ...signing });
+  const otherName = certificate({ commonName: 'Intel SGX Something', issuer: intel.root, ...signing });
   const signers: [string, Minted, readonly Minted[]][] = [
     ['a PCK', platformKey, [platformKey]],
     ['an issuer', intel.platformCa, []],
@@ -378,6 +386,7 @@ test('TCB information and identities must be signed by whom the root has named f
     ['a key for another use', wrongUsage, [wrongUsage]],
     ['one whose certificate has run out', expired, [expired]],
     ['one that an issuer of PCKs has named', below, [below]],
+    ['one that the root has named for something else', otherName, [otherName]],
   ];
   for (const [who, signer, certificates] of signers)
     for (const which of ['tcbSigner', 'identitySigner'])
@@ -443,11 +452,8 @@ test('the quoting enclave must be the one that Intel describes, and vouch for ju
 });
 
 test('the quoting enclave puts nothing else into its report', () => {
-  const bytes = Buffer.from(goodSgx);
-  // The rest of its report data, 32 bytes behind the digest; signature, key and lengths come before.
-  const offset = 48 + 384 + 4 + 128 + 320 + 32;
-  bytes[offset] = 1;
-  refuses('EVIDENCE_INVALID', () => verify(bytes, sgxCollateral));
+  const bytes = sgxQuote({ qeRest: Buffer.alloc(32, 1) });
+  refuses('EVIDENCE_INVALID', () => verify(bytes, sgxCollateral), /vouch for the attestation key/);
 });
 
 test('the TDX module must be the one that Intel describes', () => {
