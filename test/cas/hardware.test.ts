@@ -448,7 +448,7 @@ test('a TPM is enrolled by the secret that was made for it, for a minute', async
   const unproven = (answer: Parameters<typeof enrolTpm>[1]) =>
     assert.rejects(enrolTpm(bare.cas, answer), { code: 'TPM_UNPROVEN' });
   await unproven({ ticket, secret: randomBytes(32) });
-  await unproven({ ticket, secret: secret.subarray(1) });
+  await unproven({ ticket, secret: Buffer.from(secret.subarray(1)) });
   await unproven({
     ticket: bare.cas.keyring.seal(Buffer.from(JSON.stringify(contents)), 'elsewhere'),
     secret,
