@@ -11,7 +11,7 @@ import * as v from 'valibot';
 import { fileList } from '../../src/attestation/collateral.ts';
 import { attestCas } from '../../src/cli/attest.ts';
 import { openLasKey } from '../../src/las/key.ts';
-import { openMachine } from '../../src/las/machine.ts';
+import { type Machine, openMachine } from '../../src/las/machine.ts';
 import { serveLas } from '../../src/las/serve.ts';
 import { callApi, connectApi } from '../../src/protocol/api-client.ts';
 import * as intel from '../attestation/intel/synthetic.ts';
@@ -227,6 +227,7 @@ describe('a virtual machine of TDX', () => {
   });
   let home: string;
   let tree: TsmTree;
+  let machine: Machine | undefined;
   let env: Record<string, string>;
   let cas: Server;
   let las: { close(): Promise<void> };
@@ -237,7 +238,7 @@ describe('a virtual machine of TDX', () => {
     const reports = join(home, 'tsm');
     mkdirSync(reports);
     tree = tsmTree('tdx_guest', quote);
-    const machine = await openMachine({ mode: 'hw', directory: home, env: {}, log, reports, files: tree });
+    machine = await openMachine({ mode: 'hw', directory: home, env: {}, log, reports, files: tree });
     assert.equal(machine?.root, 'tdx');
     const socket = join(home, 'las.sock');
     const options = {
@@ -353,6 +354,14 @@ describe('a virtual machine of TDX', () => {
       attest({ machine: expected, mrenclave: [own], verificationTime: now + 365 * 86_400_000 }),
       { code: 'COLLATERAL_INVALID' },
     );
+    // What the machine has said for somebody else says nothing of now.
+    const old = write(
+      'old.json',
+      JSON.stringify({ ...report, hardware: await machine?.evidence(Buffer.alloc(32, 7)) }),
+    );
+    await assert.rejects(attest({ machine: expected, mrenclave: [own], offlineReport: old }), {
+      code: 'EVIDENCE_INVALID',
+    });
     // To the command itself only the makers' own roots count.
     const { stderr } = await start(scone, [
       ...['cas', 'attest', 'localhost', own, '--offline-report', offline, '--nonce', '00'.repeat(32)],

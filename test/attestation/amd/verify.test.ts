@@ -299,6 +299,15 @@ test('each kind of key has its own issuer', () => {
   );
 });
 
+test('a report says which kind of key has signed it, and no other will do', () => {
+  const provider = vlek(milan);
+  const all = bag([ark, ask, asvk, key, provider]);
+  const missing = { code: 'COLLATERAL_MISSING' };
+  assert.throws(() => verify(report('Milan', provider.key), bag([ark, asvk, provider])), missing);
+  assert.throws(() => verify(report('Milan', key.key, { flags: VLEK_FLAG }), bag(chain)), missing);
+  assert.throws(() => verify(report('Milan', provider.key), all), { code: 'EVIDENCE_INVALID' });
+});
+
 test('the chain is unbroken, and ends at a trusted root', () => {
   const noChain = invalid(/no chain to a trusted root/);
   refuses(good, noChain, bag([ask, key]));
