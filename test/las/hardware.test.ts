@@ -217,14 +217,16 @@ describe('a virtual machine of TDX', () => {
       pck: key,
       chain: [processors.platformCa, processors.root],
     });
-  const collateral = intel.collateral({
-    by: processors,
-    tee: 'TDX',
-    tcb: intel.tcbInfo('TDX', [{}], dates),
-    identity: intel.identity('TDX', [{ isvsvn: 8 }], dates),
-    rootList: month,
-    pckList: month,
-  });
+  const collateralWith = (tcb: object) =>
+    intel.collateral({
+      by: processors,
+      tee: 'TDX',
+      tcb,
+      identity: intel.identity('TDX', [{ isvsvn: 8 }], dates),
+      rootList: month,
+      pckList: month,
+    });
+  const collateral = collateralWith(intel.tcbInfo('TDX', [{}], dates));
   let home: string;
   let tree: TsmTree;
   let machine: Machine | undefined;
@@ -354,6 +356,29 @@ describe('a virtual machine of TDX', () => {
       attest({ machine: expected, mrenclave: [own], verificationTime: now + 365 * 86_400_000 }),
       { code: 'COLLATERAL_INVALID' },
     );
+    // Each status is accepted by the option that is for it, and by no other.
+    const flags = {
+      SWHardeningNeeded: 'acceptSwHardeningNeeded',
+      ConfigurationNeeded: 'acceptConfigurationNeeded',
+      OutOfDate: 'acceptGroupOutOfDate',
+    } as const;
+    for (const [status, flag] of Object.entries(flags)) {
+      const levels = [{ status: status as keyof typeof flags, advisories: ['INTEL-SA-00615'] }];
+      const weak = collateralWith(intel.tcbInfo('TDX', levels, dates));
+      const offlineReport = write(
+        `${status}.json`,
+        JSON.stringify({ ...report, collateral: fileList(weak) }),
+      );
+      const others = Object.fromEntries(
+        Object.values(flags)
+          .filter((each) => each !== flag)
+          .map((each) => [each, true]),
+      );
+      const all = { machine: expected, mrenclave: [own], offlineReport };
+      await assert.rejects(attest({ ...all, ...others }), { code: 'CAS_NOT_TRUSTWORTHY' });
+      const { text: said } = (await attest({ ...all, [flag]: true })) as { text: string };
+      assert.match(said, /Root of trust: tdx, tolerated: [a-z-]+, INTEL-SA-00615/);
+    }
     // What the machine has said for somebody else says nothing of now.
     const old = write(
       'old.json',
