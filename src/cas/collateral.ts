@@ -9,7 +9,7 @@ import { checkDocument, type Document, documentsOf } from '../attestation/docume
 import type { CollateralNeed } from '../attestation/hardware.ts';
 import { intelRoots } from '../attestation/intel/verify.ts';
 import { formatTime } from '../attestation/x509/chain.ts';
-import { causes, failure } from '../errors.ts';
+import { causes, failure, reason } from '../errors.ts';
 import type { Log } from './cas.ts';
 import { fetchFiles } from './collateral-fetch.ts';
 import { addressOf, type Sources } from './collateral-source.ts';
@@ -67,8 +67,13 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
   const bags = new Map<string, Collateral>();
 
   for (const { key, kept, content } of await store.collateral())
-    for (const document of documentsOf(parseCollateral([{ name: key, bytes: content }]), key))
-      documents.set(document.key, { ...document, kept });
+    try {
+      for (const document of documentsOf(parseCollateral([{ name: key, bytes: content }]), key))
+        documents.set(document.key, { ...document, kept });
+    } catch (error) {
+      // It can be had again, and is of use to nobody as it is.
+      log.warn({ key, error: reason(error) }, 'collateral that was kept cannot be read');
+    }
 
   /** Issuers of everything else; there are few. */
   const issuers = (): Collateral =>
@@ -140,6 +145,8 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
       }
     }
   };
+  // What ran out while nobody was here is not for a launch to wait for.
+  setImmediate(() => void refresh());
   const timer = setInterval(() => void refresh(), LOOK_EVERY * (0.9 + 0.2 * Math.random())).unref();
 
   return {

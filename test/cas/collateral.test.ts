@@ -148,6 +148,21 @@ test('what is kept outlives the process, and needs no network then', async () =>
   assert.equal(server.asked.length, 4);
 });
 
+test('what was kept and has run out, or is spoiled, is fetched at the start and keeps nobody from starting', async () => {
+  await (await keeper()).forQuote(need);
+  const spoiled = { issued: 1, until: now * 2, kept: now, content: Buffer.from('30820001ff', 'hex') };
+  await store.keepCollateral({ key: 'crl/spoiled', ...spoiled });
+  now += 25 * DAY;
+  const later = { thisUpdate: now - DAY, nextUpdate: now + DAY };
+  server.files.set(ROOT_LIST, { body: revocationList({ issuer: processors.root, ...later }) });
+  logged = [];
+  const kept = await keeper();
+  assert.match(logged.join('\n'), /cannot be read .*crl\/spoiled/);
+  while (!logged.some((line) => /^collateral fetched .*crl\/Intel SGX Root CA/.test(line)))
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal(kept.list().find(({ key }) => key === 'crl/Intel SGX Root CA')?.until, later.nextUpdate);
+});
+
 test('what runs out before long is fetched anew, ahead of that', async () => {
   const kept = await keeper();
   await kept.forQuote(need);
