@@ -208,8 +208,8 @@ export const errors = {
   TPM_UNKNOWN: {
     exit: 77,
     http: 403,
-    message: 'no TPM is enrolled with the attestation key {key}',
-    hint: 'Run `scone las enrol` on that host.',
+    message: 'nobody has said that a TPM with the attestation key {key} is to be trusted',
+    hint: 'Run `scone las enrol` on that host; to `scone cas attest`, name the key with --tpm-key.',
   },
   TPM_UNTRUSTED: {
     exit: 77,

@@ -20,8 +20,8 @@ export interface Endorsements {
   collateral: Collateral;
   /** SHA-256 of the DER of roots to trust instead of the makers' own, hexadecimal. */
   roots?: ReadonlySet<string>;
-  /** Of a TPM: by whose endorsement key its attestation key was enrolled, hexadecimal. */
-  endorsementKey?: string | undefined;
+  /** Of a TPM whose attestation key somebody trusts: what it is known by. */
+  platform?: string | undefined;
 }
 
 /** What hardware says, in the words of {@link Claims}. */
@@ -64,7 +64,7 @@ export function verifyHardware(
         key: decode(key),
         pcrs,
       });
-      return tpmClaims(verdict, endorsements.endorsementKey);
+      return tpmClaims(verdict, endorsements.platform);
     }
   }
 }
@@ -119,14 +119,14 @@ export function snpClaims(verdict: SnpVerdict): HardwareClaims {
   };
 }
 
-function tpmClaims(verdict: TpmVerdict, endorsementKey: string | undefined): HardwareClaims {
+function tpmClaims(verdict: TpmVerdict, platform: string | undefined): HardwareClaims {
   const { keyName: key, resetCount, restartCount, pcrs = {} } = verdict;
-  if (key === undefined || endorsementKey === undefined)
+  if (key === undefined || platform === undefined)
     throw failure('TPM_UNKNOWN', { key: key ?? 'without a name' });
   const values = Object.entries(pcrs).map(([register, value]) => [`pcr${register}`, value]);
   return {
     root: 'tpm',
-    platform: `TPM_EK:${endorsementKey}`,
+    platform,
     debug: false,
     reportData: Buffer.from(verdict.reportData, 'hex'),
     machine: { kind: 'tpm', values: Object.fromEntries(values) },
@@ -174,7 +174,12 @@ export function needOf(
         return { kind: 'amd', signingKey: fields.signingKey, paths };
       }
       case 'tpm':
-        return { kind: 'tpm', key: parsePublicArea(decode(evidence.key)).name.toString('hex') };
+        return { kind: 'tpm', key: tpmKeyName(evidence) };
     }
   });
+}
+
+/** Name of the attestation key of a TPM's quote, hexadecimal. @throws Failure EVIDENCE_INVALID */
+export function tpmKeyName({ key }: Extract<HardwareEvidence, { type: 'tpm' }>): string {
+  return refusing(() => parsePublicArea(decode(key)).name.toString('hex'));
 }

@@ -38,7 +38,7 @@ export async function endorse(cas: Cas, hardware: HardwareEvidence): Promise<End
   const need = needOf(hardware, { roots: cas.hardwareRoots, at: cas.clock() });
   if (need.kind !== 'tpm') return { collateral: await cas.collateral.forQuote(need), ...roots };
   const enrolled = await cas.store.endorsementKey(Buffer.from(need.key, 'hex'));
-  return { collateral: emptyCollateral, endorsementKey: enrolled?.toString('hex') };
+  return { collateral: emptyCollateral, ...(enrolled && { platform: `TPM_EK:${enrolled.toString('hex')}` }) };
 }
 
 /**

@@ -4,7 +4,8 @@ import { appraise, chained, type Expectation } from '../attestation/appraise.ts'
 import type { Claims } from '../attestation/claims.ts';
 import { collateralFiles, parseCollateral } from '../attestation/collateral.ts';
 import { verifyEvidence } from '../attestation/evidence.ts';
-import { hardwareEvidence } from '../attestation/hardware-evidence.ts';
+import { type Endorsements, tpmKeyName } from '../attestation/hardware.ts';
+import { type HardwareEvidence, hardwareEvidence } from '../attestation/hardware-evidence.ts';
 import { reportData } from '../attestation/report-data.ts';
 import { failure, reason } from '../errors.ts';
 import { type Address, defaultPorts, formatAddress, parseAddress, portSetting } from '../policy/address.ts';
@@ -30,6 +31,8 @@ export interface AttestOptions {
   isvsvn?: number;
   /** File that names the machine, as a policy does. */
   machine?: string;
+  /** Names of attestation keys of TPMs. */
+  tpmKey?: string[];
   casKeyHash?: string;
   trustedPlatform?: string[];
   acceptConfigurationNeeded?: boolean;
@@ -169,13 +172,20 @@ function readReport(path: string, nonce: string | undefined): Asked {
 async function verifyReport(
   { evidence, hardware, collateral }: Report,
   { nonce, casKey }: Pick<Asked, 'nonce' | 'casKey'>,
-  { verificationTime = Date.now(), hardwareRoots }: AttestOptions,
+  { verificationTime = Date.now(), hardwareRoots, tpmKey = [] }: AttestOptions,
 ): Promise<Claims> {
   const bag = parseCollateral(
     collateral.map(({ name, content }) => ({ name, bytes: Buffer.from(content, 'base64') })),
   );
-  const endorsements = { collateral: bag, ...(hardwareRoots && { roots: hardwareRoots }) };
-  const claims = await verifyEvidence({ evidence, hardware }, async () => endorsements, verificationTime);
+  const endorse = async (its: HardwareEvidence): Promise<Endorsements> => {
+    const name = its.type === 'tpm' ? tpmKeyName(its) : undefined;
+    return {
+      collateral: bag,
+      ...(hardwareRoots && { roots: hardwareRoots }),
+      ...(name !== undefined && tpmKey.includes(name) && { platform: `TPM_AK:${name}` }),
+    };
+  };
+  const claims = await verifyEvidence({ evidence, hardware }, endorse, verificationTime);
   const isFresh = claims.nonce === undefined || claims.nonce.equals(nonce);
   const expected = reportData({ role: 'cas', channel: nonce, casKey, configId: '' });
   if (!isFresh || !claims.reportData.equals(expected))

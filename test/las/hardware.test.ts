@@ -49,6 +49,7 @@ describe('a host with a TPM', { skip }, () => {
   let home: string;
   let cas: Server;
   let las: Server;
+  let enrolled = '';
   let env: Record<string, string>;
   before(async () => {
     tpm = await startTpm();
@@ -136,6 +137,7 @@ describe('a host with a TPM', { skip }, () => {
     const { status, stdout, stderr } = run(scone, ['las', 'enrol', '--dir', join(home, 'las')], env);
     assert.equal(status, 0, stderr);
     assert.match(stdout, /^Platform: TPM_EK:[0-9a-f]{64}$/m);
+    enrolled = stdout;
     las = await serveLasIn('las', 'hw');
     assert.match(las.match[1] ?? '', /^Root of trust: tpm\./);
 
@@ -149,6 +151,22 @@ describe('a host with a TPM', { skip }, () => {
     assert.match(launch('unnamed').stderr, /tpm: \{pcrs: \{/);
     const explained = run(scone, ['session', 'explain', 'all/s'], env).stdout;
     assert.match(explained, /tpm pcr7: 0{64}/);
+  });
+
+  test('has its CAS attested by the key of its TPM and its registers', () => {
+    const machine = join(home, 'machine.yaml');
+    writeFileSync(machine, pcrs({ 0: zeros, 7: zeros }));
+    const own = createHash('sha256').update(readFileSync(scone)).digest('hex');
+    const key = /^Attestation key: (\w+)$/m.exec(enrolled)?.[1] ?? '';
+    const known = ['--tpm-key', key, '--machine', machine];
+    const { status, stdout, stderr } = attest(own, ...known);
+    assert.equal(status, 0, stderr);
+    assert.match(stdout, /^Root of trust: tpm$/m);
+    assert.match(attest(own, '--machine', machine).stderr, /Code: TPM_UNKNOWN/);
+    assert.match(attest(own, '--tpm-key', key).stderr, /names none of the kind tpm/);
+    assert.match(attest('ab'.repeat(32), ...known).stderr, /Unexpected enclave measurement/);
+    writeFileSync(machine, pcrs({ 0: 'ab'.repeat(32) }));
+    assert.match(attest(own, ...known).stderr, /tpm pcr0: 0{64} - Expected (ab){32}/);
   });
 
   test('is asked for software Evidence in vain', () => {

@@ -49,6 +49,11 @@ export function addCas(program: Command): void {
     .option('--isvprodid <number>', 'product of that signer', (text) => wholeNumber(text, 0, 65535))
     .option('--isvsvn <number>', 'least security version of it', (text) => wholeNumber(text, 0, 65535))
     .option('--machine <file>', 'the machine that the CAS must run on: tdx, sev_snp or tpm, as in a policy')
+    .option(
+      '--tpm-key <name>',
+      "attestation key of the CAS's TPM, as `scone las enrol` names it (repeatable)",
+      collect,
+    )
     .option('-C, --accept-configuration-needed', 'tolerate hardware that needs configuration')
     .option('-G, --accept-group-out-of-date', 'tolerate hardware that needs updates')
     .option('-S, --accept-sw-hardening-needed', 'tolerate hardware that needs software hardening')
