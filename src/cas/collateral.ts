@@ -9,7 +9,7 @@ import { checkDocument, type Document, documentsOf } from '../attestation/docume
 import type { CollateralNeed } from '../attestation/hardware.ts';
 import { intelRoots } from '../attestation/intel/verify.ts';
 import { formatTime } from '../attestation/x509/chain.ts';
-import { causes, failure, reason } from '../errors.ts';
+import { causes, Failure, failure, reason } from '../errors.ts';
 import type { Log } from './cas.ts';
 import { fetchFiles } from './collateral-fetch.ts';
 import { addressOf, type Sources } from './collateral-source.ts';
@@ -26,11 +26,23 @@ export interface CollateralKeeper {
    */
   forQuote(need: CollateralNeed): Promise<Collateral>;
   list(): KeptDocument[];
-  /** @throws Failure COLLATERAL_INVALID of the first document that does not count; those before it are kept */
-  add(files: readonly CollateralFile[]): Promise<{ key: string; until: number; isNew: boolean }[]>;
+  /**
+   * Keeps what counts of some files, and says of each document what became of it.
+   * @throws Failure COLLATERAL_INVALID of a file that cannot be read
+   */
+  add(files: readonly CollateralFile[]): Promise<AddedDocument[]>;
   /** Fetches anew what runs out before long. */
   refresh(): Promise<void>;
   close(): void;
+}
+
+export interface AddedDocument {
+  key: string;
+  until: number;
+  /** `older`: one that is newer was there. */
+  outcome: 'kept' | 'older' | 'refused';
+  /** Why it was refused. */
+  detail?: string;
 }
 
 export interface KeptDocument extends Pick<Document, 'key' | 'from' | 'until'> {
@@ -97,17 +109,26 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
   const add = async (files: readonly CollateralFile[]) => {
     const found = files.flatMap((file) => documentsOf(parseCollateral([file]), file.name));
     const others = mergeCollateral(issuers(), ...found.map(({ bag }) => bag));
-    const results: { key: string; until: number; isNew: boolean }[] = [];
-    for (const document of found)
-      results.push({ key: document.key, until: document.until, isNew: await keep(document, others) });
-    return results;
+    const added: AddedDocument[] = [];
+    for (const document of found) {
+      const { key, until } = document;
+      try {
+        added.push({ key, until, outcome: (await keep(document, others)) ? 'kept' : 'older' });
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error;
+        added.push({ key, until, outcome: 'refused', detail: error.message });
+      }
+    }
+    return added;
   };
 
   const fetchOne = async (key: string) => {
     const address = sources && addressOf(key, sources);
     if (!sources || !address) throw new Error('there is nowhere to fetch it from');
     const added = await add(await fetchFiles(address, sources));
-    if (!added.some((each) => each.key === key)) throw new Error(`${address.origin} gave something else`);
+    const wanted = added.find((each) => each.key === key);
+    if (wanted?.outcome === 'refused') throw new Error(wanted.detail);
+    if (!wanted) throw new Error(`${address.origin} gave something else`);
     log.info({ key, until: documents.get(key)?.until, source: address.origin }, 'collateral fetched');
   };
   const fetchOnce = (key: string): Promise<void> => {

@@ -13,7 +13,14 @@ const listed = v.object({
   documents: v.array(v.object({ key: v.string(), from: time, until: time, kept: time })),
 });
 const added = v.object({
-  documents: v.array(v.object({ key: v.string(), until: time, isNew: v.boolean() })),
+  documents: v.array(
+    v.object({
+      key: v.string(),
+      until: time,
+      outcome: v.picklist(['kept', 'older', 'refused']),
+      detail: v.optional(v.string(), ''),
+    }),
+  ),
 });
 
 /** `scone cas collateral list` */
@@ -44,9 +51,14 @@ export async function importCollateral(paths: string[], options: NetworkOptions)
   );
   if (documents.length === 0)
     throw failure('FILE_INVALID', { path: paths.join(', '), detail: 'there is no collateral in it' });
-  const lines = documents.map(
-    ({ key, until, isNew }) =>
-      `${isNew ? 'kept' : 'not kept, the CAS has a newer one'}: ${printable(key)}, until ${formatTime(until)}\n`,
-  );
+  const counted = documents.filter(({ outcome }) => outcome !== 'refused');
+  const [first] = documents;
+  if (first && counted.length === 0)
+    throw failure('COLLATERAL_INVALID', { what: first.key, detail: printable(first.detail) });
+  const words = { kept: 'kept', older: 'not kept, the CAS has a newer one', refused: 'refused' };
+  const lines = documents.map(({ key, until, outcome, detail }) => {
+    const more = outcome === 'refused' ? `: ${detail}` : `, until ${formatTime(until)}`;
+    return `${words[outcome]}: ${printable(key + more)}\n`;
+  });
   return { text: lines.join(''), json: documents };
 }

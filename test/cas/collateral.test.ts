@@ -198,9 +198,9 @@ test('an older document never takes the place of a newer one', async () => {
   ];
   await kept.forQuote(need);
   const [replaced] = await kept.add(files(intel.tcbInfo('TDX', [{ status: 'OutOfDate' }], newer)));
-  assert.equal(replaced?.isNew, true);
+  assert.equal(replaced?.outcome, 'kept');
   const [older] = await kept.add(files(intel.tcbInfo('TDX', [{}])));
-  assert.equal(older?.isNew, false);
+  assert.equal(older?.outcome, 'older');
   assert.equal(verify(await kept.forQuote(need)), 'OutOfDate');
   assert.equal(verify(await (await keeper({ sources: undefined })).forQuote(need)), 'OutOfDate');
 });
@@ -271,10 +271,18 @@ test('without a network files bring it, signed and in date, and nothing else doe
     stranger.platformCa.der,
     revocationList({ issuer: { commonName: 'Intel SGX Root CA', key: stranger.root.key } }),
     revocationList({ issuer: processors.root, thisUpdate: now - 60 * DAY, nextUpdate: now - DAY }),
-    Buffer.from('{"tcbInfo": 5, "signature": ""}'),
   ];
   const before = kept.list().length;
-  for (const bytes of forged) await assert.rejects(kept.add([{ name: 'x', bytes }]), { name: 'Failure' });
+  const good = documentsOf(bag)[0]?.file;
+  assert.ok(good);
+  for (const bytes of forged) {
+    const [first, second] = await kept.add([{ name: 'x', bytes }, good]);
+    assert.equal(first?.outcome, 'refused');
+    assert.ok(first?.detail);
+    assert.equal(second?.outcome, 'kept', 'what is good is kept all the same');
+  }
+  const broken = { name: 'x', bytes: Buffer.from('{"tcbInfo": 5, "signature": ""}') };
+  await assert.rejects(kept.add([broken]), { code: 'COLLATERAL_INVALID' });
   assert.deepEqual(await kept.add([{ name: 'x', bytes: Buffer.from('anything') }]), []);
   assert.deepEqual(await kept.add([{ name: 'pck', bytes: key.der }]), [], 'a quote brings its own');
   assert.equal(kept.list().length, before);

@@ -245,6 +245,12 @@ describe('a virtual machine of TDX', () => {
       pckList: month,
     });
   const collateral = collateralWith(intel.tcbInfo('TDX', [{}], dates));
+  const past = { issueDate: '2025-01-01T00:00:00Z', nextUpdate: '2025-02-01T00:00:00Z' };
+  const outdated = intel.signedDocument(
+    'enclaveIdentity',
+    intel.identity('TDX', [{ isvsvn: 8 }], past),
+    processors.tcbSigning,
+  );
   let home: string;
   let tree: TsmTree;
   let machine: Machine | undefined;
@@ -331,6 +337,14 @@ describe('a virtual machine of TDX', () => {
       write(join('collateral', `${index}`), Buffer.from(content, 'base64'));
     const imported = await succeed('cas', 'collateral', 'import', ...unchecked, folder);
     assert.match(imported, /^kept: intel\/tcb-info\/tdx\/00906ed50000\/0000, until 20/m);
+    const { stderr } = await start(scone, [
+      'cas',
+      'collateral',
+      'import',
+      ...unchecked,
+      write('old', outdated),
+    ]);
+    assert.match(stderr, /^Error: .*intel\/identity\/TD_QE.*it was good until/m);
     const again = await succeed('cas', 'collateral', 'import', ...unchecked, folder);
     assert.match(again, /^kept: crl\/Intel SGX Root CA/m);
     assert.equal((await succeed('cas', 'collateral', 'list', ...unchecked)).trim().split('\n').length, 7);
