@@ -57,8 +57,11 @@ export function verifySnpReport(
       debug: policy.debug,
       weaknesses: [
         ...(platformInfo.smtEnabled ? ['hyperthreading'] : []),
-        // Memory modules that lie about their size make two addresses of one (CVE-2024-21944).
-        ...(platformInfo.aliasCheckComplete ? [] : ['insecure-configuration']),
+        // Memory modules that lie about their size make two addresses of one (CVE-2024-21944). An agent that may move the
+        // guest elsewhere has all that is in it.
+        ...(platformInfo.aliasCheckComplete && !policy.migrationAgentAllowed
+          ? []
+          : ['insecure-configuration']),
       ],
       ...(key.cspId !== undefined && { cspId: key.cspId }),
       isRevocationChecked: isRootListChecked(chain, { ...collateral, roots, at }),

@@ -149,6 +149,8 @@ test('what the platform and the guest are set up to be is said', () => {
     const set_ = Object.entries(verdict.policy).flatMap(([name, value]) => (value === true ? [name] : []));
     assert.deepEqual(set_, [flag]);
     assert.equal(verdict.debug, flag === 'debug');
+    const weaknesses = flag === 'migrationAgentAllowed' ? ['insecure-configuration'] : [];
+    assert.deepEqual(verdict.weaknesses, weaknesses, flag);
   }
   refuses(milanReport({ policy: set([16]) }), invalid(/guest policy/));
   refuses(milanReport({ policy: set([17, 26]) }), invalid(/guest policy/));
