@@ -131,6 +131,11 @@ export const errors = {
     message: 'the hardware gives no Evidence, {what}: {detail}',
     hint: 'Check the kernel module (tdx_guest, sev-guest), that configfs is mounted, and that the program may write there; or set SCONE_MODE=sim for Evidence by software alone.',
   },
+  TPM_UNUSABLE: {
+    exit: 69,
+    message: 'the TPM cannot be used, {what}: {detail}',
+    hint: 'Install tpm2-tools, and run as root or in the group of the device (tss); TPM2TOOLS_TCTI names another TPM than device:/dev/tpmrm0. After the TPM was cleared, remove the folder `tpm` of the LAS and enrol again.',
+  },
   HARDWARE_MISSING: {
     exit: 69,
     message: 'SCONE_MODE is hw, and no hardware vouches here: {detail}',

@@ -2,7 +2,7 @@ import { failure } from '../errors.ts';
 import type { Claims } from './claims.ts';
 import { type Endorsements, type HardwareClaims, verifyHardware } from './hardware.ts';
 import type { Evidence, HardwareEvidence } from './hardware-evidence.ts';
-import { machineReportData } from './report-data.ts';
+import { machineReportData, tpmReportData } from './report-data.ts';
 import { verifySoftwareEvidence } from './software.ts';
 
 /** Claims, and what is known of the moment that hardware spoke of its machine. */
@@ -38,7 +38,8 @@ export async function verifyEvidence(
   const { reportData, enclave, ...machine } = verifyHardware(hardware, await endorse(hardware), at);
   const nonce = Buffer.from(hardware.nonce, 'base64');
   if (!machine.machine || enclave) throw invalid('it says nothing of a machine');
-  if (!reportData.equals(machineReportData(process.platform, nonce)))
+  const expected = machineReportData(process.platform, nonce);
+  if (!reportData.equals(machine.root === 'tpm' ? tpmReportData(expected) : expected))
     throw invalid('the machine vouches for another LAS, or for another purpose');
   return { ...process, ...machine, nonce };
 }

@@ -28,6 +28,14 @@ export function machineReportData(platform: string, nonce: Buffer): Buffer {
   return digest('envcas-machine-v1', Buffer.from(platform, 'hex'), nonce);
 }
 
+/**
+ * As much of report data as every TPM makes a quote over. It takes no more than its largest hash (TPM 2.0 Part 2, TPM2B_DATA),
+ * and many know none beyond SHA-256.
+ */
+export function tpmReportData(reportData: Buffer): Buffer {
+  return reportData.subarray(0, 32);
+}
+
 /** SHA-512 over the fields, each preceded by its length as 32 bits. The first names the purpose. */
 function digest(...fields: (string | Buffer)[]): Buffer {
   const hash = createHash('sha512');

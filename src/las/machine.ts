@@ -39,7 +39,7 @@ export interface Machine {
   /**
    * Evidence about the machine and the key.
    * @param nonce of a CAS, which wants it made anew unless it was made over the same one; without, the last one does
-   * @throws Failure HARDWARE_UNUSABLE
+   * @throws Failure HARDWARE_UNUSABLE or TPM_UNUSABLE
    */
   evidence(nonce: Buffer | undefined): Promise<MachineEvidence>;
 }
@@ -47,7 +47,7 @@ export interface Machine {
 /**
  * Finds out what hardware vouches for this machine, and has it do so once.
  * @returns undefined where software alone vouches
- * @throws Failure HARDWARE_MISSING or HARDWARE_UNUSABLE, with mode `hw`
+ * @throws Failure HARDWARE_MISSING, HARDWARE_UNUSABLE or TPM_UNUSABLE, with mode `hw`
  */
 export async function openMachine(options: HardwareOptions): Promise<Machine | undefined> {
   const { mode, log } = options;
@@ -112,7 +112,7 @@ function tpmHardware(tpm: Tpm): Hardware {
   };
 }
 
-/** @throws Failure HARDWARE_UNUSABLE */
+/** @throws Failure HARDWARE_UNUSABLE or TPM_UNUSABLE */
 async function createMachine(hardware: Hardware): Promise<Machine> {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519');
   const platform = platformOf(publicKey);

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { tpmReportData } from '../attestation/report-data.ts';
 import type { Credential } from '../attestation/tpm/credential.ts';
 import { parsePublicArea } from '../attestation/tpm/structures.ts';
 import { failure, reason } from '../errors.ts';
@@ -15,7 +16,8 @@ import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts'
 export interface Tpm {
   /** TPMT_PUBLIC */
   attestationKey: Buffer;
-  quote(data: Buffer): Promise<{
+  /** Makes a quote over the beginning of report data ({@link tpmReportData}). */
+  quote(reportData: Buffer): Promise<{
     /** TPMS_ATTEST */
     message: Buffer;
     /** TPMT_SIGNATURE */
@@ -62,7 +64,7 @@ export function isEnrolled(directory: string): boolean {
 
 /**
  * Opens the TPM; where there is no attestation key yet, it makes one.
- * @throws Failure HARDWARE_UNUSABLE
+ * @throws Failure TPM_UNUSABLE
  */
 export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
   const tcti = env.TPM2TOOLS_TCTI || 'device:/dev/tpmrm0';
@@ -89,7 +91,7 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
 
   return {
     attestationKey,
-    quote: (data) =>
+    quote: (reportData) =>
       inTurn(async ({ run, file }) => {
         await loadAttestationKey({ run, file }, publicPart, privatePart);
         const outputs = ['-m', file('message'), '-s', file('signature'), '-o', file('pcrs'), '-F', 'values'];
@@ -101,7 +103,7 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
           '-l',
           selection,
           '-q',
-          data.toString('hex'),
+          tpmReportData(reportData).toString('hex'),
           '-g',
           'sha256',
           ...outputs,
@@ -132,11 +134,9 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
         await ensureEndorsementKey(run);
         await run('tpm2_readpublic', '-c', ENDORSEMENT_KEY, '-f', 'tss', '-o', file('ek.pub'));
         const publicArea = parsePublicArea(await readFile(file('ek.pub'))).bytes;
-        const certificate = await run('tpm2_nvread', CERTIFICATE, '-C', 'o', '-o', file('ek.crt')).then(
-          () => readFile(file('ek.crt')),
-          () => undefined,
-        );
-        return { publicArea, ...(certificate && { certificate: trimmed(certificate) }) };
+        if (!(await holds(run, 'handles-nv-index', CERTIFICATE))) return { publicArea };
+        await run('tpm2_nvread', CERTIFICATE, '-C', 'o', '-o', file('ek.crt'));
+        return { publicArea, certificate: trimmed(await readFile(file('ek.crt'))) };
       }),
     activate: ({ credentialBlob, encryptedSecret }) =>
       inTurn(async ({ run, file }) => {
@@ -181,8 +181,10 @@ async function withSession<Result>(
     try {
       return (await promisify(execFile)(program, args, options)).stdout;
     } catch (error) {
-      const said = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
-      throw unusable(program, said.split('\n').at(-1) || reason(error), error);
+      const said = error instanceof Error && 'stderr' in error ? String(error.stderr) : '';
+      // The last error that it tells of is just that there was one.
+      const [, first] = /^ERROR: (.{1,500})/m.exec(said) ?? [];
+      throw unusable(program, first ?? reason(error), error);
     } finally {
       // Without a resource manager keys stay in the TPM, which has room for three.
       if (!isManaged(tcti)) await promisify(execFile)('tpm2_flushcontext', ['-t'], options).catch(() => {});
@@ -198,11 +200,13 @@ async function withSession<Result>(
 const isManaged = (tcti: string) => /tpmrm|tabrmd/.test(tcti);
 
 async function ensureEndorsementKey(run: Session['run']): Promise<void> {
-  try {
-    await run('tpm2_readpublic', '-c', ENDORSEMENT_KEY);
-  } catch {
+  if (!(await holds(run, 'handles-persistent', ENDORSEMENT_KEY)))
     await run('tpm2_createek', '-c', ENDORSEMENT_KEY, '-G', 'rsa');
-  }
+}
+
+/** Whether the TPM has something there. */
+async function holds(run: Session['run'], kind: string, handle: string): Promise<boolean> {
+  return new RegExp(`^- ${handle}$`, 'im').test(await run('tpm2_getcap', kind));
 }
 
 async function loadAttestationKey(session: Session, publicPart: string, privatePart: string): Promise<void> {
@@ -238,5 +242,5 @@ function trimmed(bytes: Buffer): Buffer {
 }
 
 function unusable(what: string, detail: string, cause?: unknown) {
-  return failure('HARDWARE_UNUSABLE', { what, detail }, cause);
+  return failure('TPM_UNUSABLE', { what, detail }, cause);
 }

@@ -3,7 +3,7 @@ import { generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { type Collateral, mergeCollateral } from '../../src/attestation/collateral.ts';
 import type { HardwareEvidence } from '../../src/attestation/hardware-evidence.ts';
-import { machineReportData, reportData } from '../../src/attestation/report-data.ts';
+import { machineReportData, reportData, tpmReportData } from '../../src/attestation/report-data.ts';
 import { type MeasuredProcess, platformOf, signSoftwareEvidence } from '../../src/attestation/software.ts';
 import { parsePublicArea } from '../../src/attestation/tpm/structures.ts';
 import { Challenge } from '../../src/cas/evidence.ts';
@@ -338,8 +338,8 @@ test('a TPM counts once it is enrolled, with registers as the policy has them, a
     services({ a: `tpm: {pcrs: {${registers.join(', ')}}}`, b: `tpm: {pcrs: {7: "${'0'.repeat(64)}"}}` }),
   );
   let boots = { resetCount: 5, restartCount: 0 };
-  const machine = las((extraData, nonce) => {
-    const { message, signature, key, pcrs } = tpm.quote({ extraData, ...boots });
+  const machine = las((data, nonce) => {
+    const { message, signature, key, pcrs } = tpm.quote({ extraData: tpmReportData(data), ...boots });
     return {
       type: 'tpm',
       message: base64(message),

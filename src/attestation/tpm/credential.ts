@@ -10,7 +10,7 @@ import {
 } from 'node:crypto';
 import { failure } from '../../errors.ts';
 import { Malformed, refusing } from '../bytes.ts';
-import { parseCertificate } from '../x509/certificate.ts';
+import { type Certificate, parseCertificate } from '../x509/certificate.ts';
 import { type ChainOptions, verifyChain } from '../x509/chain.ts';
 import { attributes, type PublicArea, padded, parsePublicArea } from './structures.ts';
 
@@ -22,7 +22,8 @@ export interface Credential {
   encryptedSecret: Buffer;
 }
 
-const SEED = 32;
+/** Of SHA-256. */
+const DIGEST = 32;
 const AES_128 = 128;
 
 /**
@@ -35,6 +36,7 @@ const AES_128 = 128;
  */
 export function makeCredential(endorsementKey: Buffer, name: Buffer, secret: Buffer): Credential {
   const area = parsePublicArea(endorsementKey);
+  if (secret.length > DIGEST) throw new Malformed(`a secret of more than ${DIGEST} bytes`);
   if (area.nameHash !== 'sha256') throw new Malformed('an endorsement key of another hash than SHA-256');
   const { seed, encryptedSecret } = area.type === 'rsa' ? sealRsa(area) : sealEcc(area);
   const encryptionKey = kdfA(seed, 'STORAGE', name, Buffer.alloc(0), AES_128);
@@ -50,7 +52,7 @@ export function makeCredential(endorsementKey: Buffer, name: Buffer, secret: Buf
 
 /** RSA: the seed is encrypted with OAEP under the label IDENTITY (Annex B.10.4). */
 function sealRsa({ key }: PublicArea) {
-  const seed = randomBytes(SEED);
+  const seed = randomBytes(DIGEST);
   const oaepLabel = Buffer.from('IDENTITY\0');
   const padding = constants.RSA_PKCS1_OAEP_PADDING;
   return { seed, encryptedSecret: publicEncrypt({ key, padding, oaepHash: 'sha256', oaepLabel }, seed) };
@@ -110,8 +112,11 @@ export const noTpms: TrustedTpms = {
   trustedKeys: [],
 };
 
-/** Critical extensions of endorsement key certificates (TCG EK Credential Profile §3.2): subjectAltName, extKeyUsage. */
-const understood = ['2.5.29.17', '2.5.29.37'];
+/** Extensions of endorsement key certificates that may be critical (TCG EK Credential Profile §3.2). */
+const SUBJECT_ALT_NAME = '2.5.29.17';
+const EXTENDED_KEY_USAGE = '2.5.29.37';
+/** tcg-kp-EKCertificate */
+const FOR_ENDORSEMENT = '2.23.133.8.1';
 
 /**
  * Checks that an endorsement key is that of a TPM which somebody vouches for: its maker, by a certificate, or an operator.
@@ -126,8 +131,9 @@ export function verifyEndorsementKey(
 ): { ek: string; trustedBy: 'certificate' | 'name' } {
   return refusing(() => {
     const area = parsePublicArea(endorsementKey);
-    const { fixedTpm, fixedParent, restricted, decrypt, sign } = attributes;
-    const needed = fixedTpm | fixedParent | restricted | decrypt;
+    const { fixedTpm, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt, sign } =
+      attributes;
+    const needed = fixedTpm | fixedParent | sensitiveDataOrigin | adminWithPolicy | restricted | decrypt;
     if ((area.attributes & needed) !== needed || area.attributes & sign)
       throw failure('EVIDENCE_INVALID', { detail: 'the endorsement key has not the attributes of one' });
     const spki = area.key.export({ type: 'spki', format: 'der' });
@@ -139,12 +145,20 @@ export function verifyEndorsementKey(
     if (!parsed.x509.publicKey.export({ type: 'spki', format: 'der' }).equals(spki))
       throw untrusted('its certificate is for another key');
     if (trusted.roots.size === 0) throw untrusted('no maker is trusted');
-    verifyChain(parsed, 'the certificate of the endorsement key', {
+    const { certificates } = verifyChain(parsed, 'the certificate of the endorsement key', {
       ...trusted,
       at,
       revocation: 'where given',
-      understood,
+      understood: [SUBJECT_ALT_NAME, EXTENDED_KEY_USAGE],
     });
+    const misused = certificates.find((each) => isForOther(each, each === parsed));
+    if (misused) throw untrusted(`${misused.commonName} is not for endorsement keys`);
     return { ek, trustedBy: 'certificate' };
   });
+}
+
+/** Whether it says what it is for, and not for this; of issuers it counts where it is critical. */
+function isForOther({ extensions, critical, x509 }: Certificate, isOfKey: boolean): boolean {
+  const isLimited = isOfKey ? extensions.has(EXTENDED_KEY_USAGE) : critical.includes(EXTENDED_KEY_USAGE);
+  return isLimited && !(x509.keyUsage ?? []).includes(FOR_ENDORSEMENT);
 }

@@ -61,7 +61,7 @@ const types: Readonly<Record<number, string>> = {
 /**
  * Reads a log and does again what the firmware did: each digest is put behind the register's value, and the hash of both is
  * its next one.
- * @returns the events, and what each register that is spoken of comes to in the SHA-256 bank
+ * @returns the events that were measured, and what each register that is spoken of comes to in the SHA-256 bank
  * @throws Malformed
  */
 export function replay(bytes: Buffer): { events: BootEvent[]; registers: Record<string, string> } {
@@ -76,18 +76,21 @@ export function replay(bytes: Buffer): { events: BootEvent[]; registers: Record<
     if (events.length === MOST_EVENTS)
       throw new Malformed(`the event log has more than ${MOST_EVENTS} events`);
     const { register, type, digest, data } = nextEvent(log, sizes);
-    const isMeasured = type !== NO_ACTION;
-    if (register > 23 && isMeasured) throw new Malformed(`the event log speaks of register ${register}`);
+    if (type === NO_ACTION) {
+      if (!isLocality(data)) continue;
+      if (registers.has(0)) throw new Malformed('the event log begins register 0 twice');
+      registers.set(0, Buffer.concat([Buffer.alloc(31), data.subarray(16)]));
+      continue;
+    }
+    if (register > 23) throw new Malformed(`the event log speaks of register ${register}`);
     events.push({
       register,
       type: types[type] ?? `0x${type.toString(16)}`,
       digest: digest.toString('hex'),
       description: readable(data),
     });
-    if (isMeasured) {
-      const before = registers.get(register) ?? Buffer.alloc(32);
-      registers.set(register, createHash('sha256').update(before).update(digest).digest());
-    } else if (isLocality(data)) registers.set(0, Buffer.concat([Buffer.alloc(31), data.subarray(16)]));
+    const before = registers.get(register) ?? Buffer.alloc(32);
+    registers.set(register, createHash('sha256').update(before).update(digest).digest());
   }
   return {
     events,

@@ -37,6 +37,7 @@ export const attributes = {
   fixedTpm: 1 << 1,
   fixedParent: 1 << 4,
   sensitiveDataOrigin: 1 << 5,
+  adminWithPolicy: 1 << 7,
   restricted: 1 << 16,
   decrypt: 1 << 17,
   sign: 1 << 18,
@@ -106,7 +107,9 @@ export function parseQuoteInfo(message: Buffer): QuoteInfo {
   const clock = attest.u64be();
   const resetCount = attest.u32be();
   const restartCount = attest.u32be();
-  const safe = attest.u8() === 1;
+  const yesNo = attest.u8();
+  if (yesNo > 1) throw new Malformed('the quote says neither yes nor no of its clock');
+  const safe = yesNo === 1;
   const firmwareVersion = attest.bytes(8).toString('hex');
   const count = attest.u32be();
   if (count > 16) throw new Malformed(`the quote is over ${count} banks`);

@@ -23,7 +23,7 @@ export interface TpmQuote {
   key: Buffer | KeyObject;
   /** Registers of the SHA-256 bank by number, hexadecimal; or one after the other, as they are selected. */
   pcrs?: Readonly<Record<string, string>> | Buffer;
-  /** What was measured at boot, in the format of the TCG (event-log.ts). */
+  /** What was measured at boot, in the format of the TCG (event-log.ts); of use with `pcrs` only. */
   eventLog?: Buffer;
 }
 
@@ -44,6 +44,7 @@ export interface TpmVerdict {
   pcrDigest: string;
   /** Values of the registers, where they were given. */
   pcrs?: Readonly<Record<string, string>>;
+  /** What led to them, where a log was given. */
   events?: readonly BootEvent[];
 }
 
@@ -139,14 +140,22 @@ function checkValues(values: Record<string, string>, selected: readonly number[]
     throw invalid('the registers that were given are not those that were signed');
 }
 
-/** The log may have more registers than the quote; those of the quote that it tells of must come out right. */
+/** Registers that firmware measures into, each at least once; the others it shares with who comes after it. */
+const OF_FIRMWARE = 8;
+const UNTOUCHED = '0'.repeat(2 * DIGEST);
+
+/**
+ * The log may tell of more registers than the quote, which is then passed over; and of fewer, but for those of the firmware.
+ * @returns the events of the registers of the quote
+ */
 function checkLog(log: Buffer, values: Record<string, string> | undefined): readonly BootEvent[] {
   if (!values) throw invalid('an event log means nothing without the registers');
   const { events, registers } = replay(log);
-  for (const [register, value] of Object.entries(registers))
-    if (values[register] !== undefined && values[register] !== value)
-      throw invalid(`the event log does not lead to the value of register ${register}`);
-  return events;
+  for (const [register, value] of Object.entries(values)) {
+    const replayed = registers[register] ?? (Number(register) < OF_FIRMWARE ? UNTOUCHED : value);
+    if (replayed !== value) throw invalid(`the event log does not lead to the value of register ${register}`);
+  }
+  return events.filter(({ register }) => values[register] !== undefined);
 }
 
 function invalid(detail: string) {

@@ -44,6 +44,7 @@ export interface MessageOptions {
   extraData?: Buffer;
   resetCount?: number;
   restartCount?: number;
+  safe?: number;
   bank?: number;
   selected?: readonly number[];
   pcrDigest?: Buffer;
@@ -67,7 +68,8 @@ export function message(options: MessageOptions = {}): Buffer {
   return Buffer.concat([
     ...[u32(options.magic ?? 0xff544347), u16(options.type ?? 0x8018)],
     ...[sized(Buffer.alloc(34, 0x0b)), sized(extraData)],
-    ...[Buffer.alloc(8, 1), u32(options.resetCount ?? 3), u32(options.restartCount ?? 1), Buffer.of(1)],
+    ...[Buffer.alloc(8, 1), u32(options.resetCount ?? 3), u32(options.restartCount ?? 1)],
+    Buffer.of(options.safe ?? 1),
     Buffer.alloc(8, 2),
     ...[u32(1), u16(options.bank ?? 0x000b), Buffer.of(3), bits],
     sized(options.pcrDigest ?? digestOf(pcrs)),

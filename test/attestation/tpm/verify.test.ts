@@ -89,6 +89,7 @@ test('what is no quote of the SHA-256 bank is refused, though the key has signed
   const wrong: [RegExp, MessageOptions][] = [
     [/not made by a TPM/, { magic: 0xff544346 }],
     [/no quote/, { type: 0x8017 }],
+    [/neither yes nor no/, { safe: 2 }],
     [/SHA-256 bank/, { bank: 0x0004 }],
     [/SHA-256 bank/, { selected: [] }],
   ];
@@ -130,9 +131,11 @@ const boot: Measured[] = [
   { register: 4, type: 0x80000003, data: Buffer.from('boot loader') },
   { register: 4, type: 4, data: Buffer.alloc(4) },
 ];
-const booted = { ...pcrs, ...extended(boot) };
+/** Registers of the firmware that nothing was measured into, and one that is not only its own. */
+const untouched = Object.fromEntries(Object.keys(pcrs).map((register) => [register, '0'.repeat(64)]));
+const booted = { ...untouched, ...extended(boot) };
 const after = (events: readonly Measured[], values = booted) => ({
-  ...quote({ pcrDigest: digestOf(values) }),
+  ...quote({ pcrDigest: digestOf(values), selected: Object.keys(values).map(Number) }),
   pcrs: values,
   eventLog: eventLog(events),
 });
@@ -155,6 +158,9 @@ test('the log of a boot leads to the registers, or is refused', () => {
     () => verifyTpmQuote(after([...boot, { register: 7, type: 4, data: Buffer.from('x') }])),
     /register 7/,
   );
+  const ofOne = (number: number) => boot.filter(({ register }) => register !== number);
+  for (const register of [0, 4, 7])
+    refused(() => verifyTpmQuote(after(ofOne(register))), new RegExp(`register ${register}`));
   const { pcrs: _, ...withoutRegisters } = after(boot);
   refused(() => verifyTpmQuote(withoutRegisters), /without the registers/);
   // Firmware leaves room behind its log.
@@ -162,12 +168,29 @@ test('the log of a boot leads to the registers, or is refused', () => {
   assert.equal(verifyTpmQuote(room).events?.length, 5);
 });
 
+test('the log counts for the registers of the quote, and is told of them alone', () => {
+  const more: Measured[] = [...boot, { register: 9, type: 13, data: Buffer.from('kernel') }];
+  assert.equal(verifyTpmQuote(after(more)).events?.length, 5);
+  // Who comes after the firmware measures into it too, and writes his log elsewhere.
+  const later = { ...booted, 9: 'ab'.repeat(32) };
+  assert.equal(verifyTpmQuote(after(boot, later)).events?.length, 5);
+  refused(() => verifyTpmQuote(after(more, later)), /register 9/);
+  // What was not measured proves nothing.
+  const claim: Measured = { register: 4, type: 3, data: Buffer.from('boot loader of long ago') };
+  assert.equal(verifyTpmQuote(after([claim, ...boot])).events?.length, 5);
+  refused(() => verifyTpmQuote(after([...boot, { register: 24, type: 13, data: Buffer.of(1) }])), /24/);
+});
+
 test('a TPM that was started from another locality begins register 0 with it', () => {
   const locality: Measured = { register: 0, type: 3, data: Buffer.from('StartupLocality\0\x03') };
   const events = [locality, ...boot];
-  const values = { ...pcrs, ...extended(events, 3) };
-  assert.equal(verifyTpmQuote(after(events, values)).events?.length, 6);
+  const values = { ...untouched, ...extended(events, 3) };
+  assert.equal(verifyTpmQuote(after(events, values)).events?.length, 5);
   refused(() => verifyTpmQuote(after(events)), /register 0/);
+  // What came before in the log would seem to be in the register.
+  const madeUp: Measured = { register: 0, type: 8, data: Buffer.from('better firmware') };
+  refused(() => verifyTpmQuote(after([madeUp, ...events], values)), /begins register 0 twice/);
+  refused(() => verifyTpmQuote(after([locality, ...events], values)), /begins register 0 twice/);
 });
 
 test('others read the log alike', { skip: missing('tpm2_eventlog') }, () => {
@@ -184,31 +207,52 @@ test('others read the log alike', { skip: missing('tpm2_eventlog') }, () => {
   }
 });
 
-test('recorded: an RSA quote over 24 registers', { skip }, () => {
-  const evidence = JSON.parse(recorded('tpm/rsa-evidence.json').toString());
-  const key = createPublicKey({
-    key: Buffer.from(evidence.ak_public, 'base64'),
-    format: 'der',
-    type: 'spki',
-  });
-  const bytes = Buffer.from(evidence.tpm_quote.message, 'base64');
-  const signed = Buffer.from(evidence.tpm_quote.signature, 'base64');
-  const verdict = verifyTpmQuote({ message: bytes, signature: signed, key });
+/** Recorded quotes, with RSA both times. */
+function recordedQuotes(): { plain: TpmQuote; tools: TpmQuote } {
+  const { ak_public, tpm_quote } = JSON.parse(recorded('tpm/rsa-evidence.json').toString());
+  const bytes = (text: string) => Buffer.from(text, 'base64');
+  return {
+    plain: {
+      message: bytes(tpm_quote.message),
+      signature: bytes(tpm_quote.signature),
+      key: createPublicKey({ key: bytes(ak_public), format: 'der', type: 'spki' }),
+      pcrs: Buffer.from(tpm_quote.pcrs.join(''), 'hex'),
+    },
+    tools: {
+      message: recorded('tpm/keylime-quote.out'),
+      signature: recorded('tpm/keylime-quotesig.out'),
+      key: createPublicKey(recorded('tpm/keylime-akpub.pem')),
+    },
+  };
+}
+
+test('recorded: a quote over 24 registers, and one in the format of tpm2-tools', { skip }, () => {
+  const { plain, tools } = recordedQuotes();
+  const verdict = verifyTpmQuote(plain);
   assert.equal(verdict.selected.length, 24);
+  assert.equal(Object.keys(verdict.pcrs ?? {}).length, 24);
   assert.equal(verdict.reportData.length, 128);
-  for (let offset = 0; offset < bytes.length; offset++) {
-    const flipped = Buffer.from(bytes);
-    flipped[offset] = (flipped[offset] ?? 0) ^ 1;
-    refused(() => verifyTpmQuote({ message: flipped, signature: signed, key }));
-  }
+  assert.deepEqual(verifyTpmQuote(tools).selected, [15, 16, 22]);
 });
 
-test('recorded: a quote in the format of tpm2-tools', { skip }, () => {
-  const key = createPublicKey(recorded('tpm/keylime-akpub.pem'));
-  const bytes = recorded('tpm/keylime-quote.out');
-  const signed = recorded('tpm/keylime-quotesig.out');
-  assert.deepEqual(verifyTpmQuote({ message: bytes, signature: signed, key }).selected, [15, 16, 22]);
-  refused(() => verifyTpmQuote({ message: bytes, signature: signed, key: createPublicKey(rsaKey) }));
+test('recorded: each byte of message, signature and registers counts, and the key', { skip }, () => {
+  const { plain, tools } = recordedQuotes();
+  for (const good of [plain, tools]) {
+    for (const part of ['message', 'signature', 'pcrs'] as const) {
+      const bytes = good[part];
+      if (!Buffer.isBuffer(bytes)) continue;
+      for (let offset = 0; offset < bytes.length; offset++) {
+        const flipped = Buffer.from(bytes);
+        flipped[offset] = (flipped[offset] ?? 0) ^ 1;
+        refused(() => verifyTpmQuote({ ...good, [part]: flipped }));
+      }
+      for (const other of [bytes.subarray(1), bytes.subarray(0, -1), Buffer.concat([bytes, Buffer.of(0)])])
+        refused(() => verifyTpmQuote({ ...good, [part]: other }));
+    }
+    refused(() => verifyTpmQuote({ ...good, key: createPublicKey(rsaKey) }));
+    refused(() => verifyTpmQuote({ ...good, key: createPublicKey(ecKey) }));
+  }
+  refused(() => verifyTpmQuote({ ...plain, message: tools.message }));
 });
 
 test('structures of any bytes are read or refused', () => {
