@@ -55,8 +55,7 @@ export async function startTpm(): Promise<TestTpm> {
     },
   );
 
-  // The TCTI takes the port after that of the TPM for its control.
-  const port = 20_000 + 2 * Math.floor(Math.random() * 5000);
+  const port = await freePorts();
   const address = (at: number) => `type=tcp,port=${at},bindaddr=127.0.0.1`;
   const start = async () => {
     const child = spawn(
@@ -106,17 +105,31 @@ export async function startTpm(): Promise<TestTpm> {
   };
 }
 
+/** A port where nobody listens, nor at the next one, which the TCTI takes for its control. */
+async function freePorts(): Promise<number> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    // Below those that the kernel gives to others.
+    const port = 20_000 + 2 * Math.floor(Math.random() * 5000);
+    if (!(await answers(port)) && !(await answers(port + 1))) return port;
+  }
+  throw new Error('no port is free');
+}
+
+async function answers(port: number): Promise<boolean> {
+  const socket = connect({ host: '127.0.0.1', port });
+  const isOpen = await new Promise<boolean>((resolve) => {
+    socket.on('connect', () => resolve(true));
+    socket.on('error', () => resolve(false));
+  });
+  socket.destroy();
+  return isOpen;
+}
+
 /** Until something listens there. */
 async function listening(child: ChildProcess, port: number): Promise<void> {
   for (let attempt = 0; attempt < 100; attempt++) {
     if (child.exitCode !== null) throw new Error(`swtpm ended with ${child.exitCode}`);
-    const socket = connect({ host: '127.0.0.1', port });
-    const isOpen = await new Promise<boolean>((resolve) => {
-      socket.on('connect', () => resolve(true));
-      socket.on('error', () => resolve(false));
-    });
-    socket.destroy();
-    if (isOpen) return;
+    if (await answers(port)) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   throw new Error('swtpm does not listen');
