@@ -4,9 +4,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { isAzureReport, parseAzureReport, verifyAzureReport } from '../../src/attestation/azure.ts';
 import { Malformed } from '../../src/attestation/bytes.ts';
-import { parseCollateral } from '../../src/attestation/collateral.ts';
-import { recorded, skip } from '../support/quotes.ts';
 import { at, bag, maker, type ReportOptions, report, vcek } from './amd/synthetic.ts';
+import * as intel from './intel/synthetic.ts';
 
 /** Reports as a confidential machine on Azure finds them in its TPM. */
 
@@ -107,16 +106,21 @@ test("a TDREPORT names the TPM's key, and proves nothing without a quote", () =>
   assert.throws(() => verify(tdReport), { code: 'COLLATERAL_MISSING', message: /a TDX quote/ });
 });
 
-test('a TDREPORT goes with a quote of TDX over the same key', { skip }, () => {
-  const withQuote = (name: string) => {
-    const quote = recorded(`${name}.quote`);
-    const collateral = `${name}.collateral.json`;
-    const files = [{ name: collateral, bytes: recorded(collateral) }];
-    return verifyAzureReport(tdReport, parseCollateral(files), Date.parse('2025-07-01T00:00:00Z'), { quote });
-  };
-  const invalid = (message: RegExp) => ({ code: 'EVIDENCE_INVALID', message });
-  assert.throws(() => withQuote('tdx/b-uptodate-v4'), invalid(/over another key/));
-  assert.throws(() => withQuote('sgx/a-config-and-swhardening'), invalid(/a quote of TDX/));
+test('a TDREPORT goes with a quote of TDX over the same key', () => {
+  const by = intel.maker();
+  const chain = [by.platformCa, by.root];
+  const withQuote = (tee: 'sgx' | 'tdx', body: Buffer) =>
+    verifyAzureReport(tdReport, intel.collateral({ by, tee: tee === 'sgx' ? 'SGX' : 'TDX' }), intel.at, {
+      roots: by.roots,
+      quote: intel.quote({ tee, body, pck: intel.pck(by), chain }),
+    });
+  const about = (data: string) => ({ reportData: Buffer.concat([digest(data), Buffer.alloc(32)]) });
+  const { hardware, attestationKey } = withQuote('tdx', intel.domainReport(about(text)));
+  assert.deepEqual([hardware.root, attestationKey.equals(tpmKey)], ['tdx', true]);
+  const refused = (tee: 'sgx' | 'tdx', body: Buffer, message: RegExp) =>
+    assert.throws(() => withQuote(tee, body), { code: 'EVIDENCE_INVALID', message });
+  refused('tdx', intel.domainReport(about(`${text} `)), /over another key/);
+  refused('sgx', intel.enclaveReport(about(text)), /a quote of TDX/);
 });
 
 test('what is not of the form is refused', () => {
