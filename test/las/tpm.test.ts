@@ -92,21 +92,23 @@ test('quotes that were made with other keys, and written otherwise, verify', { s
   const read = (name: string) => readFileSync(file(name));
   try {
     swtpm.run('tpm2_createprimary', ...['-C', 'e', '-c', file('primary')]);
-    for (const [kind, scheme] of [
-      ['rsa', 'rsassa'],
-      ['ecc', 'ecdsa'],
+    const attributes = 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign';
+    for (const [scheme, hash, formats] of [
+      ['rsa2048:rsassa', 'sha256', ['tss', 'plain']],
+      ['ecc256:ecdsa', 'sha256', ['tss', 'plain']],
+      // Bare, a signature does not say with which hash it was made.
+      ['rsa3072:rsassa', 'sha512', ['tss']],
+      ['ecc384:ecdsa', 'sha384', ['tss']],
     ] as const) {
-      const attributes = 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign';
-      const algorithm = kind === 'rsa' ? 'rsa2048:rsassa-sha256:null' : 'ecc256:ecdsa-sha256:null';
       swtpm.run(
         'tpm2_create',
-        ...['-C', file('primary'), '-G', algorithm, '-a', attributes],
+        ...['-C', file('primary'), '-G', `${scheme}-${hash}:null`, '-a', attributes],
         ...['-u', file('key.pub'), '-c', file('key')],
       );
-      for (const format of ['tss', 'plain']) {
+      for (const format of formats) {
         swtpm.run(
           'tpm2_quote',
-          ...['-c', file('key'), '-l', 'sha256:0,7,16', '-q', 'ab'.repeat(20), '-g', 'sha256', '-f', format],
+          ...['-c', file('key'), '-l', 'sha256:0,7,16', '-q', 'ab'.repeat(20), '-g', hash, '-f', format],
           ...['-m', file('message'), '-s', file('signature'), '-o', file('pcrs'), '-F', 'values'],
         );
         const quote = { message: read('message'), signature: read('signature'), pcrs: read('pcrs') };

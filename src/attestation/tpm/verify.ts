@@ -58,11 +58,11 @@ export function verifyTpmQuote({ message, signature, key, pcrs, eventLog }: TpmQ
     const area = key instanceof KeyObject ? undefined : parsePublicArea(key);
     if (area) checkAttestationKey(area);
     const info = parseQuoteInfo(message);
-    if (!isSigned(message, signature, area?.key ?? (key as KeyObject)))
-      throw invalid('the signature of the quote is wrong');
+    const hash = signedHash(message, signature, area?.key ?? (key as KeyObject));
+    if (hash === undefined) throw invalid('the signature of the quote is wrong');
     const selected = selectedOf(info);
     const values = pcrs && valuesOf(pcrs, selected);
-    if (values) checkValues(values, selected, info.pcrDigest);
+    if (values) checkValues(values, selected, { digest: info.pcrDigest, hash });
     return {
       root: 'tpm',
       ...(area && { keyName: area.name.toString('hex') }),
@@ -88,18 +88,22 @@ function checkAttestationKey({ attributes: flags }: PublicArea): void {
     throw invalid('the key is not one that signs only what its TPM says');
 }
 
-function isSigned(message: Buffer, signature: Buffer, key: KeyObject): boolean {
+/** @returns the hash of the signature's scheme, or undefined where the key has not signed the message */
+function signedHash(message: Buffer, signature: Buffer, key: KeyObject): string | undefined {
   const type = key.asymmetricKeyType;
   if (type !== 'rsa' && type !== 'ec') throw new Malformed('the key is neither RSA nor on an elliptic curve');
-  const parsed = hasHeader(signature) ? parseSignature(signature) : undefined;
-  if (!parsed) return verify('sha256', message, key, signature);
-  const { scheme, hash, parts } = parsed;
-  if ((scheme === 'rsassa') !== (type === 'rsa')) return false;
-  if (scheme === 'rsassa') return verify(hash, message, key, parts[0] ?? Buffer.alloc(0));
+  const { scheme, hash, parts } = hasHeader(signature) ? parseSignature(signature) : bare(signature);
+  if (scheme && (scheme === 'rsassa') !== (type === 'rsa')) return undefined;
+  if (scheme !== 'ecdsa') return verify(hash, message, key, parts[0] ?? Buffer.alloc(0)) ? hash : undefined;
   const size = key.asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 48 : 32;
-  if (parts.some(({ length }) => length > size)) return false;
+  if (parts.some(({ length }) => length > size)) return undefined;
   const rAndS = Buffer.concat(parts.map((part) => padded(part, size)));
-  return verify(hash, message, { key, dsaEncoding: 'ieee-p1363' }, rAndS);
+  return verify(hash, message, { key, dsaEncoding: 'ieee-p1363' }, rAndS) ? hash : undefined;
+}
+
+/** A signature that does not say how it was made: in the usual way of its key, with SHA-256. */
+function bare(signature: Buffer) {
+  return { scheme: undefined, hash: 'sha256', parts: [signature] };
 }
 
 function hasHeader(signature: Buffer): boolean {
@@ -126,17 +130,22 @@ function valuesOf(pcrs: NonNullable<TpmQuote['pcrs']>, selected: readonly number
   return Object.fromEntries(selected.map((register, index) => [String(register), value(index)]));
 }
 
-function checkValues(values: Record<string, string>, selected: readonly number[], expected: Buffer): void {
+/** The digest over the values is made with the hash of the signature's scheme (Part 3, TPM2_Quote), not with the bank's. */
+function checkValues(
+  values: Record<string, string>,
+  selected: readonly number[],
+  expected: { digest: Buffer; hash: string },
+): void {
   const given = Object.keys(values).map(Number);
   if (given.length !== selected.length || !selected.every((register) => given.includes(register)))
     throw invalid('the registers that were given are not those of the quote');
-  const hash = createHash('sha256');
+  const hash = createHash(expected.hash);
   for (const register of selected) {
     const value = values[register] ?? '';
     if (!/^[0-9a-f]{64}$/.test(value)) throw new Malformed(`register ${register} has no value of SHA-256`);
     hash.update(Buffer.from(value, 'hex'));
   }
-  if (!hash.digest().equals(expected))
+  if (!hash.digest().equals(expected.digest))
     throw invalid('the registers that were given are not those that were signed');
 }
 
