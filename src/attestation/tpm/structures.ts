@@ -181,7 +181,8 @@ export function parsePublicArea(input: Buffer): PublicArea {
   };
 }
 
-const LEAST_BITS = 2048;
+/** Of an RSA key's modulus. */
+export const LEAST_BITS = 2048;
 const MOST_BITS = 4096;
 
 function rsaKey(area: Reader): KeyObject {

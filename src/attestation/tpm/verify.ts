@@ -5,6 +5,7 @@ import { type BootEvent, replay } from './event-log.ts';
 import {
   algorithms,
   attributes,
+  LEAST_BITS,
   type PublicArea,
   padded,
   parsePublicArea,
@@ -90,16 +91,28 @@ function checkAttestationKey({ attributes: flags }: PublicArea): void {
 
 /** @returns the hash of the signature's scheme, or undefined where the key has not signed the message */
 function signedHash(message: Buffer, signature: Buffer, key: KeyObject): string | undefined {
-  const type = key.asymmetricKeyType;
-  if (type !== 'rsa' && type !== 'ec') throw new Malformed('the key is neither RSA nor on an elliptic curve');
+  const { type, size } = strength(key);
   const { scheme, hash, parts } = hasHeader(signature) ? parseSignature(signature) : bare(signature);
   if (scheme && (scheme === 'rsassa') !== (type === 'rsa')) return undefined;
   if (scheme !== 'ecdsa') return verify(hash, message, key, parts[0] ?? Buffer.alloc(0)) ? hash : undefined;
-  const size = key.asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 48 : 32;
   if (parts.some(({ length }) => length > size)) return undefined;
   const rAndS = Buffer.concat(parts.map((part) => padded(part, size)));
   return verify(hash, message, { key, dsaEncoding: 'ieee-p1363' }, rAndS) ? hash : undefined;
 }
+
+/** @returns the kind of the key, and of ECC how many bytes a coordinate has */
+function strength({ asymmetricKeyType: type, asymmetricKeyDetails: details }: KeyObject) {
+  const size = type === 'ec' ? coordinates.get(details?.namedCurve ?? '') : 0;
+  const isWeak = type === 'rsa' && (details?.modulusLength ?? 0) < LEAST_BITS;
+  if ((type !== 'rsa' && type !== 'ec') || size === undefined || isWeak)
+    throw new Malformed(`the key is neither RSA of ${LEAST_BITS} bits nor on P-256 or P-384`);
+  return { type, size };
+}
+
+const coordinates: ReadonlyMap<string, number> = new Map([
+  ['prime256v1', 32],
+  ['secp384r1', 48],
+]);
 
 /** A signature that does not say how it was made: in the usual way of its key, with SHA-256. */
 function bare(signature: Buffer) {

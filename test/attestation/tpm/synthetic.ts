@@ -27,7 +27,7 @@ export function publicArea(key: KeyObject, attributes = RESTRICTED_SIGNING): Buf
   const bytes = (text = '') => Buffer.from(text, 'base64url');
   const isEcc = jwk.kty === 'EC';
   const scheme = isEndorsement ? [u16(0x0010)] : [u16(isEcc ? 0x0018 : 0x0014), u16(0x000b)];
-  const parameters = isEcc ? [u16(0x0003), u16(0x0010)] : [u16(2048), u32(0)];
+  const parameters = isEcc ? [u16(0x0003), u16(0x0010)] : [u16(8 * bytes(jwk.n).length), u32(0)];
   const unique = isEcc ? [sized(bytes(jwk.x)), sized(bytes(jwk.y))] : [sized(bytes(jwk.n))];
   return Buffer.concat([
     ...[u16(isEcc ? 0x0023 : 0x0001), u16(0x000b), u32(attributes), sized(Buffer.alloc(0))],
@@ -46,6 +46,8 @@ export interface MessageOptions {
   restartCount?: number;
   safe?: number;
   bank?: number;
+  /** Banks that the same registers of are selected too. */
+  more?: readonly number[];
   selected?: readonly number[];
   pcrDigest?: Buffer;
 }
@@ -62,7 +64,8 @@ export function digestOf(values: Readonly<Record<string, string>>): Buffer {
 
 /** TPMS_ATTEST of a quote. */
 export function message(options: MessageOptions = {}): Buffer {
-  const { selected = [0, 1, 2, 3, 4, 5, 6, 7], extraData = Buffer.alloc(64, 0xee) } = options;
+  const { selected = [0, 1, 2, 3, 4, 5, 6, 7], extraData = Buffer.alloc(64, 0xee), more = [] } = options;
+  const banks = [options.bank ?? 0x000b, ...more];
   const bits = Buffer.alloc(3);
   for (const register of selected) bits[register >> 3] = (bits[register >> 3] ?? 0) | (1 << (register & 7));
   return Buffer.concat([
@@ -71,7 +74,8 @@ export function message(options: MessageOptions = {}): Buffer {
     ...[Buffer.alloc(8, 1), u32(options.resetCount ?? 3), u32(options.restartCount ?? 1)],
     Buffer.of(options.safe ?? 1),
     Buffer.alloc(8, 2),
-    ...[u32(1), u16(options.bank ?? 0x000b), Buffer.of(3), bits],
+    u32(banks.length),
+    ...banks.flatMap((bank) => [u16(bank), Buffer.of(3), bits]),
     sized(options.pcrDigest ?? digestOf(pcrs)),
   ]);
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { createPublicKey, sign } from 'node:crypto';
+import { createPublicKey, generateKeyPairSync, sign } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -85,6 +85,30 @@ test('what is signed by another key, or not as it stands, is refused', () => {
   }
 });
 
+test('weak keys and hashes are refused, though the signature is right', () => {
+  const { message: bytes, pcrs: values } = quote();
+  const weak = [
+    generateKeyPairSync('rsa', { modulusLength: 1024 }),
+    generateKeyPairSync('ec', { namedCurve: 'secp224r1' }),
+    generateKeyPairSync('ec', { namedCurve: 'secp256k1' }),
+  ];
+  for (const { privateKey, publicKey } of weak)
+    refused(
+      () => verifyTpmQuote({ message: bytes, signature: sign('sha256', bytes, privateKey), key: publicKey }),
+      /neither RSA of 2048 bits nor on P-256/,
+    );
+  const small = generateKeyPairSync('rsa', { modulusLength: 1024 }).privateKey;
+  refused(
+    () => verifyTpmQuote({ message: bytes, signature: signature(bytes, small), key: publicArea(small) }),
+    /RSA key of 1024 bits/,
+  );
+  const sha1 = Buffer.concat([Buffer.of(0, 0x14, 0, 0x04), sized(sign('sha1', bytes, rsaKey))]);
+  refused(
+    () => verifyTpmQuote({ message: bytes, signature: sha1, key: publicArea(rsaKey), pcrs: values }),
+    /hash algorithm 4/,
+  );
+});
+
 test('what is no quote of the SHA-256 bank is refused, though the key has signed it', () => {
   const wrong: [RegExp, MessageOptions][] = [
     [/not made by a TPM/, { magic: 0xff544346 }],
@@ -92,6 +116,8 @@ test('what is no quote of the SHA-256 bank is refused, though the key has signed
     [/neither yes nor no/, { safe: 2 }],
     [/SHA-256 bank/, { bank: 0x0004 }],
     [/SHA-256 bank/, { selected: [] }],
+    [/SHA-256 bank/, { more: [0x000c] }],
+    [/17 banks/, { more: Array<number>(16).fill(0x000c) }],
   ];
   for (const [detail, options] of wrong) refused(() => verifyTpmQuote(quote(options)), detail);
 });
