@@ -92,14 +92,15 @@ function syntheticRows(): Row[] {
   const by = synthetic.maker();
   const pck = synthetic.pck(by);
   const chain = [by.platformCa, by.root];
-  const row = (name: string, tee: 'sgx' | 'tdx', body: Buffer): Row => {
-    const bytes = synthetic.quote({ tee, body, pck, chain });
+  const row = (name: string, tee: 'sgx' | 'tdx', body: Buffer, version: 3 | 4 | 5): Row => {
+    const bytes = synthetic.quote({ tee, body, pck, chain, version });
     const bag = synthetic.collateral({ by, tee: tee === 'sgx' ? 'SGX' : 'TDX' });
     return { name, ours: () => verifyIntelQuote(bytes, bag, synthetic.at, by.roots) };
   };
   return [
-    row('SGX quote, version 3', 'sgx', synthetic.enclaveReport({ reportData: Buffer.alloc(64) })),
-    row('TDX quote, version 4', 'tdx', synthetic.domainReport()),
+    row('SGX quote, version 3', 'sgx', synthetic.enclaveReport({ reportData: Buffer.alloc(64) }), 3),
+    row('TDX quote, version 4', 'tdx', synthetic.domainReport(), 4),
+    row('TDX quote, version 5', 'tdx', synthetic.domainReport({ kind: '1.5' }), 5),
   ];
 }
 

@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto';
 import { Malformed } from '../bytes.ts';
 import { type Certificate, parseCertificate, parseCertificates } from '../x509/certificate.ts';
 import {
@@ -34,9 +35,12 @@ export interface PckExtension {
 }
 
 const PCK = 'Intel SGX PCK Certificate';
+/** PCK, its issuer, root. */
+const MOST = 3;
 
 /**
- * The certificates that a quote brings along.
+ * The certificates that a quote brings along: few, and on the curve that Intel uses, since anybody can send one and make
+ * others verify signatures.
  * @returns all of them, and the one of the PCK
  * @throws Malformed
  */
@@ -48,9 +52,16 @@ export function pckCertificates({ certificates: bytes }: Authentication): {
   const certificates = isDer
     ? children({ tag: 0, content: bytes, encoded: bytes }).map(({ encoded }) => parseCertificate(encoded))
     : parseCertificates(bytes.toString('latin1'));
+  if (certificates.length > MOST) throw new Malformed(`the quote holds more than ${MOST} certificates`);
+  const other = certificates.find(({ x509 }) => !isOnP256(x509.publicKey));
+  if (other) throw new Malformed(`${other.commonName} has no key on P-256`);
   const pck = certificates.find(({ commonName }) => commonName === PCK);
   if (!pck) throw new Malformed('the quote holds no PCK certificate');
   return { pck, certificates };
+}
+
+export function isOnP256({ asymmetricKeyDetails }: KeyObject): boolean {
+  return asymmetricKeyDetails?.namedCurve === 'prime256v1';
 }
 
 const SGX = '1.2.840.113741.1.13.1';

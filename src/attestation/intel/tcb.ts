@@ -71,24 +71,26 @@ export function platformLevel(
 
 /** The module that runs trust domains. The first kind has no level of its own: components of the platform stand for it. */
 export function moduleLevel(
-  { tdxModule, tdxModuleIdentities = [] }: TcbInfo['content'],
+  content: TcbInfo['content'],
   domain: DomainReport,
 ): (Level & { id: string }) | undefined {
-  const part = 'TDX module';
   const [svn = 0, version = 0] = Buffer.from(domain.teeTcbSvn, 'hex');
-  const id = moduleId(version);
-  const own = version === 0 ? undefined : tdxModuleIdentities.find((each) => each.id === id);
-  const identity = version === 0 ? tdxModule : own;
-  if (!identity) throw failure('TCB_UNACCEPTABLE', { part, detail: `Intel knows none with the id ${id}` });
-  if (
-    domain.mrsignerseam !== identity.mrsigner ||
-    !isMasked(domain.seamattributes, identity.attributesMask, identity.attributes)
-  )
+  const { id, mrsigner, attributes, attributesMask, tcbLevels } = moduleIdentity(content, version);
+  if (domain.mrsignerseam !== mrsigner || !isMasked(domain.seamattributes, attributesMask, attributes))
     throw failure('EVIDENCE_INVALID', { detail: `the TDX module is not the one that Intel knows as ${id}` });
-  return own && { id, ...levelOf(part, enclaveLevel(own.tcbLevels, svn)) };
+  return tcbLevels && { id, ...levelOf(MODULE, enclaveLevel(tcbLevels, svn)) };
 }
 
-const moduleId = (version: number) => `TDX_${version.toString(16).toUpperCase().padStart(2, '0')}`;
+const MODULE = 'TDX module';
+
+function moduleIdentity({ tdxModule, tdxModuleIdentities = [] }: TcbInfo['content'], version: number) {
+  const id = `TDX_${version.toString(16).toUpperCase().padStart(2, '0')}`;
+  const first = tdxModule && { ...tdxModule, id, tcbLevels: undefined };
+  const identity = version === 0 ? first : tdxModuleIdentities.find((each) => each.id === id);
+  if (!identity)
+    throw failure('TCB_UNACCEPTABLE', { part: MODULE, detail: `Intel knows none with the id ${id}` });
+  return identity;
+}
 
 /** The quoting enclave, which must be the one that Intel describes. */
 export function quotingEnclaveLevel({ tcbLevels }: EnclaveIdentity['content'], isvsvn: number): Level {
@@ -120,20 +122,29 @@ export function converge(levels: readonly Level[]): Status {
 }
 
 /**
- * Whether the module was replaced by the newest one while the domain ran, so that starting the domain anew is all that is
- * missing: only the module it was started under is out of date.
+ * The status where a module that was out of date was replaced by the newest one while the domain ran, so that starting
+ * the domain anew is all that is missing.
+ * @returns undefined where it was not, or a report of 1.0 does not tell
  */
-export function isRelaunchAdvised(
-  { tdxModuleIdentities = [] }: TcbInfo['content'],
+export function relaunchStatus(
+  content: TcbInfo['content'],
+  pck: PckExtension,
   domain: DomainReport,
   levels: { platform: Level; qe: Level; module?: Level | undefined },
-): boolean {
-  const isOutOfDate = ({ status }: Level) => categories[status].includes('outdated-tcb');
-  if (domain.teeTcbSvn2 === undefined || !levels.module || !isOutOfDate(levels.module)) return false;
-  if (isOutOfDate(levels.platform) || isOutOfDate(levels.qe)) return false;
-  const [svn = 0, version = 0] = Buffer.from(domain.teeTcbSvn2, 'hex');
-  const newest = tdxModuleIdentities
-    .find(({ id }) => id === moduleId(version))
-    ?.tcbLevels.map(({ tcb }) => tcb.isvsvn);
-  return newest !== undefined && svn >= Math.max(...newest);
+): Status | undefined {
+  const { platform, qe, module } = levels;
+  if (domain.teeTcbSvn2 === undefined || !module || !asks('outdated-tcb', module)) return undefined;
+  // Without the components of TDX, which are what is replaced.
+  const processor = platformLevel(content, pck, undefined);
+  if (asks('outdated-tcb', processor, qe)) return undefined;
+  const [svn = 0, version = 0, loadedUnder = 0] = Buffer.from(domain.teeTcbSvn2, 'hex');
+  const [first = 0, , third = 0] = content.tcbLevels[0]?.tcb.tdxtcbcomponents ?? [];
+  const newest = moduleIdentity(content, version).tcbLevels?.map(({ tcb }) => tcb.isvsvn) ?? [first];
+  if (svn < Math.max(...newest) || loadedUnder < third) return undefined;
+  return asks('insecure-configuration', processor, platform, qe, module)
+    ? 'TDRelaunchAdvisedConfigurationNeeded'
+    : 'TDRelaunchAdvised';
 }
+
+const asks = (category: string, ...levels: Level[]) =>
+  levels.some(({ status }) => categories[status].includes(category));

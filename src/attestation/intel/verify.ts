@@ -5,17 +5,17 @@ import type { Collateral } from '../collateral.ts';
 import { type Certificate, mayBeUsedFor } from '../x509/certificate.ts';
 import { type Chain, type ChainOptions, outside, verifyChain } from '../x509/chain.ts';
 import type { EnclaveIdentity, SignedText } from './collateral.ts';
-import { type PckExtension, pckCertificates, pckExtension } from './pck.ts';
+import { isOnP256, type PckExtension, pckCertificates, pckExtension } from './pck.ts';
 import { type EnclaveReport, parseQuote, type Quote, type QuoteBody, type QuoteHeader } from './quote.ts';
 import {
   categories,
   converge,
   isMasked,
-  isRelaunchAdvised,
   type Level,
   moduleLevel,
   platformLevel,
   quotingEnclaveLevel,
+  relaunchStatus,
   type Status,
 } from './tcb.ts';
 
@@ -89,14 +89,9 @@ export function verifyIntelQuote(
     const platform = platformLevel(tcbInfo.document.content, extension, domain);
 
     const levels = [platform, qe, ...(module ? [module] : [])];
-    const converged = converge(levels);
-    const isRelaunch =
-      domain && isRelaunchAdvised(tcbInfo.document.content, domain, { platform, qe, module });
-    const status: Status = !isRelaunch
-      ? converged
-      : converged === 'OutOfDate'
-        ? 'TDRelaunchAdvised'
-        : 'TDRelaunchAdvisedConfigurationNeeded';
+    const relaunch =
+      domain && relaunchStatus(tcbInfo.document.content, extension, domain, { platform, qe, module });
+    const status = relaunch ?? converge(levels);
     const advisories = [...new Set(levels.flatMap((level) => level.advisories))].toSorted();
     const { tee, ...rest } = header;
     return {
@@ -203,8 +198,7 @@ function hasSigned({ fingerprint, x509 }: Certificate, document: SignedText): bo
 
 /** ECDSA with SHA-256 on P-256; the signature is r and s. */
 function isSigned(data: Buffer, key: KeyObject, signature: Buffer): boolean {
-  if (key.asymmetricKeyDetails?.namedCurve !== 'prime256v1') return false;
-  return verify('sha256', data, { key, dsaEncoding: 'ieee-p1363' }, signature);
+  return isOnP256(key) && verify('sha256', data, { key, dsaEncoding: 'ieee-p1363' }, signature);
 }
 
 /** The platform's key vouches for the quoting enclave, and that for its attestation key. */

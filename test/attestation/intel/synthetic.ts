@@ -148,7 +148,7 @@ export interface TcbLevelOptions extends LevelOptions {
   tdx?: readonly number[];
 }
 
-export const zeros = Array.from({ length: 16 }, () => 0);
+const zeros = Array.from({ length: 16 }, () => 0);
 export const mrsignerseam = '0'.repeat(96);
 
 /** Content of TCB information. */

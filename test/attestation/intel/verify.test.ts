@@ -17,6 +17,7 @@ import {
   identity,
   issuing,
   type LevelOptions,
+  type Maker,
   maker,
   moduleIdentity,
   type PckOptions,
@@ -25,7 +26,6 @@ import {
   quote,
   signing,
   tcbInfo,
-  zeros,
 } from './synthetic.ts';
 
 const intel = maker();
@@ -164,6 +164,32 @@ for (const status of Object.keys(statuses) as Tolerable[]) {
   });
 }
 
+/** What parts make together: nothing that is wrong with one of them is lost. */
+function together(...parts: Tolerable[]): Tolerable {
+  const some = (word: string) => parts.some((part) => part.includes(word));
+  if (some('OutOfDate')) return some('Configuration') ? 'OutOfDateConfigurationNeeded' : 'OutOfDate';
+  if (some('SWHardening'))
+    return some('Configuration') ? 'ConfigurationAndSWHardeningNeeded' : 'SWHardeningNeeded';
+  return some('Configuration') ? 'ConfigurationNeeded' : 'UpToDate';
+}
+
+test('every status of a platform beside every one of quoting enclave and module', () => {
+  const all = Object.keys(statuses) as Tolerable[];
+  for (const status of all)
+    for (const other of all) {
+      const levels = [{ status }];
+      const qe = [{ isvsvn: 8, status: other }];
+      const tdxModuleIdentities = [moduleIdentity('TDX_01', [{ isvsvn: 4, status: other }])];
+      const bags = [
+        [goodSgx, sgx({ tcb: tcbInfo('SGX', levels), identity: identity('SGX', qe) })],
+        [goodTdx, tdx({ tcb: tcbInfo('TDX', levels), identity: identity('TDX', qe) })],
+        [goodTdx, tdx({ tcb: tcbInfo('TDX', levels, { tdxModuleIdentities }) })],
+      ] as const;
+      for (const [bytes, bag] of bags)
+        assert.equal(verify(bytes, bag).status, together(status, other), `${status} and ${other}`);
+    }
+});
+
 test('what is revoked, or known to nobody, is refused whatever the rest is', () => {
   const revoked: LevelOptions = { status: 'Revoked' };
   const sgxIdentity = (levels: Parameters<typeof identity>[1]) => sgx({ identity: identity('SGX', levels) });
@@ -230,13 +256,40 @@ test('a domain whose module was replaced while it ran need only be started anew'
   // The newest it is not, or the platform is not fine by itself, or it is a module that nobody knows.
   assert.equal(statusOf('0501', 'UpToDate'), 'OutOfDate');
   assert.equal(statusOf('0601', 'OutOfDate'), 'OutOfDate');
-  assert.equal(statusOf('0602', 'UpToDate'), 'OutOfDate');
+  refuses('TCB_UNACCEPTABLE', () => statusOf('0602', 'UpToDate'), /TDX_02/);
   assert.equal(
     statusOf('0903', 'UpToDate', [module(), moduleIdentity('TDX_03', [{ isvsvn: 9 }])]),
     'TDRelaunchAdvised',
   );
   const old = identity('TDX', [{ isvsvn: 8, status: 'OutOfDate' }]);
   assert.equal(verify(domain('0601'), tdx({ tcb: tcb('UpToDate'), identity: old })).status, 'OutOfDate');
+  // One of the first kind has its version in the components of the platform.
+  const levels = (status: Tolerable, newest: number[]) => [
+    { tdx: [...newest, ...Array(13).fill(0)], status },
+    { status: 'OutOfDate' as const },
+  ];
+  const under = (status: Tolerable, newest: number[], svn: string) => {
+    const more = { tdxModuleIdentities: [module()] };
+    return verify(domain(svn), tdx({ tcb: tcbInfo('TDX', levels(status, newest), more) })).status;
+  };
+  assert.equal(under('UpToDate', [9, 0, 0], '0900'), 'TDRelaunchAdvised');
+  assert.equal(under('UpToDate', [9, 0, 0], '0800'), 'OutOfDate');
+  // The third says under which microcode the module was loaded; the domain's own report was below.
+  assert.equal(under('UpToDate', [0, 0, 3], '060103'), 'TDRelaunchAdvised');
+  assert.equal(under('UpToDate', [0, 0, 3], '060102'), 'OutOfDate');
+  assert.equal(under('UpToDate', [9, 0, 3], '090003'), 'TDRelaunchAdvised');
+  assert.equal(under('UpToDate', [9, 0, 3], '090002'), 'OutOfDate');
+  assert.equal(under('ConfigurationNeeded', [0, 0, 3], '060103'), 'TDRelaunchAdvisedConfigurationNeeded');
+  refuses('TCB_UNACCEPTABLE', () =>
+    verify(
+      domain('060103'),
+      tdx({
+        tcb: tcbInfo('TDX', [{ tdx: [0, 0, 3, ...Array(13).fill(0)], status: 'Revoked' }, {}], {
+          tdxModuleIdentities: [module()],
+        }),
+      }),
+    ),
+  );
   // A report of 1.0 does not tell.
   assert.equal(verify(goodTdx, tdx({ tcb: tcb('UpToDate') })).status, 'OutOfDate');
 });
@@ -492,9 +545,44 @@ test('zeros may follow a quote, and nothing else', () => {
   refuses('EVIDENCE_INVALID', () => verify(Buffer.concat([goodSgx, Buffer.of(0, 1)]), sgxCollateral));
 });
 
-test('until when all of it is good is told', () => {
-  assert.equal(verify(goodSgx, sgxCollateral).validUntil, at + 20 * DAY);
-  const soon = sgx({ pckList: { nextUpdate: at + DAY } });
-  assert.equal(verify(goodSgx, soon).validUntil, at + DAY);
-  assert.equal(zeros.length, 16);
+test('a quote brings few certificates, all with keys that are quick to verify with', () => {
+  const { root, platformCa } = intel;
+  const more = sgxQuote({ chain: [platformCa, root, root] });
+  refuses('EVIDENCE_INVALID', () => verify(more, sgxCollateral), /more than 3 certificates/);
+  const slow = maker({ platformCa: { key: newKey('P-384') } });
+  const bytes = quote({ tee: 'sgx', body: sgxBody, pck: pck(slow), chain: [slow.platformCa, slow.root] });
+  const bag = collateral({ by: slow, tee: 'SGX' });
+  refuses('EVIDENCE_INVALID', () => verifyIntelQuote(bytes, bag, at, slow.roots), /no key on P-256/);
 });
+
+const from = at - DAY;
+const until = at + DAY;
+const iso = (time: number) => new Date(time).toISOString().replace('.000Z', 'Z');
+const certified = { notBefore: from, notAfter: until };
+const listed = { thisUpdate: from, nextUpdate: until };
+const dated = { issueDate: iso(from), nextUpdate: iso(until) };
+/** What is good for two days only, where all else is for longer. */
+const short: Record<string, () => [Maker, PckOptions, Partial<CollateralOptions>]> = {
+  'the root': () => [maker({ root: certified }), {}, {}],
+  'the issuer of the PCK': () => [maker({ platformCa: certified }), {}, {}],
+  'the PCK': () => [intel, certified, {}],
+  'the certificate of the TCB signing key': () => [maker({ tcbSigning: certified }), {}, {}],
+  "the root's list": () => [intel, {}, { rootList: listed }],
+  "the issuer's list": () => [intel, {}, { pckList: listed }],
+  'the TCB information': () => [intel, {}, { tcb: tcbInfo('SGX', [{}], dated) }],
+  'the identity': () => [intel, {}, { identity: identity('SGX', [{ isvsvn: 8 }], dated) }],
+};
+
+for (const [what, make] of Object.entries(short))
+  test(`${what} counts from the moment when it is good until it no longer is, and that is told`, () => {
+    const [by, options, more] = make();
+    const chain = [by.platformCa, by.root];
+    const bytes = quote({ tee: 'sgx', body: sgxBody, pck: pck(by, options), chain });
+    const bag = collateral({ by, tee: 'SGX', ...more });
+    for (const time of [from, at, until])
+      assert.equal(verifyIntelQuote(bytes, bag, time, by.roots).validUntil, until);
+    for (const time of [from - 1, until + 1])
+      assert.throws(() => verifyIntelQuote(bytes, bag, time, by.roots), {
+        code: /^(EVIDENCE|COLLATERAL)_INVALID$/,
+      });
+  });
