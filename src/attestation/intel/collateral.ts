@@ -209,8 +209,8 @@ function check<Schema extends v.GenericSchema>(schema: Schema, value: unknown): 
 }
 
 /**
- * The text of a member of an object, as it stands in the JSON: a signature is over that, not over what it means. Of members
- * with the same name it is the first; only what is in this text counts afterwards.
+ * The text of a member that is an object, as it stands in the JSON: a signature is over that, not over what it means. Of
+ * members with the same name it is the first; only what is in this text counts afterwards.
  */
 function memberText(json: string, name: string): string {
   const key = JSON.stringify(name);
@@ -221,7 +221,7 @@ function memberText(json: string, name: string): string {
     if (character === '"') {
       const end = endOfString(json, at);
       const isKey = depth === 1 && json.slice(at, end) === key && /^\s*:/.test(json.slice(end, end + 64));
-      if (isKey && from < 0) from = json.indexOf(':', end) + 1;
+      if (isKey) from = json.indexOf(':', end) + 1;
       at = end - 1;
     } else if (character === '{' || character === '[') depth++;
     else if (character === '}' || character === ']') {

@@ -218,17 +218,11 @@ function verifyQuotingEnclave(
 }
 
 function wrongIn(report: EnclaveReport, identity: EnclaveIdentity['content']): string | undefined {
-  if (!isMasked(report.miscselect, reversed(identity.miscselectMask), reversed(identity.miscselect)))
-    return 'MISCSELECT';
+  if (!isMasked(report.miscselect, identity.miscselectMask, identity.miscselect)) return 'MISCSELECT';
   if (!isMasked(report.attributes, identity.attributesMask, identity.attributes)) return 'ATTRIBUTES';
   if (report.mrsigner !== identity.mrsigner) return 'MRSIGNER';
   if (report.isvprodid !== identity.isvprodid) return 'ISVPRODID';
   return undefined;
-}
-
-/** Intel writes MISCSELECT as a number, and the report has it little-endian. */
-function reversed(number: string): string {
-  return Buffer.from(number, 'hex').reverse().toString('hex');
 }
 
 function verifyQuote({ signed, authentication: { attestationKey, signature } }: Quote): void {

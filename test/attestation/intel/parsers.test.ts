@@ -17,6 +17,7 @@ import {
   collateral,
   domainReport,
   enclaveReport,
+  identity,
   maker,
   pck,
   quote,
@@ -96,6 +97,44 @@ test('a name in a text, or deeper, is no member', () => {
   const good = signedDocument('tcbInfo', tcbInfo('SGX', [{}]), intel.tcbSigning).toString();
   const inText = `{"x":"\\"tcbInfo\\":{}","y":{"tcbInfo":{}},${good.slice(1)}`;
   assert.equal(parseIntelCollateral(inText)?.tcbInfos?.[0]?.content.id, 'SGX');
+});
+
+test('texts are passed over as JSON has them', () => {
+  const good = signedDocument('tcbInfo', tcbInfo('SGX', [{}]), intel.tcbSigning).toString();
+  for (const odd of ['}"}{', '"', '\\', '}\\', '{"tcbInfo":{']) {
+    const json = `{"x":${JSON.stringify(odd)},${good.slice(1)}`;
+    assert.equal(parseIntelCollateral(json)?.tcbInfos?.[0]?.content.id, 'SGX', json.slice(0, 30));
+  }
+});
+
+test('documents of another form than Intel describes are refused', () => {
+  const parse = (name: 'tcbInfo' | 'enclaveIdentity', content: object) =>
+    parseIntelCollateral(signedDocument(name, content, intel.tcbSigning).toString());
+  const components = (length: number) => Array.from({ length }, () => 5);
+  const infos = [
+    tcbInfo('TDX', [{}], { version: 4 }),
+    tcbInfo('SGX', [{}], { tcbType: 1 }),
+    tcbInfo('SGX', [{}], { fmspc: '00906ed5' }),
+    tcbInfo('SGX', [{}], { issueDate: '2026-01-01' }),
+    tcbInfo('SGX', [{ sgx: components(15) }]),
+    tcbInfo('SGX', [{ sgx: components(17) }]),
+    tcbInfo('TDX', [{ tdx: components(15) }]),
+    tcbInfo('SGX', [{ advisories: ['INTEL-SA-1'] }]),
+    tcbInfo('SGX', []),
+  ];
+  for (const content of infos)
+    assert.throws(() => parse('tcbInfo', content), Malformed, JSON.stringify(content));
+  const identities = [
+    identity('SGX', [{ isvsvn: 8 }], { version: 3 }),
+    identity('SGX', [{ isvsvn: 8 }], { mrsigner: '' }),
+    identity('SGX', [{ isvsvn: -1 }]),
+    identity('SGX', []),
+  ];
+  for (const content of identities)
+    assert.throws(() => parse('enclaveIdentity', content), Malformed, JSON.stringify(content));
+  // Intel served version 2 until 2023, which folders may still hold.
+  assert.deepEqual(parse('tcbInfo', tcbInfo('SGX', [{}], { version: 2 })), {});
+  assert.throws(() => parseIntelCollateral(`{"x":"${' '.repeat(256 * 1024)}"}`), Malformed);
 });
 
 test('structures that are deep or of many parts are refused like any other', () => {

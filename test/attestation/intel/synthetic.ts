@@ -34,8 +34,11 @@ export interface PckOptions extends Partial<CertificateOptions> {
   fmspc?: string;
   pceId?: string;
   smtEnabled?: boolean;
+  cpuSvn?: Buffer;
   /** Object identifiers, behind that of SGX, that are left out. */
   without?: string;
+  /** DER of what is there beside the usual. */
+  more?: Buffer;
 }
 
 export const fmspc = '00906ed50000';
@@ -50,14 +53,15 @@ function sgxExtension(options: PckOptions): Buffer {
     id,
     sequence(objectIdentifier(`${SGX}.${id}`), value),
   ];
-  const list = (entries: [string, Buffer][]) =>
-    sequence(...entries.filter(([id]) => id !== without).map(([, bytes]) => bytes));
+  const list = (entries: [string, Buffer][], ...more: Buffer[]) =>
+    sequence(...more, ...entries.filter(([id]) => id !== without).map(([, bytes]) => bytes));
   const tcb = list([
     ...svns.map((svn, index) => entry(`2.${index + 1}`, integer(svn))),
     entry('2.17', integer(pceSvn)),
-    entry('2.18', octetString(Buffer.from(svns))),
+    entry('2.18', octetString(options.cpuSvn ?? Buffer.from(svns))),
   ]);
-  return list([
+  const more = options.more ? [options.more] : [];
+  const entries: [string, Buffer][] = [
     entry('1', octetString(Buffer.alloc(16, 0xaa))),
     entry('2', tcb),
     entry('3', octetString(Buffer.from(options.pceId ?? '0000', 'hex'))),
@@ -76,7 +80,8 @@ function sgxExtension(options: PckOptions): Buffer {
             ]),
           ),
         ]),
-  ]);
+  ];
+  return list(entries, ...more);
 }
 
 /** Root, issuers and keys of the maker. */

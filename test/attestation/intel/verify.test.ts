@@ -1,10 +1,21 @@
 import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
 import { test } from 'node:test';
 import { type Collateral, mergeCollateral } from '../../../src/attestation/collateral.ts';
 import type { LevelStatus } from '../../../src/attestation/intel/tcb.ts';
 import { type IntelVerdict, intelRoots, verifyIntelQuote } from '../../../src/attestation/intel/verify.ts';
+import { parseRevocationList } from '../../../src/attestation/x509/revocation.ts';
 import type { ErrorCode } from '../../../src/errors.ts';
-import { certificate, type Minted, newKey } from '../../support/pki.ts';
+import {
+  certificate,
+  integer,
+  type Minted,
+  newKey,
+  objectIdentifier,
+  octetString,
+  revocationList,
+  sequence,
+} from '../../support/pki.ts';
 import {
   at,
   type CollateralOptions,
@@ -280,6 +291,15 @@ test('a domain whose module was replaced while it ran need only be started anew'
   assert.equal(under('UpToDate', [9, 0, 3], '090003'), 'TDRelaunchAdvised');
   assert.equal(under('UpToDate', [9, 0, 3], '090002'), 'OutOfDate');
   assert.equal(under('ConfigurationNeeded', [0, 0, 3], '060103'), 'TDRelaunchAdvisedConfigurationNeeded');
+  const configured = [
+    { tdx: [0, 0, 3, ...Array(13).fill(0)] },
+    { status: 'OutOfDateConfigurationNeeded' as const },
+  ];
+  assert.equal(
+    verify(domain('060103'), tdx({ tcb: tcbInfo('TDX', configured, { tdxModuleIdentities: [module()] }) }))
+      .status,
+    'TDRelaunchAdvisedConfigurationNeeded',
+  );
   refuses('TCB_UNACCEPTABLE', () =>
     verify(
       domain('060103'),
@@ -339,6 +359,27 @@ for (const [what, key, code, chain] of [
     undefined,
   ],
   ['without FMSPC', pck(intel, { without: '4' }), 'EVIDENCE_INVALID', undefined],
+  ['with an FMSPC that is too short', pck(intel, { fmspc: '00906ed5' }), 'EVIDENCE_INVALID', undefined],
+  [
+    'with a CPUSVN that is too short',
+    pck(intel, { cpuSvn: Buffer.alloc(15) }),
+    'EVIDENCE_INVALID',
+    undefined,
+  ],
+  [
+    'that says something twice',
+    pck(intel, {
+      more: sequence(objectIdentifier('1.2.840.113741.1.13.1.4'), octetString(Buffer.alloc(6))),
+    }),
+    'EVIDENCE_INVALID',
+    undefined,
+  ],
+  [
+    'with something foreign among what it says of the platform',
+    pck(intel, { more: sequence(objectIdentifier('1.2.840.113741.2.13.1.8'), integer(1)) }),
+    'EVIDENCE_INVALID',
+    undefined,
+  ],
   ['without a component', pck(intel, { without: '2.7' }), 'EVIDENCE_INVALID', undefined],
   ['for another kind of platform', pck(intel, { fmspc: '00606a000000' }), 'COLLATERAL_MISSING', undefined],
   ['with another PCE', pck(intel, { pceId: '0100' }), 'COLLATERAL_MISSING', undefined],
@@ -369,6 +410,28 @@ test('an issuer that may not issue, or not to that depth, counts for nobody', ()
   });
   refuses('EVIDENCE_INVALID', () =>
     verifyIntelQuote(bytes, collateral({ by: shallow, tee: 'SGX' }), at, shallow.roots),
+  );
+});
+
+test('the PCK is certified by an issuer of PCKs, and that by the root', () => {
+  const middle = certificate({ commonName: 'Intel SGX Middle CA', issuer: intel.root, ...issuing });
+  const below = { ...maker({ platformCa: { issuer: middle } }), root: intel.root };
+  const list = parseRevocationList(
+    revocationList({ issuer: middle, thisUpdate: at - DAY, nextUpdate: at + DAY }),
+  );
+  const bag = mergeCollateral(
+    collateral({ by: { ...below, tcbSigning: intel.tcbSigning }, tee: 'SGX', certificates: [middle] }),
+    { revocationLists: [list] },
+  );
+  const bytes = sgxQuote({ pck: pck(below), chain: [below.platformCa, middle] });
+  refuses('EVIDENCE_INVALID', () => verify(bytes, bag), /was issued by Intel SGX PCK Platform CA/);
+
+  const by = maker({ platformCa: { commonName: 'Intel SGX PCK Another CA' } });
+  const other = quote({ tee: 'sgx', body: sgxBody, pck: pck(by), chain: [by.platformCa, by.root] });
+  refuses(
+    'EVIDENCE_INVALID',
+    () => verifyIntelQuote(other, collateral({ by, tee: 'SGX' }), at, by.roots),
+    /was issued by Intel SGX PCK Another CA/,
   );
 });
 
@@ -431,6 +494,12 @@ test('TCB information and identities must be signed by whom the root has named f
   });
   const below = certificate({ commonName: 'Intel SGX TCB Signing', issuer: intel.platformCa, ...signing });
   const otherName = certificate({ commonName: 'Intel SGX Something', issuer: intel.root, ...signing });
+  const otherCurve = certificate({
+    commonName: 'Intel SGX TCB Signing',
+    issuer: intel.root,
+    ...signing,
+    key: generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).privateKey,
+  });
   const signers: [string, Minted, readonly Minted[]][] = [
     ['a PCK', platformKey, [platformKey]],
     ['an issuer', intel.platformCa, []],
@@ -440,6 +509,7 @@ test('TCB information and identities must be signed by whom the root has named f
     ['one whose certificate has run out', expired, [expired]],
     ['one that an issuer of PCKs has named', below, [below]],
     ['one that the root has named for something else', otherName, [otherName]],
+    ['a key on another curve', otherCurve, [otherCurve]],
   ];
   for (const [who, signer, certificates] of signers)
     for (const which of ['tcbSigner', 'identitySigner'])
@@ -461,8 +531,15 @@ test('documents that are missing or out of date are refused', () => {
   }
   refuses('COLLATERAL_MISSING', () => verify(goodSgx, { ...sgxCollateral, tcbInfos: [] }));
   refuses('COLLATERAL_MISSING', () => verify(goodSgx, { ...sgxCollateral, enclaveIdentities: [] }));
-  refuses('COLLATERAL_MISSING', () => verify(goodSgx, tdxCollateral));
-  refuses('COLLATERAL_MISSING', () => verify(goodTdx, sgxCollateral));
+  for (const [bytes, own, other] of [
+    [goodSgx, sgxCollateral, tdxCollateral],
+    [goodTdx, tdxCollateral, sgxCollateral],
+  ] as const) {
+    const { tcbInfos, enclaveIdentities } = other;
+    refuses('COLLATERAL_MISSING', () => verify(bytes, { ...own, tcbInfos }), /TCB information/);
+    refuses('COLLATERAL_MISSING', () => verify(bytes, { ...own, enclaveIdentities }), /identity/);
+    assert.equal(verify(bytes, mergeCollateral(other, own)).status, 'UpToDate');
+  }
 });
 
 test('of several documents the newest counts, and one that nobody has signed does no harm', () => {
@@ -497,6 +574,15 @@ test('the quoting enclave must be the one that Intel describes, and vouch for ju
   ];
   for (const [message, options] of wrong)
     refuses('EVIDENCE_INVALID', () => verify(sgxQuote(options), sgxCollateral), message);
+  // Byte for byte, as Intel's own sample has it.
+  const miscselect = { miscselect: 'D182B18C', miscselectMask: 'FFFFFFFF' };
+  const unusual = sgx({ identity: identity('SGX', [{ isvsvn: 8 }], miscselect) });
+  assert.equal(verify(sgxQuote({ qe: { miscselect: 'd182b18c' } }), unusual).status, 'UpToDate');
+  refuses(
+    'EVIDENCE_INVALID',
+    () => verify(sgxQuote({ qe: { miscselect: '8cb182d1' } }), unusual),
+    /MISCSELECT/,
+  );
   // What the mask leaves out may be anything.
   assert.equal(
     verify(sgxQuote({ qe: { attributes: `15${'0'.repeat(14)}e7${'0'.repeat(14)}` } }), sgxCollateral).status,
@@ -520,6 +606,10 @@ test('the TDX module must be the one that Intel describes', () => {
     () => verify(tdxQuote({ seamattributes: '01'.padEnd(16, '0') }), tdxCollateral),
     /TDX module/,
   );
+  for (const id of ['TDX_0A', 'TDX_0a']) {
+    const tcb = tcbInfo('TDX', [{}], { tdxModuleIdentities: [moduleIdentity(id, [{ isvsvn: 4 }])] });
+    assert.equal(verify(tdxQuote({ teeTcbSvn: '040a'.padEnd(32, '0') }), tdx({ tcb })).module?.id, 'TDX_0A');
+  }
   const first = { teeTcbSvn: `0400${'0'.repeat(28)}`, mrsignerseam: '1'.repeat(96) };
   refuses('EVIDENCE_INVALID', () => verify(tdxQuote(first), tdxCollateral), /TDX module/);
 });
@@ -536,6 +626,12 @@ test('a header that is not one of those known is refused', () => {
     ['vendor', patched(12, 0)],
   ] as const)
     assert.throws(() => verify(bytes, sgxCollateral), { code: 'EVIDENCE_INVALID' }, what);
+  refuses('EVIDENCE_INVALID', () => verify(tdxQuote({}, { version: 3 }), tdxCollateral), /with version 3/);
+  for (const [bytes, bag] of [
+    [quote({ tee: 'tdx', version: 5, body: sgxBody, pck: platformKey, chain: [] }), sgxCollateral],
+    [quote({ tee: 'sgx', version: 5, body: domainReport(), pck: platformKey, chain: [] }), tdxCollateral],
+  ] as const)
+    refuses('EVIDENCE_INVALID', () => verify(bytes, bag), /a body of type \d with \d+ bytes does not go/);
   const wrongBody = tdxQuote({}, { version: 5, patches: { 48: Buffer.of(3) } });
   refuses('EVIDENCE_INVALID', () => verify(wrongBody, tdxCollateral), /body of type 3/);
 });
@@ -543,6 +639,11 @@ test('a header that is not one of those known is refused', () => {
 test('zeros may follow a quote, and nothing else', () => {
   assert.equal(verify(Buffer.concat([goodSgx, Buffer.alloc(307)]), sgxCollateral).status, 'UpToDate');
   refuses('EVIDENCE_INVALID', () => verify(Buffer.concat([goodSgx, Buffer.of(0, 1)]), sgxCollateral));
+  refuses(
+    'EVIDENCE_INVALID',
+    () => verify(Buffer.concat([goodSgx, Buffer.alloc(65536)]), sgxCollateral),
+    /65536/,
+  );
 });
 
 test('a quote brings few certificates, all with keys that are quick to verify with', () => {
