@@ -1,4 +1,4 @@
-import { failure } from '../errors.ts';
+import { Failure } from '../errors.ts';
 import { endorsementKey } from './amd/certificate.ts';
 import { certificatePath } from './amd/key-service.ts';
 import { type Collateral, type CollateralFile, fileOf, mergeCollateral } from './collateral.ts';
@@ -58,33 +58,53 @@ function listKey({ issuerName }: RevocationList, name: string): string {
   return `crl/${issuerName}/${/vlek/i.test(name) ? 'vlek' : 'vcek'}`;
 }
 
+/** Sorts documents so that each comes after those that it is checked by: roots, issuers, other certificates, lists. */
+export function issuersFirst(a: Document, b: Document): number {
+  return rank(a) - rank(b);
+}
+
+function rank({ bag: { certificates = [], revocationLists } }: Document): number {
+  const [certificate] = certificates;
+  if (!certificate) return revocationLists ? 3 : 4;
+  if (certificate.subject === certificate.issuer) return 0;
+  return certificate.x509.ca ? 1 : 2;
+}
+
 /**
- * Makes sure that a document is its maker's own, and in date.
- * @param others certificates that it may need: those it came with, and those at hand
+ * Says why a document does not count; undefined of one that is its maker's own, and in date.
+ * @param others documents that count: nobody else is asked whether a signature is theirs, as each costs time
  * @param roots SHA-256 of the roots that are trusted, hexadecimal
- * @throws Failure COLLATERAL_INVALID or CERTIFICATE_REVOKED
  */
-export function checkDocument(
+export function objectionTo(
   { key, from, until, bag }: Document,
   others: Collateral,
   roots: ReadonlySet<string>,
   at: number,
-): void {
-  const invalid = (detail: string) => failure('COLLATERAL_INVALID', { what: key, detail });
-  if (at < from || at > until) throw invalid(outside(from, until, at));
+): string | undefined {
+  if (at < from || at > until) return outside(from, until, at);
   const { certificates, revocationLists, tcbInfos, enclaveIdentities } = mergeCollateral(bag);
   const options: ChainOptions = { ...others, roots, at, revocation: 'where given' };
-  for (const certificate of certificates) verifyChain(certificate, key, options);
-  for (const list of revocationLists) {
-    const issuer = others.certificates.find(
-      (each) => each.commonName === list.issuerName && isIssuedBy(list, each),
-    );
-    if (!issuer) throw invalid('nobody is at hand who has signed it');
-    verifyChain(issuer, key, options);
-  }
-  for (const document of [...tcbInfos, ...enclaveIdentities]) {
-    const signer = signerOf(document, options);
-    if (!signer) throw invalid('nobody is at hand who has signed it');
-    if ('refusal' in signer) throw signer.refusal;
+  try {
+    for (const certificate of certificates) verifyChain(certificate, key, options);
+    for (const list of revocationLists) {
+      const issuer = others.certificates.find(
+        (each) => each.commonName === list.issuerName && isIssuedBy(list, each),
+      );
+      if (!issuer) return UNSIGNED;
+      verifyChain(issuer, key, options);
+    }
+    for (const document of [...tcbInfos, ...enclaveIdentities]) {
+      const signer = signerOf(document, options);
+      if (!signer) return UNSIGNED;
+      if ('refusal' in signer) throw signer.refusal;
+    }
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    return error.code === 'EVIDENCE_INVALID'
+      ? 'no chain leads from it to a root of its maker'
+      : error.message;
   }
 }
+
+const UNSIGNED = 'nobody is at hand who has signed it';

@@ -5,11 +5,11 @@ import {
   mergeCollateral,
   parseCollateral,
 } from '../attestation/collateral.ts';
-import { checkDocument, type Document, documentsOf } from '../attestation/documents.ts';
+import { type Document, documentsOf, issuersFirst, objectionTo } from '../attestation/documents.ts';
 import type { CollateralNeed } from '../attestation/hardware.ts';
 import { intelRoots } from '../attestation/intel/verify.ts';
 import { formatTime } from '../attestation/x509/chain.ts';
-import { causes, Failure, failure, reason } from '../errors.ts';
+import { causes, failure, reason } from '../errors.ts';
 import type { Log } from './cas.ts';
 import { fetchFiles } from './collateral-fetch.ts';
 import { addressOf, type Sources } from './collateral-source.ts';
@@ -66,6 +66,8 @@ const LOOK_EVERY = 3_600_000;
 /** At a time, so that nobody has others asked without end by it. */
 const MOST_FETCHES = 16;
 const MOST_FAILED = 1024;
+/** Documents at a time. */
+const MOST_ADDED = 256;
 /** What has less left than this part of its life is fetched anew. */
 const PART_LEFT = 1 / 3;
 
@@ -87,39 +89,49 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
       log.warn({ key, error: reason(error) }, 'collateral that was kept cannot be read');
     }
 
-  /** Issuers of everything else; there are few. */
-  const issuers = (): Collateral =>
-    mergeCollateral(
-      ...[...documents.values()].filter(({ key }) => key.startsWith('certificate/')).map(({ bag }) => bag),
-    );
+  const isGood = (key: string) => {
+    const document = documents.get(key);
+    return document !== undefined && clock() <= document.until;
+  };
+  const bagOf = (isWanted: (key: string) => boolean): Collateral =>
+    mergeCollateral(...[...documents.values()].filter(({ key }) => isWanted(key)).map(({ bag }) => bag));
 
-  const keep = async (document: Document, others: Collateral): Promise<boolean> => {
-    checkDocument(document, others, roots, clock());
+  const keep = async (document: Document): Promise<'kept' | 'older'> => {
     const { key, from: issued, until, file } = document;
+    // Whoever brings it again and again makes no work for the disk.
+    if (documents.get(key)?.file.bytes.equals(file.bytes)) return 'kept';
     const kept = clock();
-    if (!(await store.keepCollateral({ key, issued, until, kept, content: file.bytes }))) return false;
+    if (!(await store.keepCollateral({ key, issued, until, kept, content: file.bytes }))) return 'older';
     documents.delete(key);
     documents.set(key, { ...document, kept });
     const chips = [...documents.keys()].filter((each) => /^(\/vcek|vlek)\//.test(each));
     if (chips.length > MOST_CHIPS) documents.delete(chips[0] ?? '');
     bags.clear();
-    return true;
+    return 'kept';
   };
 
-  const add = async (files: readonly CollateralFile[]) => {
+  const add = async (files: readonly CollateralFile[]): Promise<AddedDocument[]> => {
     const found = files.flatMap((file) => documentsOf(parseCollateral([file]), file.name));
-    const others = mergeCollateral(issuers(), ...found.map(({ bag }) => bag));
-    const added: AddedDocument[] = [];
-    for (const document of found) {
-      const { key, until } = document;
-      try {
-        added.push({ key, until, outcome: (await keep(document, others)) ? 'kept' : 'older' });
-      } catch (error) {
-        if (!(error instanceof Failure)) throw error;
-        added.push({ key, until, outcome: 'refused', detail: error.message });
+    if (found.length > MOST_ADDED)
+      throw failure('COLLATERAL_INVALID', {
+        what: 'what was sent',
+        detail: `there are more than ${MOST_ADDED} documents in it`,
+      });
+    let others = bagOf((key) => /^(certificate|crl)\//.test(key) && isGood(key));
+    const outcomes = new Map<Document, Pick<AddedDocument, 'outcome' | 'detail'>>();
+    for (const document of found.toSorted(issuersFirst)) {
+      const detail = objectionTo(document, others, roots, clock());
+      if (detail !== undefined) {
+        outcomes.set(document, { outcome: 'refused', detail });
+        continue;
       }
+      others = mergeCollateral(others, document.bag);
+      outcomes.set(document, { outcome: await keep(document) });
     }
-    return added;
+    return found.map((document) => {
+      const { key, until } = document;
+      return { key, until, outcome: 'refused', ...outcomes.get(document) };
+    });
   };
 
   const fetchOne = async (key: string) => {
@@ -145,11 +157,6 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
         throw error;
       })
       .finally(() => fetching.delete(key));
-  };
-
-  const isGood = (key: string) => {
-    const document = documents.get(key);
-    return document !== undefined && clock() <= document.until;
   };
 
   const refresh = async () => {
@@ -186,8 +193,7 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
         }),
       );
       const name = keys.join();
-      const bag =
-        bags.get(name) ?? mergeCollateral(issuers(), ...keys.flatMap((key) => documents.get(key)?.bag ?? []));
+      const bag = bags.get(name) ?? bagOf((key) => key.startsWith('certificate/') || keys.includes(key));
       if (bags.size >= MOST_BAGS) bags.clear();
       bags.set(name, bag);
       return bag;
