@@ -8,33 +8,36 @@ const LARGEST = 1024 * 1024;
 
 /**
  * Fetches a document, and the certificates that come with it in a header.
+ * @param name that the files are given
  * @throws Error with the reason
  */
-export async function fetchFiles(address: URL, { pccs, pccsCa }: Sources): Promise<CollateralFile[]> {
+export async function fetchFiles(
+  address: URL,
+  name: string,
+  { pccs, pccsCa }: Sources,
+  signal: AbortSignal,
+): Promise<CollateralFile[]> {
   const ca = address.origin === pccs.origin ? pccsCa : undefined;
-  const { body, headers } = await get(address, ca);
+  const { body, headers } = await get(address, ca, AbortSignal.any([signal, AbortSignal.timeout(ANSWER)]));
   const chains = Object.entries(headers)
     .filter(([name, value]) => name.endsWith('-issuer-chain') && typeof value === 'string')
     .map(([, value]) => Buffer.from(decodeURIComponent(String(value))));
-  const name = `${address.pathname}${address.search}`;
   return [body, ...chains].map((bytes) => ({ name, bytes }));
 }
 
 function get(
   address: URL,
   ca: string | undefined,
+  signal: AbortSignal,
 ): Promise<{ body: Buffer; headers: NodeJS.Dict<string | string[]> }> {
   const request = address.protocol === 'https:' ? requestHttps : requestHttp;
   return new Promise((resolve, reject) => {
     const outgoing = request(address, {
       ...(ca !== undefined && { ca }),
-      signal: AbortSignal.timeout(ANSWER),
+      signal,
     });
-    outgoing.on('error', (error) =>
-      reject(
-        error.name === 'AbortError' || error.name === 'TimeoutError' ? new Error('no answer in time') : error,
-      ),
-    );
+    const fail = (error: Error) => reject(signal.aborted ? new Error('no answer in time') : error);
+    outgoing.on('error', fail);
     outgoing.on('response', (response) => {
       const refuse = (detail: string) => outgoing.destroy(new Error(detail));
       // A redirection is an answer too that nobody expects.
@@ -46,7 +49,7 @@ function get(
         if (size > LARGEST) refuse(`the answer has more than ${LARGEST} bytes`);
         else chunks.push(chunk);
       });
-      response.on('error', reject);
+      response.on('error', fail);
       response.on('end', () => resolve({ body: Buffer.concat(chunks), headers: response.headers }));
     });
     outgoing.end();

@@ -68,8 +68,9 @@ const MOST_FETCHES = 16;
 const MOST_FAILED = 1024;
 /** Documents at a time. */
 const MOST_ADDED = 256;
-/** What has less left than this part of its life is fetched anew. */
+/** What has less left than this part of its life, and than this time, is fetched anew. */
 const PART_LEFT = 1 / 3;
+const MOST_AHEAD = 10 * 24 * LOOK_EVERY;
 
 /** @throws Failure of the store */
 export async function openCollateral(options: KeeperOptions): Promise<CollateralKeeper> {
@@ -79,6 +80,7 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
   const fetching = new Map<string, Promise<void>>();
   const failed = new Map<string, { at: number; error: unknown }>();
   const bags = new Map<string, Collateral>();
+  const closing = new AbortController();
 
   for (const { key, kept, content } of await store.collateral())
     try {
@@ -118,34 +120,31 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
         detail: `there are more than ${MOST_ADDED} documents in it`,
       });
     let others = bagOf((key) => /^(certificate|crl)\//.test(key) && isGood(key));
-    const outcomes = new Map<Document, Pick<AddedDocument, 'outcome' | 'detail'>>();
+    const outcomes = new Map<Document, AddedDocument>();
     for (const document of found.toSorted(issuersFirst)) {
-      const detail = objectionTo(document, others, roots, clock());
-      if (detail !== undefined) {
-        outcomes.set(document, { outcome: 'refused', detail });
-        continue;
-      }
-      others = mergeCollateral(others, document.bag);
-      outcomes.set(document, { outcome: await keep(document) });
-    }
-    return found.map((document) => {
       const { key, until } = document;
-      return { key, until, outcome: 'refused', ...outcomes.get(document) };
-    });
+      const detail = objectionTo(document, others, roots, clock());
+      if (detail === undefined) others = mergeCollateral(others, document.bag);
+      const outcome = detail === undefined ? await keep(document) : 'refused';
+      outcomes.set(document, { key, until, outcome, ...(detail !== undefined && { detail }) });
+    }
+    return found.flatMap((document) => outcomes.get(document) ?? []);
   };
 
   const fetchOne = async (key: string) => {
     const address = sources && addressOf(key, sources);
     if (!sources || !address) throw new Error('there is nowhere to fetch it from');
-    const added = await add(await fetchFiles(address, sources));
+    const added = await add(await fetchFiles(address, key, sources, closing.signal));
     const wanted = added.find((each) => each.key === key);
-    if (wanted?.outcome === 'refused') throw new Error(wanted.detail);
     if (!wanted) throw new Error(`${address.origin} gave something else`);
+    if (wanted.outcome === 'refused') throw new Error(wanted.detail);
+    if (wanted.outcome === 'older') throw new Error('an older one came');
     log.info({ key, until: documents.get(key)?.until, source: address.origin }, 'collateral fetched');
   };
   const fetchOnce = (key: string): Promise<void> => {
     const known = failed.get(key);
-    if (known && clock() - known.at < FAILED_FOR) return Promise.reject(known.error);
+    // Either way, as clocks are set back, too.
+    if (known && Math.abs(clock() - known.at) < FAILED_FOR) return Promise.reject(known.error);
     if (fetching.size >= MOST_FETCHES && !fetching.has(key))
       return Promise.reject(new Error(`${MOST_FETCHES} others are being fetched`));
     const running = fetching.get(key) ?? fetchOne(key);
@@ -162,10 +161,13 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
   const refresh = async () => {
     for (const { key, from, until } of [...documents.values()]) {
       const left = until - clock();
-      if (left > (until - from) * PART_LEFT || (sources && !addressOf(key, sources))) continue;
+      const ahead = Math.min((until - from) * PART_LEFT, MOST_AHEAD);
+      if (left > ahead || (sources && !addressOf(key, sources))) continue;
       try {
         await fetchOnce(key);
+        if (documents.get(key)?.until === until) throw new Error('the same came again');
       } catch (error) {
+        if (closing.signal.aborted) return;
         log.warn(
           { key, until: formatTime(until), error: causes(error).join(': ') },
           'collateral runs out, and no newer one came',
@@ -177,23 +179,25 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
   setImmediate(() => void refresh());
   const timer = setInterval(() => void refresh(), LOOK_EVERY * (0.9 + 0.2 * Math.random())).unref();
 
+  const obtain = async (key: string) => {
+    if (isGood(key)) return;
+    try {
+      await fetchOnce(key);
+    } catch (error) {
+      log.warn({ key, error: causes(error).join(': ') }, 'collateral is missing');
+      // A certificate may come with the Evidence itself.
+      if (!key.startsWith('/')) throw failure('COLLATERAL_MISSING', { what: key });
+    }
+  };
+
   return {
     async forQuote(need) {
-      const keys = keysOf(need);
-      const missing = keys.filter((key) => !isGood(key));
-      await Promise.all(
-        missing.map(async (key) => {
-          try {
-            await fetchOnce(key);
-          } catch (error) {
-            log.warn({ key, error: causes(error).join(': ') }, 'collateral is missing');
-            // A certificate may come with the Evidence itself.
-            if (!key.startsWith('/')) throw failure('COLLATERAL_MISSING', { what: key });
-          }
-        }),
-      );
+      const [first, ...rest] = keysOf(need);
+      await obtain(first);
+      await Promise.all(rest.map(obtain));
+      const keys = [first, ...rest];
       const name = keys.join();
-      const bag = bags.get(name) ?? bagOf((key) => key.startsWith('certificate/') || keys.includes(key));
+      const bag = bags.get(name) ?? bagOf((key) => OF_USE.test(key) || keys.includes(key));
       if (bags.size >= MOST_BAGS) bags.clear();
       bags.set(name, bag);
       return bag;
@@ -201,14 +205,19 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
     list: () => [...documents.values()].map(({ key, from, until, kept }) => ({ key, from, until, kept })),
     add,
     refresh,
-    close: () => clearInterval(timer),
+    close() {
+      clearInterval(timer);
+      closing.abort();
+    },
   };
 }
 
 const MOST_BAGS = 256;
+/** Few, and wanted without being asked for: issuers, keys of providers, and both of the lists of AMD's roots. */
+const OF_USE = /^(certificate|vlek|crl\/ARK-\w+)\//;
 
-/** Keys of what is needed (attestation/documents.ts). */
-function keysOf(need: CollateralNeed): string[] {
+/** Keys of what is needed (attestation/documents.ts). With the first come the certificates that the others are checked by. */
+function keysOf(need: CollateralNeed): [string, ...string[]] {
   if (need.kind === 'intel') {
     const { tee, fmspc, pceId, ca } = need;
     return [

@@ -141,6 +141,15 @@ test('AMD gives chain, list and the certificate of the chip', async () => {
   assert.equal(server.asked.length, 3);
 });
 
+test('documents may come in any order', async () => {
+  const kept = await keeper();
+  assert.ok(amdNeed.kind === 'amd');
+  // Those that bring the certificates of issuers.
+  server.late = new Set([TCB, PCK_LIST, IDENTITY, '/vcek/v1/Milan/cert_chain']);
+  assert.equal(verify(await kept.forQuote(need)), 'UpToDate');
+  assert.ok(verifySnpReport(report, await kept.forQuote(amdNeed), now, milan.roots).isRevocationChecked);
+});
+
 test('what is kept outlives the process, and needs no network then', async () => {
   await (await keeper()).forQuote(need);
   const again = await keeper({ sources: undefined });

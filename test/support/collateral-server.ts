@@ -19,6 +19,8 @@ export interface CollateralServer {
   asked: string[];
   /** By path with its query; changed by tests. */
   files: Map<string, Served>;
+  /** Paths whose answers come after all others. */
+  late: Set<string>;
   /** In place of all that, where it is set. */
   behave: Behaviour | undefined;
   close(): Promise<void>;
@@ -31,7 +33,9 @@ export async function serveCollateral(files: Iterable<[string, Served]>): Promis
     const found = server.files.get(request.url ?? '');
     if (!found) return response.writeHead(404).end();
     const headers = found.chain ? { [found.chain[0]]: encodeURIComponent(found.chain[1]) } : {};
-    return response.writeHead(200, headers).end(found.body);
+    const answer = () => response.writeHead(200, headers).end(found.body);
+    if (server.late.has(request.url ?? '')) setTimeout(answer, 50);
+    else answer();
   });
   http.listen(0, '127.0.0.1');
   await once(http, 'listening');
@@ -40,6 +44,7 @@ export async function serveCollateral(files: Iterable<[string, Served]>): Promis
     sources: { pccs: base, kds: base },
     asked: [],
     files: new Map(files),
+    late: new Set(),
     behave: undefined,
     async close() {
       http.closeAllConnections();
