@@ -1,6 +1,6 @@
 import { Failure } from '../errors.ts';
 import { endorsementKey } from './amd/certificate.ts';
-import { certificatePath } from './amd/key-service.ts';
+import { pathOf } from './amd/key-service.ts';
 import { type Collateral, type CollateralFile, fileOf, mergeCollateral } from './collateral.ts';
 import { signerOf, TCB_SIGNING } from './intel/verify.ts';
 import type { Certificate } from './x509/certificate.ts';
@@ -48,7 +48,7 @@ export function documentsOf(bag: Collateral, name = ''): Document[] {
 function certificateKey(certificate: Certificate): string | undefined {
   const amd = endorsementKey(certificate);
   if (amd?.kind === 'VLEK') return `vlek/${certificate.fingerprint}`;
-  if (amd?.hardwareId !== undefined) return certificatePath(amd.product, amd.hardwareId, amd.tcb);
+  if (amd) return pathOf(amd);
   const { commonName, x509 } = certificate;
   return x509.ca || commonName === TCB_SIGNING ? `certificate/${commonName}` : undefined;
 }
@@ -56,6 +56,14 @@ function certificateKey(certificate: Certificate): string | undefined {
 function listKey({ issuerName }: RevocationList, name: string): string {
   if (!issuerName.startsWith('ARK-')) return `crl/${issuerName}`;
   return `crl/${issuerName}/${/vlek/i.test(name) ? 'vlek' : 'vcek'}`;
+}
+
+/**
+ * What Intel counts its evaluations of platforms by. It signs those of before anew, too, for whoever asks for them, so that a
+ * date alone does not tell what is newer.
+ */
+export function evaluationOf({ bag: { tcbInfos = [], enclaveIdentities = [] } }: Document): number {
+  return [...tcbInfos, ...enclaveIdentities][0]?.content.tcbEvaluationDataNumber ?? 0;
 }
 
 /** Sorts documents so that each comes after those that it is checked by: roots, issuers, other certificates, lists. */

@@ -1,7 +1,7 @@
 import { failure } from '../errors.ts';
 import { endorsementKey } from './amd/certificate.ts';
 import { parseCertificateTable } from './amd/certificate-table.ts';
-import { type KeyServicePaths, keyServicePaths } from './amd/key-service.ts';
+import { type KeyServicePaths, keyServicePaths, pathOf } from './amd/key-service.ts';
 import { parseSnpReport } from './amd/report.ts';
 import { type SnpVerdict, verifySnpReport } from './amd/verify.ts';
 import { Malformed, refusing } from './bytes.ts';
@@ -164,14 +164,19 @@ export function needOf(
       }
       case 'sev-snp': {
         const { fields } = parseSnpReport(decode(evidence.report));
-        const certificates = parseCertificateTable(decode(evidence.certificates));
+        const keys = parseCertificateTable(decode(evidence.certificates)).flatMap(
+          (each) => endorsementKey(each) ?? [],
+        );
         // Before version 3 only the certificate of its key tells.
-        const product =
-          fields.product ?? certificates.flatMap((each) => endorsementKey(each) ?? [])[0]?.product;
+        const product = fields.product ?? keys[0]?.product;
         const paths = product && keyServicePaths({ ...fields, product });
         if (!paths)
           throw new Malformed('a report before version 3 does not tell the generation of its processor');
-        return { kind: 'amd', signingKey: fields.signingKey, paths };
+        const { certificate, ...others } = paths;
+        const isThere = keys.some(
+          (key) => certificate !== undefined && pathOf(key) === certificate && at <= key.certificate.notAfter,
+        );
+        return { kind: 'amd', signingKey: fields.signingKey, paths: isThere ? others : paths };
       }
       case 'tpm':
         return { kind: 'tpm', key: tpmKeyName(evidence) };

@@ -5,7 +5,13 @@ import {
   mergeCollateral,
   parseCollateral,
 } from '../attestation/collateral.ts';
-import { type Document, documentsOf, issuersFirst, objectionTo } from '../attestation/documents.ts';
+import {
+  type Document,
+  documentsOf,
+  evaluationOf,
+  issuersFirst,
+  objectionTo,
+} from '../attestation/documents.ts';
 import type { CollateralNeed } from '../attestation/hardware.ts';
 import { intelRoots } from '../attestation/intel/verify.ts';
 import { formatTime } from '../attestation/x509/chain.ts';
@@ -100,9 +106,11 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
 
   const keep = async (document: Document): Promise<'kept' | 'older'> => {
     const { key, from: issued, until, file } = document;
+    const before = documents.get(key);
     // Whoever brings it again and again makes no work for the disk.
-    if (documents.get(key)?.file.bytes.equals(file.bytes)) return 'kept';
+    if (before?.file.bytes.equals(file.bytes)) return 'kept';
     const kept = clock();
+    if (before && kept <= before.until && evaluationOf(document) < evaluationOf(before)) return 'older';
     if (!(await store.keepCollateral({ key, issued, until, kept, content: file.bytes }))) return 'older';
     documents.delete(key);
     documents.set(key, { ...document, kept });
@@ -112,7 +120,22 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
     return 'kept';
   };
 
-  const add = async (files: readonly CollateralFile[]): Promise<AddedDocument[]> => {
+  /**
+   * Why a list of AMD's roots is not taken from a file. They have one for each kind of key, and nothing in it tells which,
+   * but where it was fetched.
+   */
+  const doubtAbout = ({ key, bag }: Document): string | undefined => {
+    if (!key.startsWith('crl/ARK-')) return undefined;
+    if (sources)
+      return 'AMD has two by this name, and a CAS that fetches takes them only from where they are told apart';
+    const before = isGood(key) ? documents.get(key)?.bag.revocationLists?.[0] : undefined;
+    const revoked = bag.revocationLists?.[0]?.revoked;
+    return before && [...before.revoked].some((serial) => !revoked?.has(serial))
+      ? 'it leaves out what the one that is there revokes'
+      : undefined;
+  };
+
+  const add = async (files: readonly CollateralFile[], isFetched: boolean): Promise<AddedDocument[]> => {
     const found = files.flatMap((file) => documentsOf(parseCollateral([file]), file.name));
     if (found.length > MOST_ADDED)
       throw failure('COLLATERAL_INVALID', {
@@ -123,7 +146,8 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
     const outcomes = new Map<Document, AddedDocument>();
     for (const document of found.toSorted(issuersFirst)) {
       const { key, until } = document;
-      const detail = objectionTo(document, others, roots, clock());
+      const detail =
+        objectionTo(document, others, roots, clock()) ?? (isFetched ? undefined : doubtAbout(document));
       if (detail === undefined) others = mergeCollateral(others, document.bag);
       const outcome = detail === undefined ? await keep(document) : 'refused';
       outcomes.set(document, { key, until, outcome, ...(detail !== undefined && { detail }) });
@@ -134,7 +158,7 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
   const fetchOne = async (key: string) => {
     const address = sources && addressOf(key, sources);
     if (!sources || !address) throw new Error('there is nowhere to fetch it from');
-    const added = await add(await fetchFiles(address, key, sources, closing.signal));
+    const added = await add(await fetchFiles(address, key, sources, closing.signal), true);
     const wanted = added.find((each) => each.key === key);
     if (!wanted) throw new Error(`${address.origin} gave something else`);
     if (wanted.outcome === 'refused') throw new Error(wanted.detail);
@@ -147,15 +171,17 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
     if (known && Math.abs(clock() - known.at) < FAILED_FOR) return Promise.reject(known.error);
     if (fetching.size >= MOST_FETCHES && !fetching.has(key))
       return Promise.reject(new Error(`${MOST_FETCHES} others are being fetched`));
-    const running = fetching.get(key) ?? fetchOne(key);
+    const running =
+      fetching.get(key) ??
+      fetchOne(key)
+        .catch((error: unknown) => {
+          if (failed.size >= MOST_FAILED) failed.clear();
+          failed.set(key, { at: clock(), error });
+          throw error;
+        })
+        .finally(() => fetching.delete(key));
     fetching.set(key, running);
-    return running
-      .catch((error: unknown) => {
-        if (failed.size >= MOST_FAILED) failed.clear();
-        failed.set(key, { at: clock(), error });
-        throw error;
-      })
-      .finally(() => fetching.delete(key));
+    return running;
   };
 
   const refresh = async () => {
@@ -203,7 +229,7 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
       return bag;
     },
     list: () => [...documents.values()].map(({ key, from, until, kept }) => ({ key, from, until, kept })),
-    add,
+    add: (files) => add(files, false),
     refresh,
     close() {
       clearInterval(timer);

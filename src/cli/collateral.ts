@@ -1,6 +1,7 @@
 import { basename } from 'node:path';
 import * as v from 'valibot';
 import { parseCollateral } from '../attestation/collateral.ts';
+import { documentsOf, issuersFirst } from '../attestation/documents.ts';
 import { formatTime } from '../attestation/x509/chain.ts';
 import { failure } from '../errors.ts';
 import { printable } from '../protocol/refusal.ts';
@@ -36,19 +37,24 @@ export async function listCollateral(options: NetworkOptions): Promise<Output> {
   return { text, json: documents };
 }
 
+/** Documents in one request, which the largest that Intel publishes leave room for. */
+const AT_ONCE = 8;
+
 /** `scone cas collateral import FILE…` */
 export async function importCollateral(paths: string[], options: NetworkOptions): Promise<Output> {
-  const files = readFiles(paths);
-  // What cannot be read is told with the file's name, before anything is sent.
-  parseCollateral(files);
+  // Issuers come before what they have signed, as all may be more than one request takes.
+  const found = readFiles(paths)
+    .flatMap((file) => documentsOf(parseCollateral([file]), basename(file.name)))
+    .toSorted(issuersFirst)
+    .map(({ file: { name, bytes } }) => JSON.stringify({ name, content: bytes.toString('base64') }));
+  const files = [...new Set(found)];
   const cas = await openCas(options);
-  const request = {
-    files: files.map(({ name, bytes }) => ({ name: basename(name), content: bytes.toString('base64') })),
-  };
-  const { documents } = await cas.call(
-    { method: 'POST', path: '/v1/collateral', body: JSON.stringify(request) },
-    added,
-  );
+  const documents: v.InferOutput<typeof added>['documents'] = [];
+  for (let from = 0; from < files.length; from += AT_ONCE) {
+    const body = `{"files":[${files.slice(from, from + AT_ONCE).join()}]}`;
+    const answer = await cas.call({ method: 'POST', path: '/v1/collateral', body }, added);
+    documents.push(...answer.documents);
+  }
   if (documents.length === 0)
     throw failure('FILE_INVALID', { path: paths.join(', '), detail: 'there is no collateral in it' });
   const counted = documents.filter(({ outcome }) => outcome !== 'refused');

@@ -1,4 +1,4 @@
-import { hardwareIdSize } from './certificate.ts';
+import { type EndorsementKey, hardwareIdSize } from './certificate.ts';
 import type { Product, SnpFields, TcbVersion } from './report.ts';
 
 /** Paths at AMD's key service, https://kdsintf.amd.com (AMD 57230 §4). */
@@ -32,8 +32,12 @@ export function hardwareIdOf({ chipId }: SnpFields, product: Product): string | 
   return chipId?.slice(0, 2 * hardwareIdSize[product]);
 }
 
-/** Path of the certificate of a chip's key for these versions of firmware. */
-export function certificatePath(product: Product, hardwareId: string, tcb: TcbVersion): string {
+/** Path of the certificate of a key; undefined of a VLEK. */
+export function pathOf({ product, hardwareId, tcb }: EndorsementKey): string | undefined {
+  return hardwareId === undefined ? undefined : certificatePath(product, hardwareId, tcb);
+}
+
+function certificatePath(product: Product, hardwareId: string, tcb: TcbVersion): string {
   return `/vcek/v1/${product}/${hardwareId}?${query(tcb)}`;
 }
 
