@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -10,6 +14,7 @@ import { type Collateral, fileOf, parseCollateral } from '../../src/attestation/
 import { documentsOf } from '../../src/attestation/documents.ts';
 import { type CollateralNeed, needOf } from '../../src/attestation/hardware.ts';
 import { verifyIntelQuote } from '../../src/attestation/intel/verify.ts';
+import { parseCertificate } from '../../src/attestation/x509/certificate.ts';
 import { type CollateralKeeper, type KeeperOptions, openCollateral } from '../../src/cas/collateral.ts';
 import { AMD, addressOf, INTEL } from '../../src/cas/collateral-source.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
@@ -17,7 +22,7 @@ import type { Store } from '../../src/cas/store/store.ts';
 import * as amd from '../attestation/amd/synthetic.ts';
 import * as intel from '../attestation/intel/synthetic.ts';
 import { type CollateralServer, type Served, serveCollateral } from '../support/collateral-server.ts';
-import { pem, revocationList } from '../support/pki.ts';
+import { certificate, der, pem, revocationList } from '../support/pki.ts';
 import { recorded, skip } from '../support/quotes.ts';
 
 /** Collateral that a CAS fetches, keeps and fetches anew, from a local server. */
@@ -141,6 +146,57 @@ test('AMD gives chain, list and the certificate of the chip', async () => {
   assert.equal(server.asked.length, 3);
 });
 
+test('nobody is asked for the certificate of a chip that comes with the Evidence', async () => {
+  const entry = Buffer.alloc(24);
+  entry.writeUInt32LE(48, 16);
+  entry.writeUInt32LE(chipKey.der.length, 20);
+  const certificates = Buffer.concat([entry, Buffer.alloc(24), chipKey.der]).toString('base64');
+  const evidence = { type: 'sev-snp', nonce: '', certificates, report: report.toString('base64') } as const;
+  const kept = await keeper();
+  await kept.forQuote(needOf(evidence, as) as CollateralNeed);
+  assert.deepEqual(server.asked.toSorted(), ['/vcek/v1/Milan/cert_chain', '/vcek/v1/Milan/crl']);
+  const late = { ...as, at: parseCertificate(chipKey.der).notAfter + 1 };
+  await kept.forQuote(needOf(evidence, late) as CollateralNeed);
+  assert.ok(server.asked.includes(paths?.certificate ?? ''), 'unless it has run out');
+});
+
+test("a provider's key comes by a file where Evidence does not bring it", async () => {
+  const provided = amd.vlek(milan);
+  const bytes = amd.report('Milan', provided.key, { flags: amd.VLEK_FLAG });
+  const evidence = {
+    type: 'sev-snp',
+    nonce: '',
+    certificates: '',
+    report: bytes.toString('base64'),
+  } as const;
+  const wanted = needOf(evidence, as) as CollateralNeed;
+  const kept = await keeper({ sources: undefined });
+  const list = revocationList({ issuer: milan.ark, ...month });
+  await kept.add([
+    { name: 'chain', bytes: Buffer.from(milan.asvk.pem + milan.ark.pem) },
+    { name: 'vlek-list', bytes: list },
+  ]);
+  const verdict = async () => verifySnpReport(bytes, await kept.forQuote(wanted), now, milan.roots);
+  await assert.rejects(verdict(), { code: 'COLLATERAL_MISSING' });
+  await kept.add([{ name: 'key', bytes: provided.der }]);
+  assert.equal((await verdict()).isRevocationChecked, true);
+});
+
+test("no file passes off one of the lists of AMD's roots as the other", async () => {
+  const list = (day: number, revoked: number[]) =>
+    revocationList({ issuer: milan.ark, thisUpdate: now - day * DAY, nextUpdate: now + DAY, revoked });
+  const chain = { name: 'chain', bytes: Buffer.from(milan.ask.pem + milan.ark.pem) };
+  const fetching = await keeper();
+  const [, , refused] = await fetching.add([chain, { name: 'vcek', bytes: list(2, []) }]);
+  assert.deepEqual([refused?.key, refused?.outcome], ['crl/ARK-Milan/vcek', 'refused']);
+
+  const kept = await keeper({ sources: undefined });
+  const outcome = async (bytes: Buffer) => (await kept.add([{ name: 'vcek', bytes }]))[0]?.outcome;
+  assert.equal(await outcome(list(3, [amd.askSerial])), 'kept');
+  assert.equal(await outcome(list(2, [])), 'refused', 'it was revoked before');
+  assert.equal(await outcome(list(1, [amd.askSerial, 7])), 'kept');
+});
+
 test('documents may come in any order', async () => {
   const kept = await keeper();
   assert.ok(amdNeed.kind === 'amd');
@@ -185,6 +241,49 @@ test('what runs out before long is fetched anew, ahead of that', async () => {
   assert.equal(verify(await kept.forQuote(need)), 'OutOfDate');
   const tcb = kept.list().find((each) => each.key.startsWith('intel/tcb-info'));
   assert.deepEqual([tcb?.from, tcb?.kept], [Date.parse(later.issueDate), now]);
+});
+
+test('a service that gives the same again, or an earlier evaluation, is told of', async () => {
+  const kept = await keeper();
+  await kept.forQuote(need);
+  now += 15 * DAY;
+  const later = { issueDate: '2026-01-12T00:00:00Z', nextUpdate: '2026-02-11T00:00:00Z' };
+  const earlier = { ...later, tcbEvaluationDataNumber: 16 };
+  server.files = new Map(intelFiles(intel.tcbInfo('TDX', [{ status: 'OutOfDate' }], earlier)));
+  await kept.refresh();
+  assert.match(logged.join('\n'), /runs out, and no newer one came .*intel\/identity.*the same came again/);
+  assert.match(logged.join('\n'), /runs out, and no newer one came .*intel\/tcb-info.*an older one came/);
+  assert.equal(verify(await kept.forQuote(need)), 'UpToDate');
+  // What has run out is of no use, and what comes now is in date.
+  now = Date.parse('2026-01-22T00:00:00Z');
+  const month = { thisUpdate: now - DAY, nextUpdate: now + DAY };
+  const dates = { issueDate: '2026-01-21T00:00:00Z', nextUpdate: '2026-02-20T00:00:00Z' };
+  server.files = new Map(intelFiles(intel.tcbInfo('TDX', [{ status: 'OutOfDate' }], earlier)));
+  const identity = intel.identity('TDX', [{ isvsvn: 8 }], dates);
+  const files: [string, Buffer][] = [
+    [IDENTITY, intel.signedDocument('enclaveIdentity', identity, processors.tcbSigning)],
+    [PCK_LIST, revocationList({ issuer: processors.platformCa, ...month })],
+    [ROOT_LIST, revocationList({ issuer: processors.root, ...month })],
+  ];
+  for (const [path, body] of files) server.files.set(path, { body });
+  assert.equal(verify(await kept.forQuote(need)), 'OutOfDate');
+});
+
+test('a CAS that stops waits for no service', async () => {
+  const kept = await keeper();
+  await kept.forQuote(need);
+  now += 15 * DAY;
+  server.asked = [];
+  logged = [];
+  const asked = new Promise<void>((resolve) => {
+    server.behave = () => resolve();
+  });
+  const refreshed = kept.refresh();
+  await asked;
+  kept.close();
+  await refreshed;
+  assert.equal(server.asked.length, 1, 'and asks no other');
+  assert.deepEqual(logged, []);
 });
 
 test('where nothing newer comes the old goes on, and its end is told', async () => {
@@ -252,8 +351,80 @@ test('what has failed is not tried again at once', async () => {
   await missing(kept.forQuote(need), /./);
   assert.equal(server.asked.length, length);
   server.behave = undefined;
-  now += 11_000;
-  assert.equal(verify(await kept.forQuote(need)), 'UpToDate');
+  // Nor for long where the clock was set back.
+  for (const later of [11_000, -DAY]) {
+    const again = await keeper({ store: openSqlite(':memory:') });
+    server.behave = (_, response) => void response.writeHead(500).end();
+    await missing(again.forQuote(need), /./);
+    server.behave = undefined;
+    now += later;
+    assert.equal(verify(await again.forQuote(need)), 'UpToDate');
+  }
+});
+
+test('a caching service is checked by the certificates that are given for it', async () => {
+  const authority = certificate({ commonName: 'caching services', ca: true });
+  // subjectAltName (RFC 5280): an iPAddress.
+  const address = der(0x30, der(0x87, Buffer.of(127, 0, 0, 1)));
+  const own = certificate({
+    commonName: 'pccs',
+    issuer: authority,
+    extensions: [{ id: '2.5.29.17', content: address }],
+  });
+  const files = new Map(intelFiles());
+  const https = createServer(
+    { cert: own.pem, key: own.key.export({ type: 'pkcs8', format: 'pem' }) },
+    (request, response) => {
+      const { body, chain } = files.get(request.url ?? '') ?? {};
+      response.writeHead(200, chain && { [chain[0]]: encodeURIComponent(chain[1]) }).end(body);
+    },
+  );
+  https.listen(0, '127.0.0.1');
+  await once(https, 'listening');
+  try {
+    const pccs = new URL(`https://127.0.0.1:${(https.address() as AddressInfo).port}/`);
+    const sources = { ...server.sources, pccs };
+    await missing((await keeper({ sources })).forQuote(need), /./);
+    assert.match(logged.join('\n'), /collateral is missing .*certificate/);
+    const kept = await keeper({ sources: { ...sources, pccsCa: authority.pem } });
+    assert.equal(verify(await kept.forQuote(need)), 'UpToDate');
+  } finally {
+    https.closeAllConnections();
+    https.close();
+  }
+});
+
+test('who posts forged certificates makes a CAS try each once', async (context) => {
+  const kept = await keeper({ sources: undefined });
+  await kept.add(documentsOf(intel.collateral({ by: processors, tee: 'TDX' })).map(({ file }) => file));
+  const forged = Array.from({ length: 100 }, () =>
+    certificate({
+      commonName: 'Intel SGX Root CA',
+      issuer: { commonName: 'Intel SGX Root CA', key: key.key },
+      ca: true,
+    }),
+  );
+  const check = context.mock.method(X509Certificate.prototype, 'verify');
+  const added = await kept.add([{ name: 'x', bytes: Buffer.from(forged.map((each) => each.pem).join('')) }]);
+  assert.deepEqual(new Set(added.map(({ outcome }) => outcome)), new Set(['refused']));
+  assert.equal(added.length, 100);
+  assert.ok(check.mock.callCount() <= 100, `${check.mock.callCount()} signatures`);
+  const many = Buffer.concat(Array.from({ length: 257 }, () => Buffer.from(processors.root.pem)));
+  await assert.rejects(kept.add([{ name: 'x', bytes: many }]), { code: 'COLLATERAL_INVALID' });
+});
+
+test('what a signer that was revoked has signed is not kept', async () => {
+  const kept = await keeper({ sources: undefined });
+  const { serial } = parseCertificate(processors.tcbSigning.der);
+  const list = revocationList({ issuer: processors.root, ...month, revoked: [BigInt(`0x${serial}`)] });
+  const files = documentsOf(intel.collateral({ by: processors, tee: 'TDX' })).map(({ file }) => file);
+  await kept.add([{ name: 'chain', bytes: Buffer.from(signers) }]);
+  await kept.add([{ name: 'list', bytes: list }]);
+  const added = await kept.add(files);
+  const outcome = (of: string) => added.find((each) => each.key.startsWith(of));
+  assert.match(outcome('intel/tcb-info')?.detail ?? '', /revoked/);
+  assert.match(outcome('certificate/Intel SGX TCB Signing')?.detail ?? '', /revoked/);
+  assert.equal(outcome('certificate/Intel SGX PCK Platform CA')?.outcome, 'kept');
 });
 
 test('without a network files bring it, signed and in date, and nothing else does', async () => {

@@ -335,8 +335,15 @@ describe('a virtual machine of TDX', () => {
     mkdirSync(folder);
     for (const [index, { content }] of fileList(collateral).entries())
       write(join('collateral', `${index}`), Buffer.from(content, 'base64'));
+    for (let index = 0; index < 70; index++) {
+      const other = intel.tcbInfo('TDX', [{}], { ...dates, fmspc: `0000000000${10 + index}` });
+      const signed = intel.signedDocument('tcbInfo', other, processors.tcbSigning);
+      write(join('collateral', `a${index}`), signed);
+      write(join('collateral', `b${index}`), signed);
+    }
     const imported = await succeed('cas', 'collateral', 'import', ...unchecked, folder);
     assert.match(imported, /^kept: intel\/tcb-info\/tdx\/00906ed50000\/0000, until 20/m);
+    assert.equal(imported.trim().split('\n').length, 77, 'more than one request takes, each once');
     const { stderr } = await start(scone, [
       'cas',
       'collateral',
@@ -347,7 +354,7 @@ describe('a virtual machine of TDX', () => {
     assert.match(stderr, /^Error: .*intel\/identity\/TD_QE.*it was good until/m);
     const again = await succeed('cas', 'collateral', 'import', ...unchecked, folder);
     assert.match(again, /^kept: crl\/Intel SGX Root CA/m);
-    assert.equal((await succeed('cas', 'collateral', 'list', ...unchecked)).trim().split('\n').length, 7);
+    assert.equal((await succeed('cas', 'collateral', 'list', ...unchecked)).trim().split('\n').length, 77);
 
     assert.equal((await launch('right')).stdout, granted);
     assert.equal((await launch('right')).stdout, granted);
