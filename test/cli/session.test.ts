@@ -192,7 +192,8 @@ test('control characters of a file never reach the terminal', () => {
 });
 
 test('a command that is none, or misused, is told with the status of a usage error', () => {
-  for (const args of [['nonsense'], ['session', 'create'], ['cas', 'serve'], ['up', '--nonsense']])
+  const fetching = ['cas', 'serve', '--dir', 'x', '--pccs', 'http://example.org'];
+  for (const args of [['nonsense'], ['session', 'create'], ['cas', 'serve'], ['up', '--nonsense'], fetching])
     assert.equal(run(executables().scone, args, stack.env).status, 64, args.join(' '));
   assert.equal(run(executables().scone, ['--version'], stack.env).status, 0);
 });
