@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { Malformed } from '../../../src/attestation/bytes.ts';
-import { parseCollateral } from '../../../src/attestation/collateral.ts';
+import { type CollateralFile, fileList, parseCollateral } from '../../../src/attestation/collateral.ts';
 import { parseIntelCollateral } from '../../../src/attestation/intel/collateral.ts';
 import { pckExtension } from '../../../src/attestation/intel/pck.ts';
 import { parseQuote } from '../../../src/attestation/intel/quote.ts';
@@ -76,6 +76,30 @@ test('collateral of any text is read or refused', () => {
   const document = signedDocument('tcbInfo', tcbInfo('TDX', [{}, { status: 'OutOfDate' }]), intel.tcbSigning);
   survives(document, (bytes) => parseIntelCollateral(bytes.toString()), isMalformed);
   survives(document, (bytes) => parseCollateral([{ name: 'file', bytes }]), isFailure);
+});
+
+test('no spoiled collateral changes a verdict', () => {
+  for (const [index, tee] of (['SGX', 'TDX'] as const).entries()) {
+    const bytes = quotes[index] ?? Buffer.alloc(0);
+    const list = fileList(collateral({ by: intel, tee }));
+    const files = list.map(({ name, content }) => ({ name, bytes: Buffer.from(content, 'base64') }));
+    const verdictOf = (given: readonly CollateralFile[]) =>
+      JSON.stringify(verifyIntelQuote(bytes, parseCollateral(given), at, intel.roots));
+    const good = verdictOf(files);
+    for (const file of files)
+      fc.assert(
+        fc.property(spoiled(file.bytes), (changed) => {
+          let verdict: string;
+          try {
+            verdict = verdictOf(files.map((each) => (each === file ? { ...each, bytes: changed } : each)));
+          } catch (error) {
+            assert.ok(error instanceof Failure, String(error));
+            return;
+          }
+          assert.equal(verdict, good);
+        }),
+      );
+  }
 });
 
 test('of members with one name only the one that was signed is used', () => {

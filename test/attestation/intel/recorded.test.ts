@@ -35,6 +35,7 @@ const samples = [
     status: 'SWHardeningNeeded',
     advisories: ['INTEL-SA-00615'],
     debug: false,
+    smtEnabled: false,
   },
   {
     file: 'tdx/b-uptodate-v4.quote',
@@ -43,6 +44,7 @@ const samples = [
     status: 'UpToDate',
     advisories: [],
     debug: false,
+    module: 'TDX_01',
   },
   {
     file: 'tdx/d-uptodate-v5.quote',
@@ -64,7 +66,7 @@ const samples = [
 
 const DAY = 24 * 3600 * 1000;
 
-for (const { file, collateral: path, at: time, status, advisories, debug } of samples) {
+for (const { file, collateral: path, at: time, status, advisories, debug, ...more } of samples) {
   const at = Date.parse(time);
 
   test(`${file}: ${status}`, { skip }, () => {
@@ -73,6 +75,9 @@ for (const { file, collateral: path, at: time, status, advisories, debug } of sa
     assert.equal(verdict.debug, debug);
     if (typeof advisories === 'number') assert.equal(verdict.advisories.length, advisories);
     else assert.deepEqual(verdict.advisories, advisories);
+    if ('module' in more)
+      assert.deepEqual([verdict.module?.id, verdict.module?.status], [more.module, 'UpToDate']);
+    if ('smtEnabled' in more) assert.equal(verdict.pck.smtEnabled, more.smtEnabled);
     assert.ok(verdict.validUntil > at);
   });
 

@@ -187,17 +187,21 @@ function together(...parts: Tolerable[]): Tolerable {
 test('every status of a platform beside every one of quoting enclave and module', () => {
   const all = Object.keys(statuses) as Tolerable[];
   for (const status of all)
-    for (const other of all) {
+    for (const qe of all) {
       const levels = [{ status }];
-      const qe = [{ isvsvn: 8, status: other }];
-      const tdxModuleIdentities = [moduleIdentity('TDX_01', [{ isvsvn: 4, status: other }])];
-      const bags = [
-        [goodSgx, sgx({ tcb: tcbInfo('SGX', levels), identity: identity('SGX', qe) })],
-        [goodTdx, tdx({ tcb: tcbInfo('TDX', levels), identity: identity('TDX', qe) })],
-        [goodTdx, tdx({ tcb: tcbInfo('TDX', levels, { tdxModuleIdentities }) })],
-      ] as const;
-      for (const [bytes, bag] of bags)
-        assert.equal(verify(bytes, bag).status, together(status, other), `${status} and ${other}`);
+      const enclave = [{ isvsvn: 8, status: qe }];
+      const bag = sgx({ tcb: tcbInfo('SGX', levels), identity: identity('SGX', enclave) });
+      assert.equal(verify(goodSgx, bag).status, together(status, qe), `${status} and ${qe}`);
+      for (const module of all) {
+        const tdxModuleIdentities = [moduleIdentity('TDX_01', [{ isvsvn: 4, status: module }])];
+        const tcb = tcbInfo('TDX', levels, { tdxModuleIdentities });
+        const domain = verify(goodTdx, tdx({ tcb, identity: identity('TDX', enclave) }));
+        assert.equal(domain.status, together(status, qe, module), `${status}, ${qe} and ${module}`);
+        assert.deepEqual(
+          [domain.platform.status, domain.qe.status, domain.module?.status],
+          [status, qe, module],
+        );
+      }
     }
 });
 
