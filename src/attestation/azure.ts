@@ -3,9 +3,10 @@ import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import { REPORT_SIZE } from './amd/report.ts';
 import { type SnpVerdict, verifySnpReport } from './amd/verify.ts';
-import { Malformed, reader, refusing } from './bytes.ts';
+import { invalidEvidence, Malformed, reader, refusing } from './bytes.ts';
 import type { Collateral } from './collateral.ts';
 import { type IntelVerdict, verifyIntelQuote } from './intel/verify.ts';
+import { LEAST_BITS } from './tpm/structures.ts';
 
 /**
  * The report that a confidential virtual machine on Azure finds in its TPM (index 0x01400001): what runs beneath the guest,
@@ -29,7 +30,6 @@ const HARDWARE = new Map<number, AzureReport['hardware']>([
 ]);
 const SHA256 = 1;
 const LARGEST = 64 * 1024;
-const LEAST_RSA_BITS = 2048;
 
 const base64Url = (most: number) => v.pipe(v.string(), v.regex(/^[A-Za-z0-9_-]+$/), v.maxLength(most));
 const runtimeData = v.object({
@@ -78,7 +78,7 @@ function attestationKeyOf(text: Buffer): KeyObject {
   } catch (error) {
     throw new Malformed("the report of Azure does not name the TPM's key", { cause: error });
   }
-  if ((key.asymmetricKeyDetails?.modulusLength ?? 0) < LEAST_RSA_BITS)
+  if ((key.asymmetricKeyDetails?.modulusLength ?? 0) < LEAST_BITS)
     throw new Malformed("the report of Azure names a key of the TPM's that is too short");
   return key;
 }
@@ -113,26 +113,23 @@ export function verifyAzureReport(
     if (kind === 'sev-snp') {
       hardware = verifySnpReport(hardwareReport, collateral, at, roots);
       // The guest runs at a lower level, and can have reports made over whatever it likes.
-      if (hardware.vmpl !== 0) throw invalid(`the report of Azure was asked for at VMPL ${hardware.vmpl}`);
+      if (hardware.vmpl !== 0)
+        throw invalidEvidence(`the report of Azure was asked for at VMPL ${hardware.vmpl}`);
     } else {
       if (!quote)
         throw failure('COLLATERAL_MISSING', {
           what: 'a TDX quote, since a TDREPORT proves nothing elsewhere',
         });
       hardware = verifyIntelQuote(quote, collateral, at, roots);
-      if (hardware.root !== 'tdx') throw invalid('the report of Azure goes with a quote of TDX');
+      if (hardware.root !== 'tdx') throw invalidEvidence('the report of Azure goes with a quote of TDX');
     }
     const hash = createHash('sha256').update(runtimeData).digest('hex');
     if (!reportDataOf(hardware).startsWith(hash))
-      throw invalid("the report of Azure is over another key of the TPM's");
+      throw invalidEvidence("the report of Azure is over another key of the TPM's");
     return { hardware, attestationKey };
   });
 }
 
 function reportDataOf(verdict: AzureVerdict['hardware']): string {
   return verdict.root === 'sev-snp' ? verdict.reportData : verdict.body.reportData;
-}
-
-function invalid(detail: string) {
-  return failure('EVIDENCE_INVALID', { detail });
 }

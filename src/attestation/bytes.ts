@@ -1,4 +1,4 @@
-import { causes, failure } from '../errors.ts';
+import { causes, type Failure, failure } from '../errors.ts';
 
 /** What is wrong with bytes that should have a form; verifiers make a refusal of it. */
 export class Malformed extends Error {
@@ -15,8 +15,13 @@ export function refusing<Result>(work: () => Result): Result {
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : '';
     if (!(error instanceof Malformed || /^ERR_(OSSL|CRYPTO|INVALID)_/.test(code))) throw error;
-    throw failure('EVIDENCE_INVALID', { detail: causes(error).join(': ') });
+    throw invalidEvidence(causes(error).join(': '));
   }
+}
+
+/** What a verifier throws that could read everything, and does not believe it. */
+export function invalidEvidence(detail: string): Failure {
+  return failure('EVIDENCE_INVALID', { detail });
 }
 
 /** Reads a binary structure from its beginning to its end, never beyond it. */

@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { causes, failure } from '../errors.ts';
 import { Malformed } from './bytes.ts';
+import { base64 } from './hardware-evidence.ts';
 import { type EnclaveIdentity, parseIntelCollateral, type TcbInfo } from './intel/collateral.ts';
 import { type Certificate, parseCertificate, pemBlocks } from './x509/certificate.ts';
 import { parseRevocationList, type RevocationList } from './x509/revocation.ts';
@@ -81,14 +82,16 @@ function parseBinary(der: Buffer): Partial<Collateral> {
   }
 }
 
+/** Bytes of a file, which are 1 MiB of base64. */
+const LARGEST = 3 << 18;
+
 /** Collateral as it travels. */
 export const collateralFiles = v.pipe(
   v.array(
-    v.strictObject({
-      name: v.pipe(v.string(), v.maxLength(300)),
-      /** In base64. */
-      content: v.pipe(v.string(), v.maxLength(1 << 20), v.regex(/^[A-Za-z0-9+/]*={0,2}$/)),
-    }),
+    v.pipe(
+      v.strictObject({ name: v.pipe(v.string(), v.maxLength(300)), content: base64(LARGEST) }),
+      v.transform(({ name, content }): CollateralFile => ({ name, bytes: Buffer.from(content, 'base64') })),
+    ),
   ),
   v.maxLength(64),
 );

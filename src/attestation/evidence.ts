@@ -1,4 +1,4 @@
-import { failure } from '../errors.ts';
+import { invalidEvidence } from './bytes.ts';
 import type { Claims } from './claims.ts';
 import { type Endorsements, type HardwareClaims, verifyHardware } from './hardware.ts';
 import type { Evidence, HardwareEvidence } from './hardware-evidence.ts';
@@ -27,23 +27,19 @@ export async function verifyEvidence(
   at: number,
 ): Promise<VerifiedEvidence> {
   if (hardware?.type === 'sgx') {
-    if (evidence !== undefined) throw invalid('an enclave needs nobody else to vouch for it');
+    if (evidence !== undefined) throw invalidEvidence('an enclave needs nobody else to vouch for it');
     const { enclave, ...claims } = verifyHardware(hardware, await endorse(hardware), at);
-    if (!enclave) throw invalid('it is no quote of an enclave');
+    if (!enclave) throw invalidEvidence('it is no quote of an enclave');
     return { ...claims, ...enclave };
   }
-  if (evidence === undefined) throw invalid('it says nothing of a process');
+  if (evidence === undefined) throw invalidEvidence('it says nothing of a process');
   const process = await verifySoftwareEvidence(evidence);
   if (!hardware) return process;
   const { reportData, enclave, ...machine } = verifyHardware(hardware, await endorse(hardware), at);
   const nonce = Buffer.from(hardware.nonce, 'base64');
-  if (!machine.machine || enclave) throw invalid('it says nothing of a machine');
+  if (!machine.machine || enclave) throw invalidEvidence('it says nothing of a machine');
   const expected = machineReportData(process.platform, nonce);
   if (!reportData.equals(machine.root === 'tpm' ? tpmReportData(expected) : expected))
-    throw invalid('the machine vouches for another LAS, or for another purpose');
+    throw invalidEvidence('the machine vouches for another LAS, or for another purpose');
   return { ...process, ...machine, nonce };
-}
-
-function invalid(detail: string) {
-  return failure('EVIDENCE_INVALID', { detail });
 }

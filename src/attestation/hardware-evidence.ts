@@ -1,16 +1,17 @@
 import * as v from 'valibot';
 
-/**
- * Evidence from hardware, as it travels: of the launcher itself (`sgx`), or of the machine that its LAS runs on. Bytes are
- * in base64. `nonce` is what the CAS gave, and the LAS had its machine quote along with its own key.
- */
-const base64 = (most: number) =>
+/** At most so many bytes, in base64. */
+export const base64 = (most: number) =>
   v.pipe(v.string(), v.maxLength(Math.ceil(most / 3) * 4), v.regex(/^[A-Za-z0-9+/]*={0,2}$/));
 
 const QUOTE = 16 * 1024;
 const nonce = base64(64);
 const hex = (digits: number) => v.pipe(v.string(), v.regex(new RegExp(`^[0-9a-f]{${digits}}$`)));
 
+/**
+ * Evidence from hardware, as it travels: of the launcher itself (`sgx`), or of the machine that its LAS runs on. Bytes are
+ * in base64. `nonce` is what the CAS gave, and the LAS had its machine quote along with its own key.
+ */
 export const hardwareEvidence = v.variant('type', [
   /** An Intel SGX quote of the process itself. */
   v.strictObject({ type: v.literal('sgx'), quote: base64(QUOTE) }),

@@ -4,7 +4,7 @@ import { parseCertificateTable } from './amd/certificate-table.ts';
 import { type KeyServicePaths, keyServicePaths, pathOf } from './amd/key-service.ts';
 import { parseSnpReport } from './amd/report.ts';
 import { type SnpVerdict, verifySnpReport } from './amd/verify.ts';
-import { Malformed, refusing } from './bytes.ts';
+import { invalidEvidence, Malformed, refusing } from './bytes.ts';
 import type { Claims } from './claims.ts';
 import { type Collateral, mergeCollateral } from './collateral.ts';
 import type { HardwareEvidence } from './hardware-evidence.ts';
@@ -73,8 +73,7 @@ const decode = (base64: string) => Buffer.from(base64, 'base64');
 
 export function intelClaims(verdict: IntelVerdict, expected: 'sgx' | 'tdx'): HardwareClaims {
   const { root, body, debug, weaknesses, advisories, qeId } = verdict;
-  if (root !== expected)
-    throw failure('EVIDENCE_INVALID', { detail: `it is a quote of ${root}, not of ${expected}` });
+  if (root !== expected) throw invalidEvidence(`it is a quote of ${root}, not of ${expected}`);
   const claims = {
     root,
     platform: `INTEL_QE_ID:${qeId}`,

@@ -7,6 +7,7 @@ import { fileList } from '../attestation/collateral.ts';
 import type { Evidence } from '../attestation/hardware-evidence.ts';
 import { reportData } from '../attestation/report-data.ts';
 import { causes, errors, Failure, failure, reason } from '../errors.ts';
+import { createTurns } from '../in-turn.ts';
 import { enclaveQuote, isInEnclave } from '../platform/gramine.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 import { InvalidText } from '../policy/problem.ts';
@@ -95,7 +96,7 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
   addRoutes(app, cas, ({ raw }) => certificateOf(raw.socket as TLSSocket));
 
   // One after the other, since the process takes another name for each.
-  let ownEvidence: Promise<unknown> = Promise.resolve();
+  const inTurn = createTurns();
   let waiting = 0;
   app.get<{ Querystring: { nonce?: string } }>('/v1/attest', async (request) => {
     const { nonce } = request.query;
@@ -105,10 +106,10 @@ export function createApi(cas: Cas, identity: Identity, lasSocket: string): Fast
     const data = reportData({ role: 'cas', channel, casKey: cas.key, configId: '' });
     if (waiting >= MOST_WAITING) throw failure('CAS_BUSY');
     waiting++;
-    const gathered = ownEvidence.then(() => evidenceOf(lasSocket, data, channel)).finally(() => waiting--);
-    ownEvidence = gathered.catch(() => {});
     try {
-      const { evidence, hardware } = await gathered;
+      const { evidence, hardware } = await inTurn(() => evidenceOf(lasSocket, data, channel)).finally(
+        () => waiting--,
+      );
       const collateral = hardware && fileList((await endorse(cas, hardware)).collateral);
       return { evidence, hardware, collateral, certificate: identity.certificate, version };
     } catch (error) {

@@ -107,8 +107,7 @@ export function addRoutes(app: FastifyInstance, cas: Cas, clientOf: ClientOf): v
   // Whose it is does not matter: it is kept only where its maker has signed it.
   app.post('/v1/collateral', { onRequest }, async (request) => {
     const { files } = body(request, v.strictObject({ files: collateralFiles }));
-    const read = files.map(({ name, content }) => ({ name, bytes: Buffer.from(content, 'base64') }));
-    return { documents: await cas.collateral.add(read) };
+    return { documents: await cas.collateral.add(files) };
   });
   // A TPM shows by itself that it is the one.
   app.post('/v1/tpm/challenges', async (request) => challengeTpm(cas, body(request, enrolmentRequest)));

@@ -1,5 +1,6 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import * as v from 'valibot';
+import { base64 } from '../attestation/hardware-evidence.ts';
 import { makeCredential, verifyEndorsementKey } from '../attestation/tpm/credential.ts';
 import { parsePublicArea } from '../attestation/tpm/structures.ts';
 import { failure } from '../errors.ts';
@@ -10,23 +11,21 @@ import type { Cas } from './cas.ts';
  * endorsement key can read it, and only if it has the attestation key too. Until it comes back nothing is kept: what
  * the CAS has to remember goes along, sealed.
  */
-const base64 = (most: number) =>
+const bytes = (most: number) =>
   v.pipe(
-    v.string(),
-    v.maxLength(Math.ceil(most / 3) * 4),
-    v.regex(/^[A-Za-z0-9+/]*={0,2}$/),
+    base64(most),
     v.transform((text) => Buffer.from(text, 'base64')),
   );
 
 export const enrolmentRequest = v.strictObject({
   /** TPMT_PUBLIC of both keys. */
-  endorsementKey: base64(1024),
-  attestationKey: base64(1024),
+  endorsementKey: bytes(1024),
+  attestationKey: bytes(1024),
   /** Of the endorsement key, in DER, where the TPM has one. */
-  certificate: v.optional(base64(4096)),
+  certificate: v.optional(bytes(4096)),
 });
 
-export const enrolmentAnswer = v.strictObject({ ticket: base64(1024), secret: base64(64) });
+export const enrolmentAnswer = v.strictObject({ ticket: bytes(1024), secret: bytes(64) });
 
 const PLACE = 'ticket/tpm-enrolment';
 const GOOD_FOR = 60_000;

@@ -174,9 +174,7 @@ async function verifyReport(
   { nonce, casKey }: Pick<Asked, 'nonce' | 'casKey'>,
   { verificationTime = Date.now(), hardwareRoots, tpmKey = [] }: AttestOptions,
 ): Promise<Claims> {
-  const bag = parseCollateral(
-    collateral.map(({ name, content }) => ({ name, bytes: Buffer.from(content, 'base64') })),
-  );
+  const bag = parseCollateral(collateral);
   const endorse = async (its: HardwareEvidence): Promise<Endorsements> => {
     const name = its.type === 'tpm' ? tpmKeyName(its) : undefined;
     return {

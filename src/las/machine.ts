@@ -3,7 +3,8 @@ import { existsSync } from 'node:fs';
 import type { MachineEvidence } from '../attestation/hardware-evidence.ts';
 import { machineReportData } from '../attestation/report-data.ts';
 import { platformOf } from '../attestation/software.ts';
-import { causes, failure, reason } from '../errors.ts';
+import { causes, failure } from '../errors.ts';
+import { createTurns } from '../in-turn.ts';
 import type { Mode } from '../platform/mode.ts';
 import type { LasKey } from './key.ts';
 import { isEnrolled, openTpm, type Tpm } from './tpm.ts';
@@ -122,18 +123,16 @@ async function createMachine(hardware: Hardware): Promise<Machine> {
   };
   let last = await take(Buffer.alloc(0));
   // One after the other; a CAS gives launchers that come at about the same time the same nonce.
-  let latest: Promise<unknown> = Promise.resolve();
+  const inTurn = createTurns();
   return {
     root: last.quote.type,
     key: { private: privateKey, platform },
     async evidence(nonce) {
-      const taken = latest.then(async () => {
+      const { quote, nonce: over } = await inTurn(async () => {
         const isWanted = nonce === undefined || nonce.equals(last.nonce);
         if (!isWanted || !(await hardware.isSame(last.quote))) last = await take(nonce ?? last.nonce);
         return last;
       });
-      latest = taken.catch((error: unknown) => reason(error));
-      const { quote, nonce: over } = await taken;
       return { ...quote, nonce: over.toString('base64') };
     },
   };

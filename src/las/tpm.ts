@@ -7,6 +7,7 @@ import { tpmReportData } from '../attestation/report-data.ts';
 import type { Credential } from '../attestation/tpm/credential.ts';
 import { parsePublicArea } from '../attestation/tpm/structures.ts';
 import { failure, reason } from '../errors.ts';
+import { createTurns } from '../in-turn.ts';
 import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts';
 
 /**
@@ -71,12 +72,9 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
   const { publicPart, privatePart } = keyFiles(directory);
   makePrivateDirectory(join(directory, 'tpm'));
   // A TPM does one thing after the other, and so do its users.
-  let latest: Promise<unknown> = Promise.resolve();
-  const inTurn = <Result>(work: (session: Session) => Promise<Result>): Promise<Result> => {
-    const result = latest.then(() => withSession(directory, tcti, env, work));
-    latest = result.catch(() => {});
-    return result;
-  };
+  const takeTurn = createTurns();
+  const inTurn = <Result>(work: (session: Session) => Promise<Result>): Promise<Result> =>
+    takeTurn(() => withSession(directory, tcti, env, work));
 
   if (!isEnrolled(directory))
     await inTurn(async ({ run, file }) => {
@@ -94,20 +92,10 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
     quote: (reportData) =>
       inTurn(async ({ run, file }) => {
         await loadAttestationKey({ run, file }, publicPart, privatePart);
+        const selection = ['-l', `sha256:${REGISTERS.join()}`, '-g', 'sha256'];
+        const extraData = ['-q', tpmReportData(reportData).toString('hex')];
         const outputs = ['-m', file('message'), '-s', file('signature'), '-o', file('pcrs'), '-F', 'values'];
-        const selection = `sha256:${REGISTERS.join()}`;
-        await run(
-          'tpm2_quote',
-          '-c',
-          file('ak.ctx'),
-          '-l',
-          selection,
-          '-q',
-          tpmReportData(reportData).toString('hex'),
-          '-g',
-          'sha256',
-          ...outputs,
-        );
+        await run('tpm2_quote', '-c', file('ak.ctx'), ...selection, ...extraData, ...outputs);
         const [message, signature, values] = await Promise.all(
           ['message', 'signature', 'pcrs'].map((name) => readFile(file(name))),
         );
@@ -149,8 +137,8 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
         await asEndorsement({ run, file }, (authorization) =>
           run(
             'tpm2_activatecredential',
-            ...['-c', file('ak.ctx'), '-C', ENDORSEMENT_KEY],
-            ...[...['-i', file('credential'), '-o', file('secret'), '-P', authorization]],
+            ...['-c', file('ak.ctx'), '-C', ENDORSEMENT_KEY, '-P', authorization],
+            ...['-i', file('credential'), '-o', file('secret')],
           ),
         );
         return readFile(file('secret'));
@@ -214,8 +202,8 @@ async function loadAttestationKey(session: Session, publicPart: string, privateP
   await asEndorsement(session, (authorization) =>
     run(
       'tpm2_load',
-      ...['-C', ENDORSEMENT_KEY, '-u', publicPart, '-r', privatePart],
-      ...[...['-c', file('ak.ctx'), '-P', authorization]],
+      ...['-C', ENDORSEMENT_KEY, '-P', authorization],
+      ...['-u', publicPart, '-r', privatePart, '-c', file('ak.ctx')],
     ),
   );
 }

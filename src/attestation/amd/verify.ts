@@ -1,6 +1,6 @@
 import { verify } from 'node:crypto';
 import { failure } from '../../errors.ts';
-import { refusing } from '../bytes.ts';
+import { invalidEvidence, refusing } from '../bytes.ts';
 import type { Collateral } from '../collateral.ts';
 import { tcbParts } from '../machine.ts';
 import { mayBeUsedFor } from '../x509/certificate.ts';
@@ -77,14 +77,14 @@ function signerOf(
   at: number,
 ): EndorsementKey {
   if (fields.signingKey === 'VCEK' && fields.chipId === undefined)
-    throw invalid('it is signed by a chip’s key (VCEK) but hides which chip it is');
+    throw invalidEvidence('it is signed by a chip’s key (VCEK) but hides which chip it is');
   const matching = certificates.flatMap((each) => endorsementKey(each) ?? []).filter(isFor(fields));
   if (matching.length === 0) throw failure('COLLATERAL_MISSING', { what: describe(fields) });
   const signers = matching.filter(({ certificate }) =>
     verify('sha384', signed, { key: certificate.x509.publicKey, dsaEncoding: 'ieee-p1363' }, signature),
   );
   const [first] = signers;
-  if (!first) throw invalid('its signature is not that of the key that it names');
+  if (!first) throw invalidEvidence('its signature is not that of the key that it names');
   // A certificate that was renewed is for the same key.
   return (
     signers.find(({ certificate: { notBefore, notAfter } }) => notBefore <= at && at <= notAfter) ?? first
@@ -115,8 +115,8 @@ function checkIssuers({ certificate, kind, product }: EndorsementKey, chain: Cha
   const names = chain.certificates.slice(1).map(({ commonName }) => commonName);
   const expected = [kind === 'VLEK' ? `SEV-VLEK-${product}` : `SEV-${product}`, `ARK-${product}`];
   if (names.join() !== expected.join())
-    throw invalid(`the ${kind} for ${product} is issued by ${names.join(', ') || 'nobody'}`);
-  if (!mayBeUsedFor(certificate, 'digitalSignature')) throw invalid(`the ${kind} may not sign`);
+    throw invalidEvidence(`the ${kind} for ${product} is issued by ${names.join(', ') || 'nobody'}`);
+  if (!mayBeUsedFor(certificate, 'digitalSignature')) throw invalidEvidence(`the ${kind} may not sign`);
 }
 
 /** AMD's issuers have no lists of their own; the root's says whether they are still good. */
@@ -127,8 +127,4 @@ function isRootListChecked({ certificates }: Chain, options: Omit<ChainOptions, 
     verifyChain(issuer, "the endorsement key's issuer", { ...options, revocation: 'where given' })
       .isRevocationChecked
   );
-}
-
-function invalid(detail: string) {
-  return failure('EVIDENCE_INVALID', { detail });
 }

@@ -1,4 +1,5 @@
 import { failure } from '../../errors.ts';
+import { invalidEvidence } from '../bytes.ts';
 import type { EnclaveIdentity, TcbInfo, tcbStatuses } from './collateral.ts';
 import type { PckExtension } from './pck.ts';
 import type { DomainReport } from './quote.ts';
@@ -77,7 +78,7 @@ export function moduleLevel(
   const [svn = 0, version = 0] = Buffer.from(domain.teeTcbSvn, 'hex');
   const { id, mrsigner, attributes, attributesMask, tcbLevels } = moduleIdentity(content, version);
   if (domain.mrsignerseam !== mrsigner || !isMasked(domain.seamattributes, attributesMask, attributes))
-    throw failure('EVIDENCE_INVALID', { detail: `the TDX module is not the one that Intel knows as ${id}` });
+    throw invalidEvidence(`the TDX module is not the one that Intel knows as ${id}`);
   return tcbLevels && { id, ...levelOf(MODULE, enclaveLevel(tcbLevels, svn)) };
 }
 

@@ -1,6 +1,6 @@
 import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { Failure, failure } from '../../errors.ts';
-import { refusing } from '../bytes.ts';
+import { invalidEvidence, refusing } from '../bytes.ts';
 import type { Collateral } from '../collateral.ts';
 import { type Certificate, mayBeUsedFor } from '../x509/certificate.ts';
 import { type Chain, type ChainOptions, outside, verifyChain } from '../x509/chain.ts';
@@ -107,7 +107,7 @@ export function verifyIntelQuote(
       weaknesses: [...categories[status], ...(extension.smtEnabled ? ['hyperthreading'] : [])],
       pck: { ...extension, serial: pck.serial, issuer: chain.certificates[1]?.commonName ?? '' },
       tcbEvaluationDataNumber: tcbInfo.document.content.tcbEvaluationDataNumber,
-      validUntil: Math.min(...[chain.validUntil, tcbInfo.validUntil, identity.validUntil]),
+      validUntil: Math.min(chain.validUntil, tcbInfo.validUntil, identity.validUntil),
     };
   });
 }
@@ -120,10 +120,10 @@ function verifyPck({ authentication }: Quote, options: ChainOptions) {
     certificates: [...own, ...options.certificates],
   });
   if (!mayBeUsedFor(pck, 'digitalSignature') || pck.x509.ca)
-    throw invalid(`the certificate of ${pck.commonName} is not that of a PCK`);
+    throw invalidEvidence(`the certificate of ${pck.commonName} is not that of a PCK`);
   const issuer = chain.certificates[1]?.commonName ?? 'nobody';
   if (chain.certificates.length !== 3 || !PCK_ISSUERS.includes(issuer))
-    throw invalid(`the PCK certificate was issued by ${issuer}`);
+    throw invalidEvidence(`the PCK certificate was issued by ${issuer}`);
   return { chain, pck, extension: pckExtension(pck) };
 }
 
@@ -209,12 +209,13 @@ function verifyQuotingEnclave(
 ): void {
   const { qeReportBytes, qeReportSignature, qeReport, attestationKey, qeAuthenticationData } = authentication;
   if (!isSigned(qeReportBytes, pck.x509.publicKey, qeReportSignature))
-    throw invalid("the signature of the quoting enclave's report is wrong");
+    throw invalidEvidence("the signature of the quoting enclave's report is wrong");
   const digest = createHash('sha256').update(attestationKey).update(qeAuthenticationData).digest('hex');
   if (qeReport.reportData !== digest.padEnd(128, '0'))
-    throw invalid('the quoting enclave does not vouch for the attestation key');
+    throw invalidEvidence('the quoting enclave does not vouch for the attestation key');
   const wrong = wrongIn(qeReport, identity);
-  if (wrong !== undefined) throw invalid(`the quoting enclave is not the one that Intel knows: ${wrong}`);
+  if (wrong !== undefined)
+    throw invalidEvidence(`the quoting enclave is not the one that Intel knows: ${wrong}`);
 }
 
 function wrongIn(report: EnclaveReport, identity: EnclaveIdentity['content']): string | undefined {
@@ -229,15 +230,11 @@ function verifyQuote({ signed, authentication: { attestationKey, signature } }: 
   const coordinate = (from: number) => attestationKey.subarray(from, from + 32).toString('base64url');
   const jwk = { kty: 'EC', crv: 'P-256', x: coordinate(0), y: coordinate(32) };
   if (!isSigned(signed, createPublicKey({ format: 'jwk', key: jwk }), signature))
-    throw invalid('the signature of the quote is wrong');
+    throw invalidEvidence('the signature of the quote is wrong');
 }
 
 /** DEBUG: bit 1 of an enclave's attributes, bit 0 of a domain's. */
 function isDebug(body: QuoteBody): boolean {
   const [attributes = 0] = Buffer.from(body.type === 'sgx' ? body.attributes : body.tdattributes, 'hex');
   return (attributes & (body.type === 'sgx' ? 0x02 : 0x01)) !== 0;
-}
-
-function invalid(detail: string) {
-  return failure('EVIDENCE_INVALID', { detail });
 }

@@ -9,7 +9,7 @@ import {
   randomBytes,
 } from 'node:crypto';
 import { failure } from '../../errors.ts';
-import { Malformed, refusing } from '../bytes.ts';
+import { invalidEvidence, Malformed, refusing } from '../bytes.ts';
 import { type Certificate, parseCertificate } from '../x509/certificate.ts';
 import { type ChainOptions, verifyChain } from '../x509/chain.ts';
 import { attributes, type PublicArea, padded, parsePublicArea } from './structures.ts';
@@ -135,7 +135,7 @@ export function verifyEndorsementKey(
       attributes;
     const needed = fixedTpm | fixedParent | sensitiveDataOrigin | adminWithPolicy | restricted | decrypt;
     if ((area.attributes & needed) !== needed || area.attributes & sign)
-      throw failure('EVIDENCE_INVALID', { detail: 'the endorsement key has not the attributes of one' });
+      throw invalidEvidence('the endorsement key has not the attributes of one');
     const spki = area.key.export({ type: 'spki', format: 'der' });
     const ek = createHash('sha256').update(spki).digest('hex');
     if (trustedKeys.includes(ek)) return { ek, trustedBy: 'name' };

@@ -6,17 +6,13 @@ import { Malformed, type Reader, reader } from '../bytes.ts';
 /** TPM_ALG_ID */
 export const algorithms = {
   rsa: 0x0001,
-  sha1: 0x0004,
-  aes: 0x0006,
   sha256: 0x000b,
   sha384: 0x000c,
   sha512: 0x000d,
   null: 0x0010,
   rsassa: 0x0014,
-  rsapss: 0x0016,
   ecdsa: 0x0018,
   ecc: 0x0023,
-  cfb: 0x0043,
 } as const;
 
 const hashes: Readonly<Record<number, string>> = {

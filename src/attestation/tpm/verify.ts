@@ -1,6 +1,5 @@
 import { createHash, KeyObject, verify } from 'node:crypto';
-import { failure } from '../../errors.ts';
-import { Malformed, refusing } from '../bytes.ts';
+import { invalidEvidence, Malformed, refusing } from '../bytes.ts';
 import { type BootEvent, replay } from './event-log.ts';
 import {
   algorithms,
@@ -60,7 +59,7 @@ export function verifyTpmQuote({ message, signature, key, pcrs, eventLog }: TpmQ
     if (area) checkAttestationKey(area);
     const info = parseQuoteInfo(message);
     const hash = signedHash(message, signature, area?.key ?? (key as KeyObject));
-    if (hash === undefined) throw invalid('the signature of the quote is wrong');
+    if (hash === undefined) throw invalidEvidence('the signature of the quote is wrong');
     const selected = selectedOf(info);
     const values = pcrs && valuesOf(pcrs, selected);
     if (values) checkValues(values, selected, { digest: info.pcrDigest, hash });
@@ -86,7 +85,7 @@ function checkAttestationKey({ attributes: flags }: PublicArea): void {
   const { fixedTpm, fixedParent, sensitiveDataOrigin, restricted, sign, decrypt } = attributes;
   const needed = fixedTpm | fixedParent | sensitiveDataOrigin | restricted | sign;
   if ((flags & needed) !== needed || flags & decrypt)
-    throw invalid('the key is not one that signs only what its TPM says');
+    throw invalidEvidence('the key is not one that signs only what its TPM says');
 }
 
 /** @returns the hash of the signature's scheme, or undefined where the key has not signed the message */
@@ -151,7 +150,7 @@ function checkValues(
 ): void {
   const given = Object.keys(values).map(Number);
   if (given.length !== selected.length || !selected.every((register) => given.includes(register)))
-    throw invalid('the registers that were given are not those of the quote');
+    throw invalidEvidence('the registers that were given are not those of the quote');
   const hash = createHash(expected.hash);
   for (const register of selected) {
     const value = values[register] ?? '';
@@ -159,7 +158,7 @@ function checkValues(
     hash.update(Buffer.from(value, 'hex'));
   }
   if (!hash.digest().equals(expected.digest))
-    throw invalid('the registers that were given are not those that were signed');
+    throw invalidEvidence('the registers that were given are not those that were signed');
 }
 
 /** Registers that firmware measures into, each at least once; the others it shares with who comes after it. */
@@ -171,15 +170,12 @@ const UNTOUCHED = '0'.repeat(2 * DIGEST);
  * @returns the events of the registers of the quote
  */
 function checkLog(log: Buffer, values: Record<string, string> | undefined): readonly BootEvent[] {
-  if (!values) throw invalid('an event log means nothing without the registers');
+  if (!values) throw invalidEvidence('an event log means nothing without the registers');
   const { events, registers } = replay(log);
   for (const [register, value] of Object.entries(values)) {
     const replayed = registers[register] ?? (Number(register) < OF_FIRMWARE ? UNTOUCHED : value);
-    if (replayed !== value) throw invalid(`the event log does not lead to the value of register ${register}`);
+    if (replayed !== value)
+      throw invalidEvidence(`the event log does not lead to the value of register ${register}`);
   }
   return events.filter(({ register }) => values[register] !== undefined);
-}
-
-function invalid(detail: string) {
-  return failure('EVIDENCE_INVALID', { detail });
 }

@@ -1,4 +1,5 @@
 import { failure } from '../../errors.ts';
+import { invalidEvidence } from '../bytes.ts';
 import type { Certificate } from './certificate.ts';
 import { children, parseDer, smallInteger, tags } from './der.ts';
 import { isIssuedBy, type RevocationList } from './revocation.ts';
@@ -159,5 +160,5 @@ export function formatTime(time: number): string {
 }
 
 function invalid(what: string, detail: string) {
-  return failure('EVIDENCE_INVALID', { detail: `${what}: ${detail}` });
+  return invalidEvidence(`${what}: ${detail}`);
 }
