@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { executables, run, startServer, startStack } from '../support/stack.ts';
+import { executables, run, startCas, startServer, startStack } from '../support/stack.ts';
 
 let folder: string;
 before(() => {
@@ -26,24 +26,9 @@ test('CAS and LAS on their own serve a launch: the LAS tells the key of the CAS 
     },
   );
   const platform = las1.match[1] ?? '';
-  const cas = await startServer(
-    scone,
-    [
-      'cas',
-      'serve',
-      '--dir',
-      join(folder, 'cas'),
-      '--host',
-      '127.0.0.1',
-      '--api-port',
-      '0',
-      '--enclave-port',
-      '0',
-    ].concat(['--las', socket, '--trusted-platform', platform]),
-    /https:\/\/127\.0\.0\.1:(\d+)\/, launchers at port (\d+)\nCAS key hash: (\w+)/,
-    { env: env() },
-  );
-  const [, apiPort = '', enclavePort = '', key = ''] = cas.match;
+  const options = ['--las', socket, '--trusted-platform', platform];
+  const cas = await startCas(scone, join(folder, 'cas'), options, env());
+  const { apiPort, enclavePort, key } = cas;
   await las1.stop();
   const las2 = await startServer(
     scone,
@@ -79,7 +64,7 @@ images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "p
     const launched = run(envcas, [], { ...launcher, HOME: '/nonexistent' });
     assert.equal(launched.stdout, 'works\n', launched.stderr);
   } finally {
-    await cas.stop();
+    await cas.server.stop();
     await las2.stop();
   }
 });

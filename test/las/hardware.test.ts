@@ -15,7 +15,7 @@ import { type Machine, openMachine } from '../../src/las/machine.ts';
 import { serveLas } from '../../src/las/serve.ts';
 import { callApi, connectApi } from '../../src/protocol/api-client.ts';
 import * as intel from '../attestation/intel/synthetic.ts';
-import { executables, type Result, run, type Server, startServer } from '../support/stack.ts';
+import { executables, type Result, run, type Server, startCas, startServer } from '../support/stack.ts';
 import { skip, startTpm, type TestTpm } from '../support/tpm.ts';
 import { type TsmTree, tsmTree } from '../support/tsm.ts';
 import { undemanding } from './host.ts';
@@ -57,40 +57,11 @@ describe('a host with a TPM', { skip }, () => {
     writeFileSync(join(home, 'makers.pem'), tpm.makers);
     const plain = { PATH: process.env.PATH ?? '', HOME: home, TPM2TOOLS_TCTI: tpm.tcti };
     const socket = join(home, 'las.sock');
-    cas = await startServer(
-      scone,
-      [
-        'cas',
-        'serve',
-        '--dir',
-        join(home, 'cas'),
-        '--host',
-        '127.0.0.1',
-        '--api-port',
-        '0',
-        '--enclave-port',
-        '0',
-      ].concat([
-        '--offline',
-        '--tpm-roots',
-        join(home, 'makers.pem'),
-        '--las',
-        socket,
-        '--log-level',
-        'warn',
-      ]),
-      /:(\d+)\/, launchers at port (\d+)\nCAS key hash: (\w+)\n/,
-      { env: plain },
-    );
-    const [, api = '', enclave = '', key = ''] = cas.match;
-    env = {
-      ...plain,
-      SCONE_CAS_ADDR: 'localhost',
-      SCONE_CAS_API_PORT: api,
-      SCONE_CAS_ENCLAVE_PORT: enclave,
-      SCONE_CAS_KEY: key,
-      SCONE_LAS_ADDR: socket,
-    };
+    const makers = ['--offline', '--tpm-roots', join(home, 'makers.pem')];
+    const options = [...makers, '--las', socket, '--log-level', 'warn'];
+    const running = await startCas(scone, join(home, 'cas'), options, plain);
+    cas = running.server;
+    env = { ...plain, ...running.settings, SCONE_LAS_ADDR: socket };
     const first = await serveLasIn('software', 'sim');
     attest('--only_for_testing-trust-any', '--only_for_testing-debug', '--only_for_testing-ignore-signer');
     await first.stop();

@@ -19,7 +19,15 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
-import { executables, missing, type Result, run, type Server, startServer } from '../support/stack.ts';
+import {
+  executables,
+  missing,
+  type Result,
+  run,
+  type Server,
+  startCas,
+  startServer,
+} from '../support/stack.ts';
 import { sha256 } from './host.ts';
 
 /** What packaging/install.sh installs, as an ordinary user starts it. Root alone can try this. */
@@ -129,33 +137,12 @@ before(async () => {
     open: await startLas('open'),
     containers: await startLas('containers', '--containers', ...both.slice(0, 2)),
   };
-  cas = await startServer(
-    path('prefix/bin/scone'),
-    [
-      ...[
-        'cas',
-        'serve',
-        '--dir',
-        path('cas'),
-        '--host',
-        '127.0.0.1',
-        '--api-port',
-        '0',
-        '--enclave-port',
-        '0',
-      ],
-      ...['--trusted-platform', las.strict.match[1] ?? '', '--las', socket('open'), '--log-level', 'info'],
-    ],
-    /at https:\/\/127\.0\.0\.1:(\d+)\/, launchers at port (\d+)\nCAS key hash: (\w+)/,
-    { env: plain },
-  );
+  const trusted = ['--trusted-platform', las.strict.match[1] ?? ''];
+  const options = [...trusted, '--las', socket('open'), '--log-level', 'info'];
+  const running = await startCas(path('prefix/bin/scone'), path('cas'), options, plain);
+  cas = running.server;
   servers.push(cas);
-  settings = {
-    SCONE_CAS_ADDR: '127.0.0.1',
-    SCONE_CAS_API_PORT: cas.match[1] ?? '',
-    SCONE_CAS_ENCLAVE_PORT: cas.match[2] ?? '',
-    SCONE_CAS_KEY: cas.match[3] ?? '',
-  };
+  settings = { ...running.settings, SCONE_CAS_ADDR: '127.0.0.1' };
   const attestation = [
     '--only_for_testing-trust-any',
     '--only_for_testing-debug',

@@ -101,6 +101,44 @@ export interface Stack {
   stop(): Promise<void>;
 }
 
+/** A CAS as a process of its own, on this host alone. */
+export interface RunningCas {
+  server: Server;
+  apiPort: string;
+  enclavePort: string;
+  key: string;
+  /** Variables that lead to it. */
+  settings: Record<string, string>;
+}
+
+/**
+ * @param options of `scone cas serve`, beside where it listens
+ * @param ports `0` is any
+ */
+export async function startCas(
+  scone: string,
+  directory: string,
+  options: readonly string[],
+  env: NodeJS.ProcessEnv,
+  ports = { api: '0', enclave: '0' },
+): Promise<RunningCas> {
+  const listening = ['--host', '127.0.0.1', '--api-port', ports.api, '--enclave-port', ports.enclave];
+  const server = await startServer(
+    scone,
+    ['cas', 'serve', '--dir', directory, ...listening, ...options],
+    /at https:\/\/127\.0\.0\.1:(\d+)\/, launchers at port (\d+)\nCAS key hash: (\w+)\n/,
+    { env },
+  );
+  const [, apiPort = '', enclavePort = '', key = ''] = server.match;
+  const settings = {
+    SCONE_CAS_ADDR: 'localhost',
+    SCONE_CAS_API_PORT: apiPort,
+    SCONE_CAS_ENCLAVE_PORT: enclavePort,
+    SCONE_CAS_KEY: key,
+  };
+  return { server, apiPort, enclavePort, key, settings };
+}
+
 /** A CAS and a LAS as processes of their own, which can end and come back where they were. */
 export interface Apart extends Pick<Stack, 'directory' | 'files' | 'envcas' | 'envcasMeasurement' | 'env'> {
   cas: Server;
@@ -119,40 +157,30 @@ export async function startApart(logLevel = 'info'): Promise<Apart> {
   for (const folder of [files, directory]) mkdirSync(folder);
   const plain = { PATH: process.env.PATH ?? '', HOME: home };
   const socket = join(directory, 'las.sock');
-  const serve = (what: string, ready: RegExp, options: string[], env: NodeJS.ProcessEnv = {}) => {
-    const args = [what, 'serve', '--dir', join(directory, what), '--log-level', logLevel, ...options];
-    return startServer(scone, args, ready, { env: { ...plain, ...env } });
-  };
-  const serveLas = () => serve('las', /LAS key \(platform\): (\w+)\n/, ['--socket', socket]);
-  const las = await serveLas();
-  const serveCas = (api: string, enclave: string, env?: NodeJS.ProcessEnv) =>
-    serve(
-      'cas',
-      /:(\d+)\/, launchers at port (\d+)\nCAS key hash: (\w+)\n/,
-      ['--host', '127.0.0.1', '--api-port', api, '--enclave-port', enclave].concat([
-        ...['--las', socket, '--trusted-platform', las.match[1] ?? ''],
-      ]),
-      env,
+  const logging = ['--log-level', logLevel];
+  const serveLas = () =>
+    startServer(
+      scone,
+      ['las', 'serve', '--dir', join(directory, 'las'), '--socket', socket, ...logging],
+      /LAS key \(platform\): (\w+)\n/,
+      { env: plain },
     );
-  const cas = await serveCas('0', '0');
-  const [, api = '', enclave = '', key = ''] = cas.match;
+  const las = await serveLas();
+  const serveCas = (ports?: { api: string; enclave: string }, env?: NodeJS.ProcessEnv) => {
+    const options = ['--las', socket, '--trusted-platform', las.match[1] ?? '', ...logging];
+    return startCas(scone, join(directory, 'cas'), options, { ...plain, ...env }, ports);
+  };
+  const { server: cas, apiPort, enclavePort, settings } = await serveCas();
   const apart: Apart = {
     directory,
     files,
     envcas,
     envcasMeasurement: run(envcas, [], { SCONE_HASH: '1' }).stdout.trim(),
-    env: {
-      ...plain,
-      SCONE_CAS_ADDR: 'localhost',
-      SCONE_CAS_API_PORT: api,
-      SCONE_CAS_ENCLAVE_PORT: enclave,
-      SCONE_CAS_KEY: key,
-      SCONE_LAS_ADDR: socket,
-    },
+    env: { ...plain, ...settings, SCONE_LAS_ADDR: socket },
     cas,
     las,
     async startCas(env) {
-      apart.cas = await serveCas(api, enclave, env);
+      apart.cas = (await serveCas({ api: apiPort, enclave: enclavePort }, env)).server;
     },
     async startLas() {
       apart.las = await serveLas();
