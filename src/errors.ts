@@ -603,6 +603,18 @@ export const errors = {
     message: '{path} does not decrypt: it was changed, or belongs to another master key',
     hint: 'Restore the store together with its master key.',
   },
+  STORE_UNAVAILABLE: {
+    exit: 69,
+    http: 503,
+    message: 'the store {store} cannot be used at present: {detail}',
+    hint: 'Nothing was lost that was confirmed. Check that the database runs, can be reached and written, and has room; then try again.',
+  },
+  STORE_DAMAGED: {
+    exit: 74,
+    http: 500,
+    message: 'the store {store} is damaged: {detail}',
+    hint: 'Stop the CAS, keep a copy of the store, and restore the last backup.',
+  },
   ADDRESS_IN_USE: {
     exit: 69,
     message: 'cannot listen on {address}: {detail}',

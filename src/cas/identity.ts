@@ -46,8 +46,9 @@ export async function openIdentity(
   const named = all.every((name) => certificate.checkHost(name) ?? certificate.checkIP(name));
   if (named && certificate.validToDate.getTime() - now > YEAR / 3) return identity;
   const renewed = await issue(identity.key);
-  await store.replaceState('identity', seal(renewed));
-  return renewed;
+  // Where another process was faster, its certificate is as good.
+  const isKept = await store.replaceState('identity', seal(renewed), kept);
+  return isKept ? renewed : read((await store.readState('identity')) ?? kept);
 }
 
 /** The X25519 key that opens sessions which were encrypted for this CAS; made once and kept. */

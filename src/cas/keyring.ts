@@ -13,6 +13,8 @@ export interface Keyring {
   open(sealed: Buffer, place: string): Buffer;
   /** A name for a secret that tells nothing about it: HMAC-SHA-256, 32 bytes. */
   pseudonym(secret: Buffer): Buffer;
+  /** A code that only this keyring makes, over what is kept in the clear at a place: HMAC-SHA-256, 32 bytes. */
+  authenticate(content: Buffer, place: string): Buffer;
 }
 
 const NONCE = 12;
@@ -35,6 +37,7 @@ export function openKeyring(path: string): Keyring {
 export function keyring(master: Buffer): Keyring {
   const wrapping = derive(master, 'wrapping');
   const naming = derive(master, 'naming');
+  const authenticating = derive(master, 'authenticating');
   return {
     seal(plaintext, place) {
       const dataKey = randomBytes(KEY);
@@ -54,6 +57,8 @@ export function keyring(master: Buffer): Keyring {
       }
     },
     pseudonym: (secret) => createHmac('sha256', naming).update(secret).digest(),
+    authenticate: (content, place) =>
+      createHmac('sha256', authenticating).update(`${place.length} ${place}`).update(content).digest(),
   };
 }
 

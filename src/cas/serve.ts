@@ -15,12 +15,15 @@ import { openKeyring } from './keyring.ts';
 import { createLaunchPort } from './launch-port.ts';
 import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
-import { openSqlite } from './store/sqlite.ts';
+import { openDatabase } from './store/open.ts';
+import { codeRows, openStore } from './store/sql.ts';
 import { createWatches } from './watch.ts';
 
 export interface CasOptions {
   /** Folder with everything the CAS keeps. */
   directory: string;
+  /** Its database, as openDatabase takes it; absent: a file in the folder. */
+  store?: string | undefined;
   /** Address to listen on. */
   host: string;
   /** 0 is any free port. */
@@ -56,8 +59,10 @@ export interface RunningCas {
 export async function serveCas(options: CasOptions): Promise<RunningCas> {
   makePrivateDirectory(options.directory);
   const keyring = openKeyring(join(options.directory, 'master.key'));
-  const store = openSqlite(join(options.directory, 'cas.db'));
+  const database = await openDatabase(options.store ?? `sqlite:${join(options.directory, 'cas.db')}`);
+  const store = openStore(database, keyring.authenticate);
   try {
+    await codeRows(database, keyring.authenticate);
     const identity = await openIdentity(store, keyring, options.names, Date.now());
     const key = publicKeyDigest(createPublicKey(identity.certificate));
     const cas: Cas = {
@@ -109,11 +114,11 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       async close() {
         cas.collateral.close();
         await Promise.all([api.close(), launchPort.close()]);
-        await store.close();
+        await database.close();
       },
     };
   } catch (error) {
-    await store.close();
+    await database.close();
     throw error;
   }
 }

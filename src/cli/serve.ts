@@ -24,6 +24,7 @@ import { shellQuote } from './shell.ts';
 /** Options of `scone cas serve`. */
 export interface CasServeOptions {
   dir: string;
+  store?: string;
   host: string;
   apiPort: string;
   enclavePort: string;
@@ -45,6 +46,7 @@ export async function runCas(options: CasServeOptions): Promise<void> {
   process.umask(0o077);
   const cas = await serveCas({
     directory: resolve(options.dir),
+    store: options.store,
     host: options.host,
     apiPort: readPort(options.apiPort, '--api-port'),
     enclavePort: readPort(options.enclavePort, '--enclave-port'),

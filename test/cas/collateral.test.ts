@@ -17,6 +17,9 @@ import { verifyIntelQuote } from '../../src/attestation/intel/verify.ts';
 import { parseCertificate } from '../../src/attestation/x509/certificate.ts';
 import { type CollateralKeeper, type KeeperOptions, openCollateral } from '../../src/cas/collateral.ts';
 import { AMD, addressOf, INTEL } from '../../src/cas/collateral-source.ts';
+import { keyring } from '../../src/cas/keyring.ts';
+import type { Database } from '../../src/cas/store/database.ts';
+import { openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
 import type { Store } from '../../src/cas/store/store.ts';
 import * as amd from '../attestation/amd/synthetic.ts';
@@ -86,7 +89,9 @@ const amdFiles: [string, Served][] = [
 
 let server: CollateralServer;
 let directory: string;
+let database: Database;
 let store: Store;
+const { authenticate } = keyring(Buffer.alloc(32));
 let now: number;
 let logged: string[];
 const open: CollateralKeeper[] = [];
@@ -106,7 +111,8 @@ async function keeper(options: Partial<KeeperOptions> = {}): Promise<CollateralK
 
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), 'envcas-collateral-'));
-  store = openSqlite(join(directory, 'cas.db'));
+  database = openSqlite(join(directory, 'cas.db'));
+  store = openStore(database, authenticate);
   server = await serveCollateral([...intelFiles(), ...amdFiles]);
   now = intel.at;
   logged = [];
@@ -114,7 +120,7 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const each of open.splice(0)) each.close();
   await server.close();
-  await store.close();
+  await database.close();
   rmSync(directory, { recursive: true });
 });
 
@@ -353,7 +359,7 @@ test('what has failed is not tried again at once', async () => {
   server.behave = undefined;
   // Nor for long where the clock was set back.
   for (const later of [11_000, -DAY]) {
-    const again = await keeper({ store: openSqlite(':memory:') });
+    const again = await keeper({ store: openStore(openSqlite(':memory:'), authenticate) });
     server.behave = (_, response) => void response.writeHead(500).end();
     await missing(again.forQuote(need), /./);
     server.behave = undefined;

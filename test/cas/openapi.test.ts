@@ -18,6 +18,7 @@ import { openEncryptionKey, openIdentity } from '../../src/cas/identity.ts';
 import { openKeyring } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
+import { openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
 import { createWatches } from '../../src/cas/watch.ts';
 import { errors } from '../../src/errors.ts';
@@ -151,9 +152,10 @@ test('there is an example of everything, and each fits its schema', () => {
 
 test('the calls are those of the server', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'envcas-test-'));
-  const store = openSqlite(join(directory, 'cas.db'));
+  const database = openSqlite(join(directory, 'cas.db'));
   try {
     const keyring = openKeyring(join(directory, 'master.key'));
+    const store = openStore(database, keyring.authenticate);
     const identity = await openIdentity(store, keyring, [], Date.now());
     const log = { info() {}, warn() {}, error() {} };
     const api = createApi(
@@ -186,7 +188,7 @@ test('the calls are those of the server', async () => {
     assert.equal(registered.length, documented.size, api.printRoutes());
     await api.close();
   } finally {
-    await store.close();
+    await database.close();
     rmSync(directory, { recursive: true });
   }
 });

@@ -8,6 +8,7 @@ import { keyring } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { release } from '../../src/cas/release.ts';
+import { openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
 import { createWatches } from '../../src/cas/watch.ts';
@@ -54,11 +55,12 @@ export const noCollateral: Cas['collateral'] = {
 
 export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
   const quiet = () => {};
+  const keys = keyring(randomBytes(32));
   const bare: BareCas = {
     now: Date.UTC(2026, 0, 1),
     cas: {
-      store: openSqlite(':memory:'),
-      keyring: keyring(randomBytes(32)),
+      store: openStore(openSqlite(':memory:'), keys.authenticate),
+      keyring: keys,
       key: randomBytes(32),
       encryptionKey: generateKeyPairSync('x25519').privateKey,
       otherCases: createOtherCases({ key: '', certificate: '' }),

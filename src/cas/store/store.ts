@@ -1,14 +1,20 @@
+import type { Statements } from './database.ts';
+
+/** Values of the CAS itself. */
+export interface State {
+  /** A value, or undefined. */
+  readState(name: string): Promise<Buffer | undefined>;
+  /** Keeps the value unless there is one; gives the one that is kept. */
+  createState(name: string, value: Buffer): Promise<Buffer>;
+  /** Replaces a value, if it is still the one that was read. @returns whether it was */
+  replaceState(name: string, value: Buffer, before: Buffer): Promise<boolean>;
+}
+
 /**
  * What a CAS keeps. Each method is one transaction; whatever must happen once is decided by a constraint of
  * the database, never by reading first. Secrets come here sealed.
  */
-export interface Store {
-  /** A value of the CAS itself, or undefined. */
-  readState(name: string): Promise<Buffer | undefined>;
-  /** Keeps the value unless there is one; gives the one that is kept. */
-  createState(name: string, value: Buffer): Promise<Buffer>;
-  /** Replaces a value. */
-  replaceState(name: string, value: Buffer): Promise<void>;
+export interface Store extends State {
   /** The newest version of a session, or undefined. */
   activeVersion(session: string): Promise<StoredVersion | undefined>;
   /** The version of a session with this pseudonym of its hash, or undefined. */
@@ -22,16 +28,26 @@ export interface Store {
    * @param parent the namespace by whose rules a first version is added
    * @returns what became of it: taken, where the session has a version of that number already, or where the root
    *   namespace comes after another session
+   * @param statements of the transaction that this is a part of, where there is one
    */
-  addVersion(version: StoredVersion, parent?: Parent): Promise<'added' | 'taken' | 'parent changed'>;
+  addVersion(
+    version: StoredVersion,
+    parent?: Parent,
+    statements?: Statements,
+  ): Promise<'added' | 'taken' | 'parent changed'>;
+  /** How many sessions have this pseudonym of who created them. */
+  sessionsOf(creator: Buffer): Promise<number>;
   /** The versions of a session with numbers below `before`, newest first. */
   versions(session: string, before: number, limit: number): Promise<StoredVersion[]>;
   /** Names of the sessions just below a namespace (`/` is the root) that come after a name, in order of their bytes. */
   sessionsIn(namespace: string, after: string, limit: number): Promise<string[]>;
   /** Counts a wrong proof of knowledge; takes a right one, unless too many wrong ones came before it. */
   attempt(attempt: Attempt): Promise<AttemptResult>;
-  /** Whether a process comes to a session for the first time. */
-  admitProcess(session: string, process: Buffer): Promise<boolean>;
+  /**
+   * Whether a process comes to a session for the first time.
+   * @param attempt what tells the launch from others: one that was cut off comes again
+   */
+  admitProcess(session: string, process: Buffer, attempt?: Buffer): Promise<boolean>;
   /** What makers of hardware publish, in order of the keys. */
   collateral(): Promise<StoredCollateral[]>;
   /** Keeps a document unless there is a newer one with its key; of certificates of chips, the last {@link MOST_CHIPS}. */
@@ -45,7 +61,6 @@ export interface Store {
    * @returns false where it has been more often already, or the key is not enrolled
    */
   noteBoot(name: Buffer, resetCount: number, restartCount: number): Promise<boolean>;
-  close(): Promise<void>;
 }
 
 /** One version of a session. Versions count from 1 and are never changed or deleted. */
@@ -57,6 +72,8 @@ export interface StoredVersion {
   sealed: Buffer;
   /** When it was uploaded and by whom, sealed; null where that was not kept yet. */
   upload: Buffer | null;
+  /** Pseudonym of who created the session, by which those of one client are counted. */
+  creator?: Buffer | null;
 }
 
 /** A namespace, and the number of the version that it must still have; 0 is none. */
@@ -100,6 +117,8 @@ export interface Attempt {
   right: boolean;
   /** For what is good once only: pseudonym of the shared secret, and the time step of the code. */
   once?: { secret: Buffer; step: number };
+  /** What tells the launch from others: one that was cut off comes again with the same code. */
+  attempt?: Buffer | undefined;
   /** Milliseconds since 1970. */
   now: number;
 }

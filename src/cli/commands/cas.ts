@@ -21,7 +21,8 @@ export function addCas(program: Command): void {
   cas
     .command('serve')
     .description('run a CAS in the foreground')
-    .requiredOption('--dir <dir>', 'keep store and master key there')
+    .requiredOption('--dir <dir>', 'keep master key and store there')
+    .option('--store <address>', 'sqlite:PATH or postgres://USER@HOST/DATABASE (default: a file in --dir)')
     .option('--host <address>', 'address to listen on', '0.0.0.0')
     .option('--api-port <port>', 'port for people and tools', String(defaultPorts.api))
     .option('--enclave-port <port>', 'port for launchers', String(defaultPorts.enclave))

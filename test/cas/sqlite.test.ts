@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { afterEach, beforeEach, test } from 'node:test';
+import { migrations } from '../../src/cas/store/migrations.ts';
+import { codeRows, openStore } from '../../src/cas/store/sql.ts';
+import { openSqlite } from '../../src/cas/store/sqlite.ts';
+
+const authenticate = (content: Buffer, place: string) =>
+  createHmac('sha256', 'key').update(place).update(content).digest();
+
+let folder: string;
+let path: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'envcas-store-'));
+  path = join(folder, 'cas.db');
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+/** Rows of the tables that a database had after so many migrations. */
+const rowsOf: Record<number, string> = {
+  1: `INSERT INTO state VALUES ('identity', x'01');
+    INSERT INTO version VALUES ('a/b', 1, x'01', x'02'), ('a', 1, x'03', x'04'), ('/', 1, x'05', x'06');
+    INSERT INTO one_time_password VALUES (x'07', 8);
+    INSERT INTO wrong_code VALUES ('account', 'source', 5, 1000000);`,
+  2: `INSERT INTO certificate VALUES ('s', 1, 'n', 1, x'01'), ('s', 1, 'n', 10, x'03'), ('s', 1, 'n', 9, x'02'),
+      ('s', 2, 'n', 1, x'04');`,
+  3: `INSERT INTO process VALUES ('s', x'09');`,
+  5: `INSERT INTO attestation_key VALUES (x'0a', x'0b', 3, 1);
+    INSERT INTO collateral VALUES ('crl/x', 1, 2, 3, x'0c');`,
+};
+
+for (let version = 1; version < migrations.length; version++)
+  test(`a database of version ${version} is brought up to date, with all that is in it`, async () => {
+    const old = new DatabaseSync(path);
+    for (const [index, { sqlite }] of migrations.slice(0, version).entries())
+      old.exec(`${sqlite}; ${rowsOf[index + 1] ?? ''}`);
+    old.exec(`PRAGMA user_version = ${version}`);
+    old.close();
+    // Of two processes at once, one does it.
+    for (const database of [openSqlite(path), openSqlite(path)]) {
+      const store = openStore(database, authenticate);
+      await codeRows(database, authenticate);
+      assert.deepEqual(await store.readState('identity'), Buffer.of(1));
+      assert.deepEqual((await store.activeVersion('a/b'))?.sealed, Buffer.of(2));
+      assert.deepEqual(await store.sessionsIn('/', '', 10), ['a']);
+      assert.deepEqual(await store.sessionsIn('a', '', 10), ['a/b']);
+      const attempt = { account: 'other', source: 'source', right: true, now: 1_000_000 };
+      assert.deepEqual(await store.attempt({ ...attempt, once: { secret: Buffer.of(7), step: 8 } }), {
+        outcome: 'used',
+      });
+      assert.deepEqual(await store.attempt({ ...attempt, account: 'account' }), {
+        outcome: 'throttled',
+        seconds: 30,
+      });
+      if (version >= 2) {
+        assert.deepEqual(await store.issued('s', 1, 'n'), { generation: 10, sealed: Buffer.of(3) });
+        assert.deepEqual(await store.issued('s', 2, 'n'), { generation: 1, sealed: Buffer.of(4) });
+      }
+      if (version >= 3) assert.equal(await store.admitProcess('s', Buffer.of(9)), false);
+      if (version >= 5) {
+        assert.deepEqual(await store.endorsementKey(Buffer.of(0x0b)), Buffer.of(0x0a));
+        assert.equal((await store.collateral()).length, 1);
+      }
+      await database.close();
+    }
+  });
+
+test('a database of a newer version is left alone', async () => {
+  await openSqlite(path).close();
+  const db = new DatabaseSync(path);
+  db.exec('PRAGMA user_version = 999');
+  db.close();
+  assert.throws(() => openSqlite(path), { code: 'STATE_UNUSABLE', message: /newer version/ });
+});
+
+test('a file that is no database is refused', () => {
+  assert.throws(() => openSqlite(folder), { code: 'STATE_UNUSABLE' });
+});

@@ -1,0 +1,76 @@
+import { execFileSync } from 'node:child_process';
+import { chownSync, globSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import pg from 'pg';
+import { missing, type Server, startServer } from './stack.ts';
+
+/** Debian has the programs of each version in a folder of its own. */
+const programs = globSync('/usr/lib/postgresql/*/bin').sort().at(-1) ?? '/usr/lib/postgresql';
+
+/** For the `skip` of a test that needs a PostgreSQL server. */
+export const missingPostgres = missing(join(programs, 'postgres'), join(programs, 'initdb'));
+
+/** A PostgreSQL server of the test's own, which only this host reaches. */
+export interface Postgres {
+  /** Folder of its Unix socket. */
+  folder: string;
+  /** The superuser. */
+  user: string;
+  server: Server;
+  /** Makes an empty database and gives its address, as `--store` takes it. */
+  database(): Promise<string>;
+  /** Ends it as a crash would, or in order, and starts it where it was. */
+  restart(signal: 'SIGINT' | 'SIGKILL'): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/**
+ * @param settings of the server, such as `fsync=off`, which is right where nothing is killed
+ */
+export async function startPostgres(settings: readonly string[] = ['fsync=off']): Promise<Postgres> {
+  // The server does not run as root.
+  const isRoot = process.getuid?.() === 0;
+  const user = isRoot ? 'postgres' : userInfo().username;
+  const idOf = (option: string) => Number(execFileSync('id', [option, user], { encoding: 'utf8' }));
+  const [uid, gid] = [idOf('-u'), idOf('-g')];
+  const folder = mkdtempSync(join(tmpdir(), 'envcas-postgres-'));
+  const data = join(folder, 'data');
+  chownSync(folder, uid, gid);
+  const options = { uid, gid, cwd: folder, env: { PATH: process.env.PATH ?? '', LC_ALL: 'C' } };
+  execFileSync(join(programs, 'initdb'), ['-D', data, '-U', user, '--auth=trust', '--no-sync'], {
+    ...options,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  const all = ['listen_addresses=', 'max_connections=200', ...settings];
+  const start = () =>
+    startServer(
+      join(programs, 'postgres'),
+      ['-D', data, '-k', folder, ...all.flatMap((setting) => ['-c', setting])],
+      /ready to accept connections/,
+      options,
+    );
+  let databases = 0;
+  const postgres: Postgres = {
+    folder,
+    user,
+    server: await start(),
+    async database() {
+      const name = `cas${++databases}`;
+      const client = new pg.Client({ host: folder, user, database: 'postgres' });
+      await client.connect();
+      await client.query(`CREATE DATABASE ${name}`);
+      await client.end();
+      return `postgres://${user}@localhost/${name}?host=${encodeURIComponent(folder)}`;
+    },
+    async restart(signal) {
+      await postgres.server.stop(signal);
+      postgres.server = await start();
+    },
+    async stop() {
+      await postgres.server.stop('SIGINT');
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+  return postgres;
+}
