@@ -48,9 +48,7 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
   admit(cas, admission, claims);
   const proof = await checkAccessToken(cas, admission.accessToken, attempt);
   await checkSingleton(cas, admission.singleton, attempt, claims);
-  // Without Evidence nothing but the connection tells whose request it is.
-  const holder = admission.mode === 'none' ? 'the connection' : claims?.process;
-  await checkOneTimePassword(cas, admission.oneTimePassword, attempt, holder);
+  await checkOneTimePassword(cas, admission, attempt, claims);
   if (claims)
     recipient.launcher = {
       measurement: claims.measurement,

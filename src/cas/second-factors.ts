@@ -6,6 +6,7 @@ import { accessTokenProof } from '../protocol/access-token.ts';
 import type { ReceivedLaunchRequest } from '../protocol/launch.ts';
 import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-password.ts';
 import type { Secret } from '../secrets/secret.ts';
+import type { Admission } from './admission.ts';
 import type { Cas } from './cas.ts';
 import type { Interest } from './watch.ts';
 
@@ -27,6 +28,15 @@ export interface LaunchAttempt {
   connection: LaunchConnection;
   /** What the answer depends on, where that is watched. */
   interest?: Interest | undefined;
+}
+
+/** Names the launch, for what is used up by it: who is cut off may come again, as the same process where that is known. */
+function launchOf(cas: Cas, { request }: LaunchAttempt, claims: Claims | undefined): Buffer | undefined {
+  if (!request.attempt) return undefined;
+  const process = claims?.process ?? '';
+  return cas.keyring.pseudonym(
+    Buffer.concat([request.attempt, Buffer.from(`${formatConfigId(request)} ${process}`)]),
+  );
 }
 
 /**
@@ -66,9 +76,11 @@ export async function checkAccessToken(
 export async function checkSingleton(
   cas: Cas,
   singleton: boolean,
-  { request: { session }, connection: { shown } }: LaunchAttempt,
+  attempt: LaunchAttempt,
   claims: Claims | undefined,
 ): Promise<void> {
+  const { session } = attempt.request;
+  const { shown } = attempt.connection;
   if (!singleton) return;
   if (!claims) throw failure('EVIDENCE_MISSING');
   if (claims.process === undefined)
@@ -77,7 +89,8 @@ export async function checkSingleton(
     });
   const factor = `first of ${claims.process}`;
   if (shown.has(factor)) return;
-  if (!(await cas.store.admitProcess(session, Buffer.from(claims.process, 'hex'))))
+  const launch = launchOf(cas, attempt, claims);
+  if (!(await cas.store.admitProcess(session, Buffer.from(claims.process, 'hex'), launch)))
     throw failure('PROCESS_SEEN', { session });
   shown.add(factor);
 }
@@ -90,17 +103,20 @@ export function usableSharedSecret(text: string): Secret {
 }
 
 /**
- * A one-time password, which stays good on its connection for whoever gave it.
- * @param holder the process, or undefined where it has no name
+ * A one-time password, which stays good on its connection for whoever gave it, and for a launch that was cut off.
+ * @param claims of the process, where Evidence is asked for
  * @throws Failure OTP_MISSING, OTP_INVALID, OTP_USED or OTP_THROTTLED
  */
 export async function checkOneTimePassword(
   cas: Cas,
-  sharedSecret: string | undefined,
-  { request, connection }: LaunchAttempt,
-  holder: string | undefined,
+  { oneTimePassword: sharedSecret, mode }: Pick<Admission, 'oneTimePassword' | 'mode'>,
+  attempt: LaunchAttempt,
+  claims: Claims | undefined,
 ): Promise<void> {
   if (sharedSecret === undefined) return;
+  const { request, connection } = attempt;
+  // Without Evidence nothing but the connection tells whose request it is.
+  const holder = mode === 'none' ? 'the connection' : claims?.process;
   const secret = usableSharedSecret(sharedSecret);
   const pseudonym = cas.keyring.pseudonym(secret.reveal());
   const factor = holder && `code ${pseudonym.toString('hex')} of ${holder}`;
@@ -115,6 +131,7 @@ export async function checkOneTimePassword(
     source: connection.source,
     right: step !== undefined,
     ...(step !== undefined && { once: { secret: pseudonym, step } }),
+    attempt: launchOf(cas, attempt, claims),
     now,
   });
   if (result.outcome === 'invalid') throw failure('OTP_INVALID');

@@ -61,9 +61,10 @@ type Las = LasConnection | { error: unknown };
 
 /**
  * Connects to CAS and LAS at once, and checks the CAS's key.
+ * @param attempt 32 random bytes by which the CAS knows a launch again that was cut off
  * @throws Failure CAS_UNREACHABLE, CAS_PROTOCOL, CAS_KEY_UNKNOWN or CAS_KEY_MISMATCH
  */
-export async function openSession(settings: Settings): Promise<CasSession> {
+export async function openSession(settings: Settings, attempt?: Buffer): Promise<CasSession> {
   const { configId, log, mode } = settings;
   const now = Date.now();
   const address = formatAddress(settings.cas);
@@ -157,6 +158,7 @@ export async function openSession(settings: Settings): Promise<CasSession> {
         ...(round === 0 && oneTimePassword !== undefined && { oneTimePassword }),
         ...evidence,
         ...(accessToken !== undefined && { accessToken }),
+        ...(attempt && { attempt: attempt.toString('base64') }),
         watch: true,
       });
       let answer = await exchange(request(), started + PATIENCE);

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure, reason } from '../errors.ts';
 import { unlockMemory } from '../platform/libc.ts';
@@ -18,12 +19,20 @@ export function pauseBefore(attempt: number, longest = LONGEST_PAUSE): number {
   return Math.random() * Math.min(longest, FIRST_PAUSE * 2 ** attempt);
 }
 
+const TEMPORARY = new Set([
+  'CAS_UNREACHABLE',
+  'CAS_BUSY',
+  'CAS_SEALED',
+  'STORE_UNAVAILABLE',
+  'LAS_UNREACHABLE',
+]);
+
 /** Who is away, may come back; who has refused, would refuse again. */
 export function isTemporary(error: unknown): boolean {
   const code = decisiveCode(error);
   // Without a LAS it may be that nobody names the key.
   if (code === 'CAS_KEY_UNKNOWN') return error instanceof Failure && error.cause !== undefined;
-  return code === 'CAS_UNREACHABLE' || code === 'LAS_UNREACHABLE' || code === 'CAS_BUSY';
+  return TEMPORARY.has(code ?? '');
 }
 
 /**
@@ -35,21 +44,17 @@ export async function obtain(
 ): Promise<{ session: CasSession; configuration: Configuration }> {
   // Whatever the clock is set to meanwhile.
   const deadline = performance.now() + settings.startTimeout;
+  const launch = randomBytes(32);
   for (let attempt = 0; ; attempt++) {
     let session: CasSession | undefined;
     try {
-      session = await openSession(settings);
+      session = await openSession(settings, launch);
       return { session, configuration: await session.ask() };
     } catch (error) {
       session?.close();
       unlockMemory();
       const pause = pauseBefore(attempt, 5_000);
-      // A code may have been used up, so a request that has one and got no answer is not made again.
-      const isSpent =
-        session !== undefined &&
-        settings.configId.oneTimePassword !== undefined &&
-        decisiveCode(error) !== 'LAS_UNREACHABLE';
-      if (isSpent || !isTemporary(error) || performance.now() + pause >= deadline) throw error;
+      if (!isTemporary(error) || performance.now() + pause >= deadline) throw error;
       settings.log('INFO', `trying again in ${Math.round(pause)} ms: ${reason(error)}`);
       await sleep(pause);
     }

@@ -59,6 +59,8 @@ export const launchRequest = v.strictObject({
   hardware: v.optional(hardwareEvidence),
   /** Proof that the launcher knows the service access token (access-token.ts). */
   accessToken: v.optional(v.pipe(v.string(), v.maxLength(64), base64, v.length(32))),
+  /** Random bytes of one launch: where its connection was cut, it comes again with what can be used once. */
+  attempt: v.optional(v.pipe(v.string(), v.maxLength(64), base64, v.length(32))),
   /** Keep the connection, and tell when the answer would be another. */
   watch: v.optional(v.boolean()),
 });
