@@ -1,11 +1,12 @@
 import { rmSync } from 'node:fs';
-import { homedir } from 'node:os';
+import { availableParallelism, homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Property } from '../attestation/claims.ts';
 import { parseCollateral } from '../attestation/collateral.ts';
 import type { TrustedTpms } from '../attestation/tpm/credential.ts';
 import type { Sources } from '../cas/collateral-source.ts';
-import { serveCas } from '../cas/serve.ts';
+import { type CasOptions, serveCas } from '../cas/serve.ts';
+import { isWorker, startWorkers, work } from '../cas/workers.ts';
 import { failure } from '../errors.ts';
 import { openLasKey } from '../las/key.ts';
 import { openMachine } from '../las/machine.ts';
@@ -37,6 +38,8 @@ export interface CasServeOptions {
   offline?: boolean;
   tpmRoots?: string;
   trustedTpm?: string[];
+  /** Processes: a number, or `all` for one on each core. */
+  workers: string;
   logLevel: string;
 }
 
@@ -44,7 +47,44 @@ export interface CasServeOptions {
 export async function runCas(options: CasServeOptions): Promise<void> {
   protectMemory();
   process.umask(0o077);
-  const cas = await serveCas({
+  const log = openLog(options.logLevel, 'cas');
+  const serve = () => serveCas(casOptions(options, log));
+  const count = readWorkers(options.workers);
+  if (isWorker)
+    return work(async () => {
+      const { close, ...ready } = await serve();
+      return { ready: { ...ready, key: formatKeyHash(ready.key) }, told() {}, end: close };
+    });
+  if (count === 1) {
+    const cas = await serve();
+    const end = untilSignal();
+    announce(options.host, { ...cas, key: formatKeyHash(cas.key) });
+    await end;
+    return cas.close();
+  }
+  const workers = await startWorkers<ReadyCas>(count, {}, log);
+  const end = untilSignal();
+  announce(options.host, workers.ready);
+  await end;
+  await workers.stop();
+}
+
+interface ReadyCas {
+  apiPort: number;
+  enclavePort: number;
+  /** Key hash, as people write it. */
+  key: string;
+}
+
+function announce(host: string, { apiPort, enclavePort, key }: ReadyCas): void {
+  print(
+    `CAS ready at https://${formatAddress({ host, port: apiPort })}/, launchers at port ${enclavePort}`,
+    `CAS key hash: ${key}`,
+  );
+}
+
+function casOptions(options: CasServeOptions, log: CasOptions['log']): CasOptions {
+  return {
     directory: resolve(options.dir),
     store: options.store,
     host: options.host,
@@ -55,14 +95,18 @@ export async function runCas(options: CasServeOptions): Promise<void> {
     lasSocket: options.las,
     sources: options.offline ? undefined : readSources(options),
     trustedTpms: readTpms(options),
-    log: openLog(options.logLevel, 'cas'),
+    log,
+  };
+}
+
+const MOST_WORKERS = 64;
+
+function readWorkers(text: string): number {
+  if (text === 'all') return Math.min(MOST_WORKERS, availableParallelism());
+  if (/^[1-9]\d?$/.test(text) && Number(text) <= MOST_WORKERS) return Number(text);
+  throw failure('USAGE', {
+    detail: `--workers takes 1 to ${MOST_WORKERS}, or all, not ${JSON.stringify(text)}`,
   });
-  print(
-    `CAS ready at https://${formatAddress({ host: options.host, port: cas.apiPort })}/, launchers at port ${cas.enclavePort}`,
-    `CAS key hash: ${formatKeyHash(cas.key)}`,
-  );
-  await untilSignal();
-  await cas.close();
 }
 
 /** Options of `scone las serve`. */
@@ -91,6 +135,7 @@ export async function runLas(options: LasServeOptions): Promise<void> {
     demands: { require: options.require ?? [], containers: options.containers ?? false },
     log,
   });
+  const end = untilSignal();
   print(
     `LAS ready at ${resolve(options.socket)}`,
     ...(machine
@@ -99,7 +144,7 @@ export async function runLas(options: LasServeOptions): Promise<void> {
         ]
       : [`LAS key (platform): ${key.platform}`, SOFTWARE_ROOT]),
   );
-  await untilSignal();
+  await end;
   await las.close();
 }
 
@@ -151,6 +196,7 @@ export async function up(options: UpOptions): Promise<void> {
         ([name, value]) => `export ${name}=${shellQuote(String(value))}\n`,
       );
       writePrivate(environment, Buffer.from(lines.join('')), 'replace');
+      const end = untilSignal();
       print(
         `CAS ready at https://${formatAddress({ host, port: cas.apiPort })}/, launchers at port ${cas.enclavePort}`,
         `CAS key hash: ${formatKeyHash(cas.key)}`,
@@ -159,7 +205,7 @@ export async function up(options: UpOptions): Promise<void> {
         SOFTWARE_ROOT,
         `To use them: . ${shellQuote(environment)}`,
       );
-      await untilSignal();
+      await end;
     } finally {
       rmSync(environment, { force: true });
       await cas.close();
@@ -185,6 +231,7 @@ function protectMemory(): void {
   if (process.getuid?.() === 0) makeNonDumpable();
 }
 
+/** To be called before anything is said to be ready: who reads that may send one at once. */
 function untilSignal(): Promise<void> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());

@@ -26,6 +26,7 @@ export function addCas(program: Command): void {
     .option('--host <address>', 'address to listen on', '0.0.0.0')
     .option('--api-port <port>', 'port for people and tools', String(defaultPorts.api))
     .option('--enclave-port <port>', 'port for launchers', String(defaultPorts.enclave))
+    .option('--workers <number>', 'processes that share the work; all: one on each core', 'all')
     .option('--name <host>', 'further host name for the certificate (repeatable)', collect)
     .option('--trusted-platform <key>', 'trust this LAS key, 64 hexadecimal digits (repeatable)', collect)
     .option('--las <socket>', 'the LAS that vouches for this CAS', defaultLasSocket)
