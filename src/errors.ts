@@ -615,6 +615,22 @@ export const errors = {
     message: 'the store {store} is damaged: {detail}',
     hint: 'Stop the CAS, keep a copy of the store, and restore the last backup.',
   },
+  STORE_NOT_EMPTY: {
+    exit: 73,
+    message: 'the store {store} has something in it already',
+    hint: 'Give an empty database; nothing was changed.',
+  },
+  STORE_MOVED: {
+    exit: 78,
+    message: 'the store {store} was moved to {to}',
+    hint: 'Start the CAS on the new store. Two that go on from one would each tell another story.',
+  },
+  BACKUP_INVALID: {
+    exit: 65,
+    http: 400,
+    message: 'line {line} of the backup is not right: {detail}',
+    hint: 'Nothing was changed. Take another copy of the backup, or an earlier one.',
+  },
   ADDRESS_IN_USE: {
     exit: 69,
     message: 'cannot listen on {address}: {detail}',

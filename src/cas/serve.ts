@@ -15,6 +15,7 @@ import { openKeyring } from './keyring.ts';
 import { createLaunchPort } from './launch-port.ts';
 import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
+import { checkNotMoved } from './store/move.ts';
 import { openDatabase } from './store/open.ts';
 import { codeRows, openStore } from './store/sql.ts';
 import { createWatches } from './watch.ts';
@@ -62,6 +63,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
   const database = await openDatabase(options.store ?? `sqlite:${join(options.directory, 'cas.db')}`);
   const store = openStore(database, keyring.authenticate);
   try {
+    await checkNotMoved(database);
     await codeRows(database, keyring.authenticate);
     const identity = await openIdentity(store, keyring, options.names, Date.now());
     const key = publicKeyDigest(createPublicKey(identity.certificate));

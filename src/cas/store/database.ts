@@ -12,6 +12,8 @@ export interface Database extends Statements {
    * where others were in the way, so it does nothing beside its statements.
    */
   transaction<Result>(work: (statements: Statements) => Promise<Result>): Promise<Result>;
+  /** Reads what there is at one moment, while others go on writing. `work` runs once, and writes nothing. */
+  snapshot<Result>(work: (statements: Statements) => Promise<Result>): Promise<Result>;
   close(): Promise<void>;
 }
 

@@ -55,13 +55,16 @@ export async function openPostgres(url: string): Promise<Database> {
       throw toFailure(name, error);
     });
 
-  const transactionOnce = async <Result>(work: (statements: Statements) => Promise<Result>) => {
+  const transactionOnce = async <Result>(
+    mode: 'SERIALIZABLE' | 'REPEATABLE READ READ ONLY',
+    work: (statements: Statements) => Promise<Result>,
+  ) => {
     const client = await connect();
     // A connection in an unknown state is not used again.
     let broken: Error | undefined;
     const end = (sql: string) => query(client, sql, []);
     try {
-      await end('BEGIN ISOLATION LEVEL SERIALIZABLE');
+      await end(`BEGIN ISOLATION LEVEL ${mode}`);
       try {
         const result = await work(statementsOf(client));
         await end('COMMIT');
@@ -94,12 +97,13 @@ export async function openPostgres(url: string): Promise<Database> {
     async transaction(work) {
       for (let attempt = 1; ; attempt++)
         try {
-          return await transactionOnce(work);
+          return await transactionOnce('SERIALIZABLE', work);
         } catch (error) {
           if (!isInTheWay(error) || attempt >= TRIES) throw error;
           await new Promise((resolve) => setTimeout(resolve, Math.random() * 2 ** Math.min(attempt, 7)));
         }
     },
+    snapshot: (work) => transactionOnce('REPEATABLE READ READ ONLY', work),
     close: () => pool.end(),
   };
   try {

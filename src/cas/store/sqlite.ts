@@ -36,7 +36,7 @@ export function openSqlite(path: string): Database {
     const known = prepared.get(sql);
     if (known) return known;
     if (prepared.size >= MOST_PREPARED) prepared.clear();
-    const statement = db.prepare(sql.replaceAll(/\$(\d+)/g, '?$1'));
+    const statement = db.prepare(numbered(sql));
     prepared.set(sql, statement);
     return statement;
   };
@@ -98,6 +98,27 @@ export function openSqlite(path: string): Database {
         }
       }).finally(() => open--);
     },
+    async snapshot(work) {
+      // A connection of its own has a moment of its own; what is in memory has just one.
+      if (path === ':memory:') return work(statements);
+      const reader = attempt(() => new DatabaseSync(path, { readOnly: true, timeout: PATIENCE }));
+      try {
+        const each = async (sql: string, values: Value[]) =>
+          attempt(() =>
+            reader
+              .prepare(numbered(sql))
+              .all(...values)
+              .map(toRow),
+          );
+        attempt(() => reader.exec('BEGIN'));
+        return await work({
+          all: (sql, ...values) => each(sql, values),
+          run: async (sql, ...values) => (await each(sql, values)).length,
+        });
+      } finally {
+        reader.close();
+      }
+    },
     async close() {
       db.close();
     },
@@ -117,6 +138,9 @@ function migrate(db: DatabaseSync, path: string): void {
     throw error;
   }
 }
+
+/** `$1` is a name in SQLite, and `?1` a number. */
+const numbered = (sql: string) => sql.replaceAll(/\$(\d+)/g, '?$1');
 
 function toRow(row: Record<string, unknown>): Row {
   for (const [name, value] of Object.entries(row))

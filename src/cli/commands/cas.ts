@@ -84,6 +84,17 @@ export function addCas(program: Command): void {
   leaveOutOptions(attest, [
     ['-s, --software-key-hash <hash>', 'a CAS has one key, which its Evidence is bound to'],
   ]);
+  structured(cas.command('migrate'))
+    .description(
+      'copy the store of a CAS that is stopped into an empty database; the old one is not used again',
+    )
+    .requiredOption('--from <address>', 'sqlite:PATH or postgres://USER@HOST/DATABASE')
+    .requiredOption('--to <address>', 'the same')
+    .addHelpText(
+      'after',
+      example('scone cas migrate --from sqlite:/var/lib/scone/cas.db --to postgres://cas@db.example.org/cas'),
+    )
+    .action(prints(async () => (await import('../store.ts')).migrateStore));
   addCollateral(cas);
   structured(cas.command('list'))
     .description('list the attested CASes, the default one marked')
