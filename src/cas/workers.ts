@@ -22,6 +22,8 @@ const FIRST_PAUSE = 100;
 const LONGEST_PAUSE = 10_000;
 const END = 40_000;
 
+const EX_SOFTWARE = 70;
+
 /** What a worker says of itself. */
 type Report<Ready> = { ready: Ready } | { failed: ReturnType<typeof toRefusal> };
 
@@ -126,12 +128,14 @@ export async function work<Told, Ready>(begin: (told: Told) => Promise<Work<Read
       if (message.told) running.told(message.told);
       if (message.end) resolve();
     });
-    process.on('disconnect', resolve);
+    // Whoever is started in the place of one that was killed needs the ports.
+    process.on('disconnect', () => process.exit(EX_SOFTWARE));
   });
   // The one that has started it says when: a terminal sends these to all processes at once.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
   say({ ready: running.ready });
   await end;
+  process.removeAllListeners('disconnect');
   await running.end();
   if (process.connected) process.disconnect?.();
 }

@@ -1,0 +1,145 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { Secret, TOTP } from 'otpauth';
+import type { Identity } from '../../src/protocol/certificate.ts';
+import { launch, makeIdentity, makeLas, read, type TestLas, upload } from '../support/client.ts';
+import { onEachEngine } from '../support/engines.ts';
+import { executables, type RunningCas, type Server, startCas } from '../support/stack.ts';
+
+/** How often a CAS is killed on each store: a few times here, and a thousand times by `npm run endure`. */
+const KILLS = Number(process.env.ENVCAS_KILLS ?? 25);
+const CLIENTS = 6;
+const SEED = Number(process.env.ENVCAS_SEED ?? Date.now() % 1_000_000);
+
+const { scone } = executables();
+
+onEachEngine('a CAS that is killed at any instant', (engine) => {
+  let folder: string;
+  let address: string;
+  let las: TestLas;
+  let alice: Identity;
+  let cas: RunningCas;
+  beforeEach(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'envcas-kill-'));
+    address = await engine.address();
+    las = makeLas();
+    alice = await makeIdentity('alice');
+    cas = await start();
+  });
+  afterEach(async () => {
+    await cas.server.stop();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const start = (ports?: { api: string; enclave: string }) =>
+    startCas(
+      scone,
+      join(folder, 'cas'),
+      ['--store', address, '--workers', '2', '--trusted-platform', las.platform, '--log-level', 'error'],
+      { PATH: process.env.PATH ?? '', HOME: folder },
+      ports,
+    );
+
+  test('keeps every session it confirmed, and takes no code twice', { timeout: 3_600_000 }, async (t) => {
+    t.diagnostic(`ENVCAS_SEED=${SEED}, ${KILLS} kills`);
+    const random = randomFrom(SEED);
+    const confirmed = new Map<string, { text: string; secret: string }>();
+    const inFlight = new Map<string, Attempt>();
+    const spent: Attempt[] = [];
+    let isStopping = false;
+    let names = 0;
+
+    /** Uploads sessions and launches their services, each with a code, until somebody stops it. */
+    const client = async () => {
+      while (!isStopping) {
+        const secret = new Secret({ size: 20 });
+        const name = `s${++names}`;
+        const text = sessionText(name, secret.base32);
+        const attempt: Attempt = {
+          ...{ session: name, service: 's', oneTimePassword: new TOTP({ secret }).generate() },
+          attempt: randomBytes(32).toString('base64'),
+        };
+        try {
+          await upload(cas, alice, text);
+          confirmed.set(name, { text, secret: secret.base32 });
+          inFlight.set(name, attempt);
+          const { command } = await launch(cas, { ...attempt, las });
+          assert.equal(command.length, 2);
+          spent.push(attempt);
+          inFlight.delete(name);
+        } catch (error) {
+          // Cut off: by and by the CAS is there again.
+          assert.equal((error as { code?: string }).code, 'CAS_UNREACHABLE', String(error));
+          await new Promise((resolve) => setTimeout(resolve, 5));
+        }
+      }
+    };
+
+    for (let kill = 0; kill < KILLS; kill++) {
+      isStopping = false;
+      const clients = Array.from({ length: CLIENTS }, client);
+      await new Promise((resolve) => setTimeout(resolve, 20 + random() * 150));
+      await killAll(cas.server);
+      isStopping = true;
+      await Promise.all(clients);
+      cas = await start({ api: cas.apiPort, enclave: cas.enclavePort });
+
+      // A launch that was cut off comes again with its code; nobody else does, and what is spent is spent.
+      for (const [name, attempt] of inFlight) {
+        await launch(cas, { ...attempt, las });
+        inFlight.delete(name);
+        spent.push(attempt);
+      }
+      for (const attempt of spent.splice(0)) {
+        const stolen = { ...attempt, attempt: randomBytes(32).toString('base64') };
+        await assert.rejects(launch(cas, { ...stolen, las }), { code: /^OTP_(USED|INVALID)$/ });
+      }
+      for (const [name, { text }] of confirmed) assert.equal(await read(cas, alice, name), text);
+      confirmed.clear();
+    }
+    t.diagnostic(`${names} sessions`);
+  });
+
+  const sessionText = (name: string, secret: string) => `name: ${name}
+version: "0.3.10"
+security: {attestation: {tolerate: [debug-mode]}}
+services:
+  - name: s
+    image_name: i
+    mrenclaves: [${'ab'.repeat(32)}]
+    command: [envcas, $$SCONE::token:hex$$]
+    one_time_password_shared_secret: ${secret}
+images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "program: /bin/echo"}]}]
+secrets: [{name: token, kind: binary, size: 16}]
+`;
+});
+
+/** Kills a CAS with all of its processes. */
+async function killAll(server: Server): Promise<void> {
+  const { pid } = server.process;
+  const workers = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
+  const ended = server.stop('SIGKILL');
+  for (const worker of workers) process.kill(Number(worker), 'SIGKILL');
+  await ended;
+}
+
+interface Attempt {
+  session: string;
+  service: string;
+  oneTimePassword: string;
+  attempt: string;
+}
+
+/** Numbers from 0 to 1 that a seed decides (mulberry32). */
+function randomFrom(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

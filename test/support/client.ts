@@ -1,0 +1,112 @@
+import { generateKeyPairSync, type KeyObject } from 'node:crypto';
+import * as v from 'valibot';
+import { reportData } from '../../src/attestation/report-data.ts';
+import { platformOf, signSoftwareEvidence } from '../../src/attestation/software.ts';
+import { failure, reason } from '../../src/errors.ts';
+import { formatConfigId } from '../../src/policy/names.ts';
+import { callApi, connectApi } from '../../src/protocol/api-client.ts';
+import { type Identity, selfSignedCertificate } from '../../src/protocol/certificate.ts';
+import { connectCas } from '../../src/protocol/connect.ts';
+import { frames } from '../../src/protocol/frame.ts';
+import {
+  CONFIGURATION_LIMIT,
+  type Configuration,
+  channelBinding,
+  granted,
+  LAUNCH_PROTOCOL,
+  type LaunchRequest,
+} from '../../src/protocol/launch.ts';
+import { Refused, refusal } from '../../src/protocol/refusal.ts';
+
+/** People and launchers that speak to a CAS by its protocols, in this process: hundreds of them a second. */
+
+const PATIENCE = 30_000;
+
+/** The ports of a CAS on this host. */
+export interface Ports {
+  apiPort: string | number;
+  enclavePort: string | number;
+}
+
+/** The key of a LAS in this process, which vouches for anything. */
+export interface TestLas {
+  private: KeyObject;
+  platform: string;
+}
+
+export function makeLas(): TestLas {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+  return { private: privateKey, platform: platformOf(publicKey) };
+}
+
+/** Somebody who uploads sessions. */
+export async function makeIdentity(name: string): Promise<Identity> {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  return {
+    key: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
+    certificate: await selfSignedCertificate({
+      key: privateKey,
+      commonName: name,
+      names: [],
+      notBefore: new Date(Date.now() - 86_400_000),
+      notAfter: new Date(Date.now() + 86_400_000),
+    }),
+  };
+}
+
+/** Makes one request to the REST interface. @throws Refused, or Failure CAS_UNREACHABLE */
+export async function ask<Schema extends v.GenericSchema>(
+  { apiPort }: Ports,
+  who: Identity | undefined,
+  call: Parameters<typeof callApi>[1],
+  answer: Schema,
+): Promise<v.InferOutput<Schema>> {
+  const connection = await connectApi({ host: '127.0.0.1', port: Number(apiPort) }, who);
+  return callApi(connection, call, answer);
+}
+
+/** @returns its hash */
+export async function upload(cas: Ports, who: Identity, body: string): Promise<string> {
+  const call = { method: 'POST', path: '/session', body } as const;
+  return (await ask(cas, who, call, v.object({ hash: v.string() }))).hash;
+}
+
+/** @returns its text */
+export async function read(cas: Ports, who: Identity, name: string): Promise<string> {
+  const call = { method: 'GET', path: `/session/${name}` } as const;
+  return (await ask(cas, who, call, v.object({ session: v.string() }))).session;
+}
+
+export interface Launch extends Omit<LaunchRequest, 'evidence'> {
+  las?: TestLas;
+  measurement?: string;
+  /** Of the process, 64 hexadecimal digits. */
+  process?: string;
+}
+
+/** Asks for a configuration as a launcher does. @throws Refused, or Failure CAS_UNREACHABLE */
+export async function launch({ enclavePort }: Ports, request: Launch): Promise<Configuration> {
+  const { las, measurement = 'ab'.repeat(32), process = 'cd'.repeat(32), ...message } = request;
+  const deadline = Date.now() + PATIENCE;
+  const { socket, key } = await connectCas(
+    { host: '127.0.0.1', port: Number(enclavePort) },
+    { ALPNProtocols: [LAUNCH_PROTOCOL], minVersion: 'TLSv1.3' },
+    deadline,
+  );
+  try {
+    const channel = channelBinding(socket);
+    const data = reportData({ role: 'launcher', channel, casKey: key, configId: formatConfigId(message) });
+    const measured = { measurement, pid: 1, uid: 0, gid: 0, id: process, properties: [] };
+    const evidence = las && (await signSoftwareEvidence(measured, data, las, Date.now()));
+    const stream = frames(socket, CONFIGURATION_LIMIT);
+    stream.write({ ...message, ...(evidence !== undefined && { evidence }) });
+    const answer = await stream.read(deadline).catch((error: unknown) => {
+      throw failure('CAS_UNREACHABLE', { address: `port ${enclavePort}`, detail: reason(error) });
+    });
+    const refused = v.safeParse(refusal, answer);
+    if (refused.success) throw new Refused(refused.output);
+    return v.parse(granted, answer).configuration;
+  } finally {
+    socket.destroy();
+  }
+}
