@@ -631,6 +631,24 @@ export const errors = {
     message: 'line {line} of the backup is not right: {detail}',
     hint: 'Nothing was changed. Take another copy of the backup, or an earlier one.',
   },
+  AUDIT_LOG_DAMAGED: {
+    exit: 74,
+    http: 500,
+    message: 'entry {sequence} of the audit log is not right: {detail}',
+    hint: 'Somebody has changed the log, or the disk has. Keep a copy of it, and restore the last backup.',
+  },
+  CAS_ROLLED_BACK: {
+    exit: 77,
+    message:
+      'the CAS at {address} has lost what it had: its audit log of {now} entries does not begin with the {size} that were seen before',
+    hint: 'Somebody has put an older store in place. Ask who runs it, and compare with `scone cas verify-audit-log`; `scone cas attest` begins anew with what there is.',
+  },
+  CAS_RESTORED: {
+    exit: 77,
+    message:
+      'the CAS at {address} was restored from a backup on {time} (entry {sequence} of its audit log), and not all of the {size} entries seen before are in it',
+    hint: 'What was uploaded after that backup is gone; sessions may be older than you know them. Where that is as it should be, attest the CAS again: `scone cas attest`.',
+  },
   ADDRESS_IN_USE: {
     exit: 69,
     message: 'cannot listen on {address}: {detail}',

@@ -89,7 +89,8 @@ export const migrations: readonly { sqlite: string; postgres: string }[] = [
     postgres: '',
   },
   {
-    // `code` authenticates a row that is in the clear; `creator` is a pseudonym, by which sessions are counted.
+    // `code` authenticates a row that is in the clear; `creator` is a pseudonym, by which sessions are counted; `news` marks
+    // what other processes of the CAS are to hear of.
     sqlite: `ALTER TABLE version ADD COLUMN creator BLOB;
    CREATE INDEX session_of_creator ON version (creator) WHERE number = 1;
    ALTER TABLE one_time_password ADD COLUMN attempt BLOB;
@@ -102,8 +103,10 @@ export const migrations: readonly { sqlite: string; postgres: string }[] = [
    CREATE TABLE audit_log (
      sequence INTEGER PRIMARY KEY,
      line BLOB NOT NULL,
-     tree BLOB
-   ) STRICT;`,
+     tree BLOB,
+     news INTEGER NOT NULL DEFAULT 0
+   ) STRICT;
+   CREATE INDEX audit_log_news ON audit_log (sequence) WHERE news = 1;`,
     postgres: `CREATE TABLE state (
      name TEXT COLLATE "C" PRIMARY KEY,
      value BYTEA NOT NULL
@@ -171,8 +174,10 @@ export const migrations: readonly { sqlite: string; postgres: string }[] = [
    CREATE TABLE audit_log (
      sequence BIGINT PRIMARY KEY,
      line BYTEA NOT NULL,
-     tree BYTEA
-   );`,
+     tree BYTEA,
+     news BIGINT NOT NULL DEFAULT 0
+   );
+   CREATE INDEX audit_log_news ON audit_log (sequence) WHERE news = 1;`,
   },
 ];
 
@@ -189,6 +194,6 @@ export const tables = {
   process: { key: ['session', 'process'], rest: ['attempt', 'code'] },
   attestation_key: { key: ['endorsement_key'], rest: ['name', 'reset_count', 'restart_count', 'code'] },
   collateral: { key: ['key'], rest: ['issued', 'until', 'kept', 'content', 'code'] },
-  audit_log: { key: ['sequence'], rest: ['line', 'tree'] },
+  audit_log: { key: ['sequence'], rest: ['line', 'tree', 'news'] },
 } as const;
 export type Table = keyof typeof tables;

@@ -1,0 +1,399 @@
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
+import {
+  beginning,
+  type Entry,
+  formatEntry,
+  type Operation,
+  type Position,
+  parseEntry,
+  type SignedEntry,
+  verifyEntry,
+} from '../audit/entry.ts';
+import {
+  append,
+  consistencyProof,
+  emptyFrontier,
+  type Frontier,
+  HASH,
+  leafHash,
+  nodeHash,
+  rootOf,
+  type SubtreeReader,
+} from '../audit/merkle-tree.ts';
+import { type HeadAnswer, signHead } from '../audit/tree-head.ts';
+import { failure } from '../errors.ts';
+import type { Keyring } from './keyring.ts';
+import { Conflict, type Database, type Statements } from './store/database.ts';
+import type { State } from './store/store.ts';
+
+/**
+ * The log of what a CAS has decided. What has been recorded is durable. Entries that come while others are being written go
+ * together. All processes of a CAS write the same log: that a number is given once is the database's to see to, and whoever
+ * was slower reads what the others have written, and goes on from there.
+ */
+export interface AuditLog {
+  /** @throws Failure of the store, and then whatever it is about must not happen */
+  record(entry: Entry): Promise<void>;
+  /** Does something in the database and records it, both or neither. */
+  recordWith<Result>(work: (statements: Statements) => Promise<Recorded<Result>>): Promise<Result>;
+  /** Records a refusal, unless there have been too many at a time; then how many more there were. */
+  recordRefusal(entry: Entry): Promise<void>;
+  /** @param first a size that somebody has seen, to which the proof is made */
+  head(first?: number): Promise<HeadAnswer>;
+  /** Lines, from a number on. */
+  lines(first: number, limit: number): Promise<Buffer[]>;
+  /**
+   * What other processes of the CAS have to hear of, of all that was recorded since this was last asked; `replaced` where the
+   * log is another one now.
+   */
+  news(): Promise<{ entries: SignedEntry[]; replaced: boolean }>;
+  /** Public key, SPKI in PEM. */
+  key: string;
+  publicKey: KeyObject;
+}
+
+export interface Recorded<Result> {
+  result: Result;
+  entries: readonly Entry[];
+}
+
+export interface AuditLogOptions {
+  database: Database;
+  store: State;
+  keyring: Keyring;
+  /** SHA-256 of the CAS's public key. */
+  cas: Buffer;
+  clock: () => number;
+}
+
+/** What an entry has in the database besides its line, where its number is divisible by this, so that few are read later. */
+const BLOCK = 256;
+/** Entries that are written at a time. */
+const AT_ONCE = 256;
+/** How often others may be faster in a row. */
+const TRIES = 200;
+/** Refusals a second; whoever is refused must not fill the disk. */
+const REFUSALS = 50;
+const READ_AT_ONCE = 1000;
+
+/** What changes something that other processes may hold in memory. */
+const NEWS: ReadonlySet<Operation> = new Set([
+  'session_created',
+  'session_updated',
+  'owner_configuration_updated',
+  'provisioned',
+  'keys_rotated',
+  'collateral_added',
+  'store_restored',
+  'cas_sealed',
+]);
+
+/** Where the log is, as far as this process knows. */
+interface Known {
+  position: Position;
+  frontier: Frontier;
+}
+
+/** @throws Failure AUDIT_LOG_DAMAGED, or of the store */
+export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> {
+  const { database, cas, clock } = options;
+  const privateKey = await openKey(options);
+  const publicKey = createPublicKey(privateKey);
+  const key = publicKey.export({ type: 'spki', format: 'pem' }) as string;
+  let known: Known | undefined = await load(database, publicKey);
+  let heard = known.position.sequence;
+  /** Numbers of news that this process has written, and not met again yet. */
+  const own = new Set<number>();
+
+  const current = async (): Promise<Known> => {
+    known ??= await load(database, publicKey);
+    return known;
+  };
+  /** Takes in what others have written; all anew where the log was replaced. */
+  const catchUp = async (): Promise<Known> => {
+    let at = await current();
+    for (;;) {
+      const rows = await database.all(
+        'SELECT sequence, line FROM audit_log WHERE sequence >= $1 ORDER BY sequence LIMIT $2',
+        Math.max(1, at.position.sequence),
+        READ_AT_ONCE,
+      );
+      const lines = rows.map(({ line }) => line as Buffer);
+      if (at.position.sequence > 0) {
+        const last = lines.shift();
+        if (!last || parseEntry(last, at.position.sequence).signature !== at.position.signature) {
+          known = undefined;
+          return current();
+        }
+      }
+      for (const line of lines) at = extend(at, line, publicKey);
+      known = at;
+      if (rows.length < READ_AT_ONCE) return at;
+    }
+  };
+
+  /** @throws Conflict where others were faster */
+  const write = async (statements: Statements, entries: readonly Entry[]): Promise<Known> => {
+    let at = await current();
+    const values: (number | Buffer | null)[] = [];
+    const before = at.position;
+    const now = clock();
+    for (const entry of entries) {
+      const { line, position } = formatEntry(entry, at.position, now, privateKey);
+      const subtrees: Buffer[] = [];
+      const frontier = append(at.frontier, leafHash(line), (size, hash) => {
+        if (size >= BLOCK) subtrees.push(hash);
+      });
+      const tree = subtrees.length > 0 ? formatTree(subtrees, frontier) : null;
+      values.push(position.sequence, line, tree, NEWS.has(entry.operation) ? 1 : 0);
+      at = { position, frontier };
+    }
+    // What comes before must be there: a store that was put back under a running CAS has another log.
+    const last = values.length + 1;
+    const predecessor =
+      before.sequence > 0 ? `WHERE EXISTS (SELECT 1 FROM audit_log WHERE sequence = $${last})` : '';
+    const bytes = database.engine === 'postgres' ? 'BYTEA' : 'BLOB';
+    const rows = entries.map(
+      (_, row) =>
+        `(${['BIGINT', bytes, bytes, 'BIGINT'].map((type, at) => `CAST($${4 * row + at + 1} AS ${type})`).join(', ')})`,
+    );
+    const written = await statements.run(
+      `INSERT INTO audit_log (sequence, line, tree, news)
+       SELECT column1, column2, column3, column4 FROM (VALUES ${rows.join(', ')}) AS new_entry ${predecessor}`,
+      ...values,
+      ...(before.sequence > 0 ? [before.sequence] : []),
+    );
+    if (written !== entries.length) throw new Conflict('the log was replaced');
+    return at;
+  };
+
+  /** Writes entries, and what belongs to them, after those of others. */
+  const settle = async <Result>(
+    work: () => Promise<{ result: Result; at: Known; entries: readonly Entry[] }>,
+  ): Promise<Result> => {
+    for (let attempt = 1; ; attempt++)
+      try {
+        const { result, at, entries } = await work();
+        const first = at.position.sequence - entries.length + 1;
+        for (const [index, { operation }] of entries.entries())
+          if (NEWS.has(operation)) own.add(first + index);
+        known = at;
+        return result;
+      } catch (error) {
+        if (!(error instanceof Conflict)) {
+          // Whether it was written is not known.
+          known = undefined;
+          throw error;
+        }
+        if (attempt >= TRIES)
+          throw failure('STORE_UNAVAILABLE', { store: database.name, detail: 'too many write to it' });
+        await catchUp();
+      }
+  };
+
+  interface Waiting {
+    entry: Entry;
+    done(): void;
+    failed(error: unknown): void;
+  }
+  let queue: Waiting[] = [];
+  let latest: Promise<unknown> = Promise.resolve();
+  const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> => {
+    const result = latest.then(work);
+    latest = result.catch(() => {});
+    return result;
+  };
+  const flush = async () => {
+    const batch = queue.slice(0, AT_ONCE);
+    queue = queue.slice(AT_ONCE);
+    if (batch.length === 0) return;
+    try {
+      const entries = batch.map(({ entry }) => entry);
+      await settle(async () => ({ result: undefined, at: await write(database, entries), entries }));
+      for (const { done } of batch) done();
+    } catch (error) {
+      for (const { failed } of batch) failed(error);
+    }
+  };
+  const record = (entry: Entry): Promise<void> =>
+    new Promise((done, failed) => {
+      queue.push({ entry, done, failed });
+      // It takes along whatever else comes until its turn, or in the same turn of the event loop.
+      if (queue.length % AT_ONCE === 1) void inTurn(() => new Promise(setImmediate).then(flush));
+    });
+
+  const subtrees: SubtreeReader = async (start, size) => {
+    if (size >= BLOCK) {
+      const [row] = await database.all('SELECT tree FROM audit_log WHERE sequence = $1', start + size);
+      const hash = Buffer.isBuffer(row?.tree) ? subtreeIn(row.tree, Math.log2(size / BLOCK)) : undefined;
+      if (hash) return hash;
+      throw failure('AUDIT_LOG_DAMAGED', {
+        sequence: start + size,
+        detail: 'the hashes beside it are missing',
+      });
+    }
+    const rows = await database.all(
+      'SELECT line FROM audit_log WHERE sequence > $1 AND sequence <= $2 ORDER BY sequence',
+      start,
+      start + size,
+    );
+    if (rows.length !== size)
+      throw failure('AUDIT_LOG_DAMAGED', { sequence: start + 1, detail: 'it, or one after it, is missing' });
+    let hashes = rows.map(({ line }) => leafHash(line as Buffer));
+    while (hashes.length > 1)
+      hashes = hashes.flatMap((hash, at) => (at % 2 === 0 ? [nodeHash(hash, hashes[at + 1] as Buffer)] : []));
+    return hashes[0] as Buffer;
+  };
+
+  let second = 0;
+  let refusals = 0;
+  let omitted = 0;
+  return {
+    key,
+    publicKey,
+    record,
+    recordWith: (work) =>
+      inTurn(() =>
+        settle(() =>
+          database.transaction(async (statements) => {
+            const { result, entries } = await work(statements);
+            const at = entries.length > 0 ? await write(statements, entries) : await current();
+            return { result, at, entries };
+          }),
+        ),
+      ),
+    async recordRefusal(entry) {
+      const now = Math.floor(performance.now() / 1000);
+      if (now !== second) {
+        const count = omitted;
+        [second, refusals, omitted] = [now, 0, 0];
+        if (count > 0) await record({ operation: 'refusals_omitted', count });
+      }
+      if (++refusals <= REFUSALS) await record(entry);
+      else omitted++;
+    },
+    async head(first) {
+      const { frontier } = await inTurn(catchUp);
+      const unsigned = {
+        cas: cas.toString('hex'),
+        size: frontier.size,
+        root: rootOf(frontier).toString('hex'),
+        time: new Date(clock()).toISOString(),
+      };
+      const isThere = first !== undefined && first > 0 && first < frontier.size;
+      const proof = isThere ? await consistencyProof(first, frontier.size, subtrees) : undefined;
+      const restored = await lastRestore(database);
+      return {
+        head: signHead(unsigned, privateKey),
+        key,
+        ...(proof && { proof: proof.map((hash) => hash.toString('hex')) }),
+        ...(restored && { restored }),
+      };
+    },
+    lines: async (first, limit) =>
+      (
+        await database.all(
+          'SELECT line FROM audit_log WHERE sequence >= $1 ORDER BY sequence LIMIT $2',
+          first,
+          limit,
+        )
+      ).map(({ line }) => line as Buffer),
+    async news() {
+      const { position } = await current();
+      const [last] = await database.all('SELECT line FROM audit_log WHERE sequence = $1', position.sequence);
+      const isThere =
+        position.sequence === 0 ||
+        (last && parseEntry(last.line as Buffer, position.sequence).signature === position.signature);
+      if (!isThere) {
+        // Somebody has put another log in its place.
+        known = undefined;
+        heard = (await inTurn(current)).position.sequence;
+        own.clear();
+        return { entries: [], replaced: true };
+      }
+      const rows = await database.all(
+        'SELECT sequence, line FROM audit_log WHERE news = 1 AND sequence > $1 ORDER BY sequence LIMIT $2',
+        heard,
+        READ_AT_ONCE,
+      );
+      const entries = rows.map(({ sequence, line }) => parseEntry(line as Buffer, Number(sequence)));
+      heard = entries.at(-1)?.sequence ?? heard;
+      return { entries: entries.filter(({ sequence }) => !own.delete(sequence)), replaced: false };
+    },
+  };
+}
+
+/** The state of the log in the database: what stands at the last block, and the lines since. */
+async function load(database: Database, key: KeyObject): Promise<Known> {
+  const [row] = await database.all('SELECT max(sequence) AS sequence FROM audit_log');
+  const size = Number(row?.sequence ?? 0);
+  const block = size - (size % BLOCK);
+  let at: Known = { position: beginning, frontier: emptyFrontier };
+  if (block > 0) {
+    const [start] = await database.all('SELECT line, tree FROM audit_log WHERE sequence = $1', block);
+    const frontier = Buffer.isBuffer(start?.tree) ? frontierIn(start.tree, block) : undefined;
+    if (!frontier)
+      throw failure('AUDIT_LOG_DAMAGED', {
+        sequence: block,
+        detail: 'it, or the hashes beside it, are missing',
+      });
+    const { signature } = parseEntry(start?.line as Buffer, block);
+    at = { position: { sequence: block, signature }, frontier };
+  }
+  for (const { line } of await database.all(
+    'SELECT line FROM audit_log WHERE sequence > $1 ORDER BY sequence',
+    block,
+  ))
+    at = extend(at, line as Buffer, key);
+  return at;
+}
+
+/** @throws Failure AUDIT_LOG_DAMAGED where a line is not the next one, signed by this CAS */
+function extend({ position, frontier }: Known, line: Buffer, key: KeyObject): Known {
+  const { sequence, signature } = verifyEntry(line, position, key);
+  return { position: { sequence, signature }, frontier: append(frontier, leafHash(line)) };
+}
+
+/** Subtrees of 256, 512, … leaves that end there, by their number; and the frontier. */
+function formatTree(subtrees: readonly Buffer[], { hashes }: Frontier): Buffer {
+  return Buffer.concat([Buffer.of(subtrees.length), ...subtrees, ...hashes]);
+}
+
+function subtreeIn(tree: Buffer, level: number): Buffer | undefined {
+  return level < (tree[0] ?? 0) ? tree.subarray(1 + level * HASH, 1 + (level + 1) * HASH) : undefined;
+}
+
+function frontierIn(tree: Buffer, size: number): Frontier | undefined {
+  const start = 1 + (tree[0] ?? 0) * HASH;
+  const count = [...size.toString(2)].filter((bit) => bit === '1').length;
+  if (tree.length !== start + count * HASH) return undefined;
+  return {
+    size,
+    hashes: Array.from({ length: count }, (_, at) =>
+      tree.subarray(start + at * HASH, start + (at + 1) * HASH),
+    ),
+  };
+}
+
+/** A row of `state` names the entry, so that nobody has to look for it. */
+export const RESTORED = 'restored';
+
+async function lastRestore(database: Database): Promise<HeadAnswer['restored']> {
+  const [row] = await database.all('SELECT value FROM state WHERE name = $1', RESTORED);
+  const sequence = Number(row?.value);
+  if (!row || !Number.isSafeInteger(sequence)) return undefined;
+  const [entry] = await database.all('SELECT line FROM audit_log WHERE sequence = $1', sequence);
+  if (!entry) return undefined;
+  const { time, operation } = parseEntry(entry.line as Buffer, sequence);
+  return operation === ('store_restored' satisfies Operation) ? { sequence, time } : undefined;
+}
+
+/** The key that the log is signed with; made once and kept. */
+async function openKey({ store, keyring }: AuditLogOptions): Promise<KeyObject> {
+  const name = 'audit-log-key';
+  const place = `state/${name}`;
+  const fresh = () =>
+    keyring.seal(generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'der' }), place);
+  const sealed = (await store.readState(name)) ?? (await store.createState(name, fresh()));
+  return createPrivateKey({ key: keyring.open(sealed, place), format: 'der', type: 'pkcs8' });
+}

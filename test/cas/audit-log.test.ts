@@ -1,0 +1,182 @@
+import assert from 'node:assert/strict';
+import { createPublicKey, randomBytes } from 'node:crypto';
+import { afterEach, beforeEach, test } from 'node:test';
+import { beginning, verifyEntry } from '../../src/audit/entry.ts';
+import { append, emptyFrontier, leafHash, rootOf } from '../../src/audit/merkle-tree.ts';
+import { checkHead, type RememberedLog } from '../../src/audit/tree-head.ts';
+import { type AuditLog, openAuditLog } from '../../src/cas/audit-log.ts';
+import { keyring } from '../../src/cas/keyring.ts';
+import type { Database } from '../../src/cas/store/database.ts';
+import { openDatabase } from '../../src/cas/store/open.ts';
+import { openState } from '../../src/cas/store/sql.ts';
+import { onEachEngine } from '../support/engines.ts';
+
+const keys = keyring(randomBytes(32));
+const cas = Buffer.alloc(32, 7);
+
+onEachEngine('an audit log', (engine) => {
+  let address: string;
+  let database: Database;
+  let log: AuditLog;
+  const opened: Database[] = [];
+  /** As another process would. */
+  const open = async (its?: Database) => {
+    const own = its ?? (await openDatabase(address));
+    if (!its) opened.push(own);
+    return openAuditLog({ database: own, store: openState(own), keyring: keys, cas, clock: Date.now });
+  };
+  beforeEach(async () => {
+    address = await engine.address();
+    log = await open();
+    database = opened[0] as Database;
+  });
+  afterEach(async () => {
+    for (const each of opened.splice(0)) await each.close();
+  });
+  const read = (number: number) => ({ operation: 'session_read', session: `s${number}` }) as const;
+
+  /** Reads it from its beginning as an auditor does, and gives the root. */
+  const audit = async () => {
+    let position = beginning;
+    let frontier = emptyFrontier;
+    for (const line of await log.lines(1, 1_000_000)) {
+      const { sequence, signature } = verifyEntry(line, position, createPublicKey(log.key));
+      position = { sequence, signature };
+      frontier = append(frontier, leafHash(line));
+    }
+    return { size: position.sequence, root: rootOf(frontier).toString('hex') };
+  };
+  const check = (answer: Awaited<ReturnType<AuditLog['head']>>, before?: RememberedLog) =>
+    checkHead(answer, cas, before, 'cas');
+
+  test('is a chain of signed entries, whose head is the root over them', async () => {
+    assert.equal((await log.head()).head.size, 0);
+    for (let number = 1; number <= 3; number++) await log.record(read(number));
+    const { head } = await log.head();
+    assert.deepEqual({ size: head.size, root: head.root }, await audit());
+    assert.match(
+      String((await log.lines(2, 1))[0]),
+      /^\{"sequence":2,.*"session":"s2",.*"signature":"\w{128}"\}$/,
+    );
+  });
+
+  test('is one for all who write it at once, and none of what was recorded is missing', async () => {
+    const logs = [log, await open(), await open()];
+    await Promise.all(
+      logs.flatMap((each, who) =>
+        Array.from({ length: 300 }, (_, number) => each.record(read(who * 1000 + number))),
+      ),
+    );
+    const { size } = await audit();
+    assert.equal(size, 900);
+    const sessions = new Set((await log.lines(1, 1000)).map((line) => JSON.parse(String(line)).session));
+    assert.equal(sessions.size, 900);
+    for (const each of logs) assert.equal((await each.head()).head.size, 900);
+  });
+
+  test('is proven to extend whatever was seen of it, by all processes and after a new start', async () => {
+    const seen: RememberedLog[] = [];
+    for (let number = 0; number < 20; number++) {
+      await Promise.all(
+        Array.from({ length: 1 + ((number * 13) % 67) }, (_, entry) => log.record(read(entry))),
+      );
+      seen.push(check(await log.head()));
+    }
+    const again = await open();
+    await again.record(read(0));
+    for (const before of seen) {
+      assert.equal(check(await again.head(before.size), before).size, (seen.at(-1)?.size ?? 0) + 1);
+      assert.equal(check(await log.head(before.size), before).size, (seen.at(-1)?.size ?? 0) + 1);
+    }
+  });
+
+  test('one that was set back, or is another, is told from one that goes on', async () => {
+    for (let number = 1; number <= 300; number++) await log.record(read(number));
+    const before = check(await log.head());
+    await database.run('DELETE FROM audit_log WHERE sequence > 290');
+    const back = await open();
+    const set = { code: 'CAS_ROLLED_BACK', message: /audit log of 290 entries does not begin with the 300/ };
+    const now = await back.head(before.size);
+    assert.throws(() => check(now, before), set);
+    for (let number = 1; number <= 20; number++) await back.record(read(number));
+    const longer = await back.head(before.size);
+    assert.throws(() => check(longer, before), { code: 'CAS_ROLLED_BACK' });
+    assert.throws(() => check({ ...longer, key: before.key.replace('M', 'N') }, before), {
+      code: 'CAS_PROTOCOL',
+    });
+    assert.throws(() => checkHead(longer, Buffer.alloc(32), before, 'cas'), { code: 'CAS_PROTOCOL' });
+  });
+
+  test('a process under which it was set back does not go on as if nothing had been', async () => {
+    for (let number = 1; number <= 10; number++) await log.record(read(number));
+    const before = check(await log.head());
+    await database.run('DELETE FROM audit_log WHERE sequence > 5');
+    await log.record(read(11));
+    assert.equal((await audit()).size, 6);
+    const now = await log.head(before.size);
+    assert.throws(() => check(now, before), { code: 'CAS_ROLLED_BACK' });
+  });
+
+  test('any bit that is changed in it is noticed when it is opened or read, with the entry', async () => {
+    for (let number = 1; number <= 3; number++) await log.record(read(number));
+    const [row] = await database.all('SELECT line FROM audit_log WHERE sequence = 2');
+    const line = row?.line as Buffer;
+    for (let at = 0; at < line.length; at += 3) {
+      const changed = Buffer.from(line);
+      changed[at] = (changed[at] ?? 0) ^ 1;
+      await database.run('UPDATE audit_log SET line = $1 WHERE sequence = 2', changed);
+      await assert.rejects(open(database), { code: 'AUDIT_LOG_DAMAGED' }, `byte ${at}`);
+      await assert.rejects(audit(), { code: 'AUDIT_LOG_DAMAGED', message: /^entry [23] / }, `byte ${at}`);
+    }
+  });
+
+  test('what is done together with an entry is done only if that is written', async () => {
+    const put = 'INSERT INTO state (name, value) VALUES ($1, $2)';
+    const done = await log.recordWith(async (statements) => {
+      await statements.run(put, 'a', Buffer.of(1));
+      return { result: 'done', entries: [read(1)] };
+    });
+    assert.equal(done, 'done');
+    const other = await open();
+    await other.record(read(2));
+    // Slower than the other one, so it happens again, and then once.
+    await log.recordWith(async (statements) => {
+      await statements.run(put, 'b', Buffer.of(1));
+      return { result: undefined, entries: [read(3)] };
+    });
+    await assert.rejects(
+      log.recordWith(async (statements) => {
+        await statements.run(put, 'c', Buffer.of(1));
+        throw new Error('no');
+      }),
+      { message: 'no' },
+    );
+    const names = (await database.all("SELECT name FROM state WHERE name < 'd' ORDER BY name"))
+      .map(({ name }) => name)
+      .filter((name) => String(name).length === 1);
+    assert.deepEqual(names, ['a', 'b']);
+    assert.equal((await audit()).size, 3);
+  });
+
+  test('others hear of what they have to know, once, and not of what they have done', async () => {
+    const other = await open();
+    await log.record({ operation: 'session_updated', session: 'a' });
+    await log.record(read(1));
+    await other.record({ operation: 'session_created', session: 'b' });
+    const heard = async (its: AuditLog) => (await its.news()).entries.map(({ session }) => session);
+    assert.deepEqual(await heard(log), ['b']);
+    assert.deepEqual(await heard(other), ['a']);
+    assert.deepEqual(await heard(log), []);
+    await database.run('DELETE FROM audit_log WHERE sequence > 1');
+    assert.deepEqual(await other.news(), { entries: [], replaced: true });
+    assert.deepEqual(await other.news(), { entries: [], replaced: false });
+  });
+
+  test('refusals beyond a number a second are counted, and not written one by one', async () => {
+    await Promise.all(
+      Array.from({ length: 500 }, () => log.recordRefusal({ operation: 'service_refused', code: 'X' })),
+    );
+    const { size } = await audit();
+    assert.ok(size >= 50 && size < 200, String(size));
+  });
+});
