@@ -1,5 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import type { TrustedTpms } from '../attestation/tpm/credential.ts';
+import type { AuditLog } from './audit-log.ts';
 import type { CollateralKeeper } from './collateral.ts';
 import type { Keyring } from './keyring.ts';
 import type { MachineNonces } from './machine-nonce.ts';
@@ -10,6 +11,8 @@ import type { Watches } from './watch.ts';
 /** What the parts of a CAS share. */
 export interface Cas {
   store: Store;
+  /** What was decided. */
+  audit: Pick<AuditLog, 'record' | 'recordWith' | 'recordRefusal' | 'head' | 'lines'>;
   keyring: Keyring;
   /** SHA-256 of the CAS's public key, by which launchers know it. */
   key: Buffer;

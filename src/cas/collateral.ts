@@ -39,6 +39,8 @@ export interface CollateralKeeper {
   add(files: readonly CollateralFile[]): Promise<AddedDocument[]>;
   /** Fetches anew what runs out before long. */
   refresh(): Promise<void>;
+  /** Reads what other processes of this CAS have kept. */
+  reload(): Promise<void>;
   close(): void;
 }
 
@@ -72,6 +74,7 @@ const LOOK_EVERY = 3_600_000;
 /** At a time, so that nobody has others asked without end by it. */
 const MOST_FETCHES = 16;
 const MOST_FAILED = 1024;
+const RELOAD_AFTER = 1_000;
 /** Documents at a time. */
 const MOST_ADDED = 256;
 /** What has less left than this part of its life, and than this time, is fetched anew. */
@@ -88,14 +91,21 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
   const bags = new Map<string, Collateral>();
   const closing = new AbortController();
 
-  for (const { key, kept, content } of await store.collateral())
-    try {
-      for (const document of documentsOf(parseCollateral([{ name: key, bytes: content }]), key))
-        documents.set(document.key, { ...document, kept });
-    } catch (error) {
-      // It can be had again, and is of use to nobody as it is.
-      log.warn({ key, error: reason(error) }, 'collateral that was kept cannot be read');
-    }
+  let loaded = 0;
+  const reload = async () => {
+    loaded = performance.now();
+    for (const { key, kept, content } of await store.collateral())
+      try {
+        if (documents.get(key)?.file.bytes.equals(content)) continue;
+        for (const document of documentsOf(parseCollateral([{ name: key, bytes: content }]), key))
+          documents.set(document.key, { ...document, kept });
+        bags.clear();
+      } catch (error) {
+        // It can be had again, and is of use to nobody as it is.
+        log.warn({ key, error: reason(error) }, 'collateral that was kept cannot be read');
+      }
+  };
+  await reload();
 
   const isGood = (key: string) => {
     const document = documents.get(key);
@@ -207,6 +217,9 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
 
   const obtain = async (key: string) => {
     if (isGood(key)) return;
+    // Another process of this CAS may have it.
+    if (performance.now() - loaded > RELOAD_AFTER) await reload();
+    if (isGood(key)) return;
     try {
       await fetchOnce(key);
     } catch (error) {
@@ -231,6 +244,7 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
     list: () => [...documents.values()].map(({ key, from, until, kept }) => ({ key, from, until, kept })),
     add: (files) => add(files, false),
     refresh,
+    reload,
     close() {
       clearInterval(timer);
       closing.abort();

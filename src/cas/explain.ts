@@ -53,6 +53,12 @@ export async function readSharedSecret(
   }
   if (sharedSecret === undefined)
     throw failure('ONE_TIME_PASSWORD_UNUSED', { session: version.session.name, service: service.name });
+  await cas.audit.record({
+    operation: 'one_time_password_read',
+    session: version.session.name,
+    service: service.name,
+    certificate: client.certificate,
+  });
   // As it may be written in several ways, of which authenticators take this one.
   return { secret: base32nopad.encode(usableSharedSecret(sharedSecret).reveal()) };
 }

@@ -46,10 +46,14 @@ export async function exportToOtherCas(cas: Cas, body: string, certificate: stri
       session: request.session,
       detail: 'a config-fragment with variables stays on its CAS',
     });
-  cas.log.info(
-    { session: request.session, secret: request.secret, importer: request.importer.session, certificate },
-    'exported to another CAS',
-  );
+  const what = {
+    session: request.session,
+    secret: request.secret,
+    importer: request.importer.session,
+    certificate,
+  };
+  await cas.audit.record({ operation: 'secret_exported', ...what });
+  cas.log.info(what, 'exported to another CAS');
   return {
     kind,
     secret: secret.reveal().toString('base64'),

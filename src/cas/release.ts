@@ -23,17 +23,65 @@ import { requireService, type SessionVersion } from './versions.ts';
 import type { Interest } from './watch.ts';
 
 /**
- * Decides one launch, in the order: is there such a service; does the Evidence verify, where any is asked for; is the
+ * Decides one launch, and records what was decided, and on which grounds, before anybody is told.
+ * @throws Failure with the reason of a refusal, or Challenge
+ */
+export async function release(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessage> {
+  const grounds: Grounds = { factors: [] };
+  const { session, service } = attempt.request;
+  const about = () => ({ session, service, ...shown(grounds), source: attempt.connection.source });
+  try {
+    const granted = await decide(cas, attempt, grounds);
+    await cas.audit.record({ operation: 'service_released', ...about() });
+    cas.log.info(about(), 'released');
+    return granted;
+  } catch (error) {
+    if (error instanceof Failure)
+      await cas.audit.recordRefusal({ operation: 'service_refused', code: error.code, ...about() });
+    throw error;
+  }
+}
+
+/** What a decision rests on, as far as it has come. */
+interface Grounds {
+  version?: number;
+  claims?: Claims | undefined;
+  /** Second factors that were shown, by kind. */
+  factors: ('access token' | 'first of its process' | 'one-time password')[];
+}
+
+/** As it is written down: who asked, by what the Evidence says, and nothing that is secret. */
+function shown({ version, claims, factors }: Grounds): object {
+  return {
+    version,
+    factors,
+    ...(claims && {
+      root: claims.root,
+      measurement: claims.measurement,
+      platform: claims.platform,
+      debug: claims.debug,
+      properties: claims.properties,
+      weaknesses: claims.weaknesses,
+      advisories: claims.advisories,
+      process: claims.process,
+      cgroup: claims.cgroup,
+    }),
+  };
+}
+
+/**
+ * The decision, in the order: is there such a service; does the Evidence verify, where any is asked for; is the
  * launcher admitted; are the second factors right, what can be used up last. Nobody who would not be admitted anyway can guess
  * a one-time password, or use one up. Only then are secrets touched.
  *
  * @throws Failure with the reason of a refusal, or Challenge
  */
-export async function release(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessage> {
-  const { request, connection, interest } = attempt;
+async function decide(cas: Cas, attempt: LaunchAttempt, grounds: Grounds): Promise<GrantedMessage> {
+  const { request, interest } = attempt;
   const { session: sessionName, service: serviceName } = request;
   interest?.session(sessionName);
   const { version, service } = await requireService(cas, request);
+  grounds.version = version.number;
   const recipient: Recipient = {};
   const resolver = createResolver(cas, recipient, interest);
   const admission = await admissionOf(resolver, version, service).catch((error: unknown) => {
@@ -43,12 +91,16 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
     throw error.code === 'CAS_BUSY' ? error : failure('ADMISSION_UNKNOWN');
   });
   const claims = admission.mode === 'none' ? undefined : await verifyLaunchEvidence(cas, attempt);
+  grounds.claims = claims;
   // Before it is looked at: what an old quote says of the machine may be wrong by now.
   checkAge(cas, attempt, claims, admission.maxQuoteAge);
   admit(cas, admission, claims);
   const proof = await checkAccessToken(cas, admission.accessToken, attempt);
+  if (proof) grounds.factors.push('access token');
   await checkSingleton(cas, admission.singleton, attempt, claims);
+  if (admission.singleton) grounds.factors.push('first of its process');
   await checkOneTimePassword(cas, admission, attempt, claims);
+  if (admission.oneTimePassword !== undefined) grounds.factors.push('one-time password');
   if (claims)
     recipient.launcher = {
       measurement: claims.measurement,
@@ -57,19 +109,6 @@ export async function release(cas: Cas, attempt: LaunchAttempt): Promise<Granted
     };
 
   const configuration = await configurationOf(cas, resolver, version, service);
-  cas.log.info(
-    {
-      session: sessionName,
-      service: serviceName,
-      version: version.number,
-      measurement: claims?.measurement,
-      root: claims?.root,
-      platform: claims?.platform,
-      cgroup: claims?.cgroup,
-      source: connection.source,
-    },
-    'released',
-  );
   return { configuration, ...(proof && { accessToken: proof.toString('base64') }) };
 }
 

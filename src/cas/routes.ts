@@ -107,7 +107,11 @@ export function addRoutes(app: FastifyInstance, cas: Cas, clientOf: ClientOf): v
   // Whose it is does not matter: it is kept only where its maker has signed it.
   app.post('/v1/collateral', { onRequest }, async (request) => {
     const { files } = body(request, v.strictObject({ files: collateralFiles }));
-    return { documents: await cas.collateral.add(files) };
+    const documents = await cas.collateral.add(files);
+    const kept = documents.filter(({ outcome }) => outcome === 'kept').map(({ key }) => key);
+    if (kept.length > 0)
+      await cas.audit.record({ operation: 'collateral_added', keys: kept, certificate: known(request) });
+    return { documents };
   });
   // A TPM shows by itself that it is the one.
   app.post('/v1/tpm/challenges', async (request) => challengeTpm(cas, body(request, enrolmentRequest)));

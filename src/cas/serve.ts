@@ -1,12 +1,16 @@
 import { createPublicKey } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { noTpms, type TrustedTpms } from '../attestation/tpm/credential.ts';
+import { introduce } from '../audit/introduction.ts';
 import { failure, reason } from '../errors.ts';
 import { makePrivateDirectory } from '../platform/private-file.ts';
 import { formatAddress } from '../policy/address.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
+import { version } from '../version.ts';
 import { createApi } from './api.ts';
+import { openAuditLog } from './audit-log.ts';
 import type { Cas, Log } from './cas.ts';
 import { openCollateral } from './collateral.ts';
 import type { Sources } from './collateral-source.ts';
@@ -14,6 +18,7 @@ import { openEncryptionKey, openIdentity } from './identity.ts';
 import { openKeyring } from './keyring.ts';
 import { createLaunchPort } from './launch-port.ts';
 import { openMachineNonces } from './machine-nonce.ts';
+import { followNews } from './news.ts';
 import { createOtherCases } from './other-cas.ts';
 import { checkNotMoved } from './store/move.ts';
 import { openDatabase } from './store/open.ts';
@@ -67,8 +72,10 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
     await codeRows(database, keyring.authenticate);
     const identity = await openIdentity(store, keyring, options.names, Date.now());
     const key = publicKeyDigest(createPublicKey(identity.certificate));
+    const audit = await openAuditLog({ database, store, keyring, cas: key, clock: Date.now });
     const cas: Cas = {
       store,
+      audit,
       keyring,
       key,
       encryptionKey: await openEncryptionKey(store, keyring),
@@ -82,6 +89,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       clock: Date.now,
       log: options.log,
     };
+    const self = { host: hostname(), pid: process.pid };
     const listening = async (port: number, start: () => Promise<number>) => {
       try {
         return await start();
@@ -109,13 +117,19 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       await api.close();
       throw error;
     });
+    await audit.record({ operation: 'cas_started', ...self, version, ...introduce(audit, identity) });
+    const news = followNews(cas, audit);
     return {
       apiPort,
       enclavePort,
       key,
       async close() {
+        news.stop();
         cas.collateral.close();
         await Promise.all([api.close(), launchPort.close()]);
+        await audit.record({ operation: 'cas_stopped', ...self }).catch((error: unknown) => {
+          options.log.warn({ error: reason(error) }, 'that this CAS stops could not be recorded');
+        });
         await database.close();
       },
     };

@@ -24,12 +24,22 @@ export async function readSession(
   hash?: string,
 ): Promise<ReadSession> {
   const active = await requireSession(cas, name);
+  const { certificate } = client;
   // Whoever may read the session now may read how it was.
-  await authorize(cas, active, 'read', client);
-  if (hash === undefined || hash === active.hash) return readable(active);
+  await authorize(cas, active, 'read', client).catch(async (error: unknown) => {
+    await cas.audit.recordRefusal({ operation: 'read_refused', session: name, certificate });
+    throw error;
+  });
+  const version = hash === undefined || hash === active.hash ? active : await versionWith(cas, name, hash);
+  await cas.audit.record({ operation: 'session_read', session: name, version: version.number, certificate });
+  return readable(version);
+}
+
+/** @throws Failure SESSION_NOT_FOUND */
+async function versionWith(cas: Cas, name: string, hash: string): Promise<SessionVersion> {
   const stored = await cas.store.versionByHash(name, cas.keyring.pseudonym(Buffer.from(hash)));
   if (!stored) throw failure('SESSION_NOT_FOUND', { session: name });
-  return readable(openVersion(cas, stored));
+  return openVersion(cas, stored);
 }
 
 function readable({ text, hash, creator }: SessionVersion): ReadSession {

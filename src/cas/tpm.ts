@@ -77,6 +77,7 @@ export async function enrolTpm(
     throw failure('TPM_UNPROVEN');
   const { endorsementKey, attestationKey } = contents;
   await cas.store.enrol(Buffer.from(endorsementKey, 'hex'), Buffer.from(attestationKey, 'hex'));
+  await cas.audit.record({ operation: 'tpm_enrolled', endorsementKey, attestationKey });
   cas.log.info({ endorsementKey, attestationKey }, 'a TPM was enrolled');
   return { platform: `TPM_EK:${endorsementKey}`, attestationKey };
 }

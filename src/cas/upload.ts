@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { failure } from '../errors.ts';
+import { Failure, failure } from '../errors.ts';
 import { namespaceOf, ROOT } from '../policy/names.ts';
 import { InvalidText, type Problem } from '../policy/problem.ts';
 import {
@@ -35,6 +35,25 @@ export async function uploadSession(
   certificate: string | undefined,
   form: 'any' | 'encrypted' = 'any',
 ): Promise<{ hash: string; warnings: Problem[] }> {
+  const about: { session?: string } = {};
+  try {
+    return await takeSession(cas, body, certificate, form, about);
+  } catch (error) {
+    const code =
+      error instanceof InvalidText ? 'POLICY_INVALID' : error instanceof Failure ? error.code : 'INTERNAL';
+    await cas.audit.recordRefusal({ operation: 'session_refused', ...about, code, certificate });
+    throw error;
+  }
+}
+
+/** @param about is told the name of the session once it is known */
+async function takeSession(
+  cas: Cas,
+  body: string,
+  certificate: string | undefined,
+  form: 'any' | 'encrypted',
+  about: { session?: string },
+): Promise<{ hash: string; warnings: Problem[] }> {
   if (form === 'encrypted' && !isEncryptedSession(body))
     throw failure('ENCRYPTED_SESSION_INVALID', { detail: 'it is not encrypted' });
   const { text, signers } = await openUpload(cas, body);
@@ -42,6 +61,7 @@ export async function uploadSession(
   const client: Client = { certificate, signers };
   const { session, warnings, unsupported } = parseSession(text);
   if (unsupported.length > 0) throw new InvalidText(unsupported);
+  about.session = session.name;
   const active = await activeSession(cas, session.name);
   let parent: Parent | undefined;
   if (active) {
@@ -73,15 +93,20 @@ export async function uploadSession(
   };
   const by: KeyHolder[] = signers.map((key) => ({ signer: key }));
   if (certificate !== undefined) by.push({ certificate });
+  const shown = version.isHashPublic ? { hash: version.hash } : {};
   const sealed = sealVersion(cas, version, { created: cas.clock(), by });
-  const outcome = await cas.store.addVersion(sealed, parent);
+  const outcome = await cas.audit.recordWith(async (statements) => {
+    const result = await cas.store.addVersion(sealed, parent, statements);
+    const entry = { session: session.name, version: version.number, by, ...shown };
+    const operation = active ? 'session_updated' : 'session_created';
+    return { result, entries: result === 'added' ? [{ operation, ...entry }] : [] };
+  });
   if (outcome === 'parent changed') throw failure('NAMESPACE_CHANGED', { namespace: parent?.session ?? '' });
   if (outcome === 'taken')
     throw session.name === ROOT && !active
       ? failure('ROOT_SEALED')
       : failure(active ? 'PREDECESSOR_STALE' : 'SESSION_EXISTS', { session: session.name });
   cas.watches.changed(session.name);
-  const shown = version.isHashPublic ? { hash: version.hash } : {};
   cas.log.info({ session: session.name, version: version.number, by, ...shown }, 'session stored');
   return { hash: version.hash, warnings };
 }

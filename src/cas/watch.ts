@@ -31,6 +31,8 @@ export interface Watches {
   open(session: string, source: string): Watch | undefined;
   /** There is a new version of a session. */
   changed(session: string): void;
+  /** Everything may be another. */
+  allChanged(): void;
 }
 
 /** Connections that wait: in all, and for one session and from one source, so that others find room. */
@@ -129,6 +131,9 @@ export function createWatches(clock: () => number): Watches {
       add(ofSession, session, 1);
       add(ofSource, source, 1);
       return open(session, source);
+    },
+    allChanged() {
+      for (const changes of [...waiting.values()]) for (const change of [...changes]) change();
     },
     changed(session) {
       // A copy, since whoever is told takes himself out.

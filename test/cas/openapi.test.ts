@@ -14,6 +14,7 @@ import addFormats from 'ajv-formats';
 import { parse } from 'yaml';
 import { noTpms } from '../../src/attestation/tpm/credential.ts';
 import { createApi } from '../../src/cas/api.ts';
+import { openAuditLog } from '../../src/cas/audit-log.ts';
 import { openEncryptionKey, openIdentity } from '../../src/cas/identity.ts';
 import { openKeyring } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
@@ -161,6 +162,9 @@ test('the calls are those of the server', async () => {
     const api = createApi(
       {
         store,
+        audit: await openAuditLog({
+          ...{ database, store, keyring, cas: Buffer.alloc(32), clock: Date.now },
+        }),
         keyring,
         key: Buffer.alloc(32),
         encryptionKey: await openEncryptionKey(store, keyring),

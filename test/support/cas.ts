@@ -3,12 +3,13 @@ import { emptyCollateral } from '../../src/attestation/collateral.ts';
 import { reportData } from '../../src/attestation/report-data.ts';
 import { type MeasuredProcess, platformOf, signSoftwareEvidence } from '../../src/attestation/software.ts';
 import { noTpms } from '../../src/attestation/tpm/credential.ts';
+import { openAuditLog } from '../../src/cas/audit-log.ts';
 import type { Cas } from '../../src/cas/cas.ts';
 import { keyring } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { release } from '../../src/cas/release.ts';
-import { openStore } from '../../src/cas/store/sql.ts';
+import { openState, openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
 import { createWatches } from '../../src/cas/watch.ts';
@@ -50,18 +51,32 @@ export const noCollateral: Cas['collateral'] = {
   list: () => [],
   add: async () => [],
   refresh: async () => {},
+  reload: async () => {},
   close: () => {},
 };
 
 export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
   const quiet = () => {};
   const keys = keyring(randomBytes(32));
+  const database = openSqlite(':memory:');
+  const key = randomBytes(32);
+  const audit = openAuditLog({
+    ...{ database, store: openState(database), keyring: keys, cas: key },
+    clock: () => bare.now,
+  });
   const bare: BareCas = {
     now: Date.UTC(2026, 0, 1),
     cas: {
-      store: openStore(openSqlite(':memory:'), keys.authenticate),
+      store: openStore(database, keys.authenticate),
+      audit: {
+        record: async (entry) => (await audit).record(entry),
+        recordRefusal: async (entry) => (await audit).recordRefusal(entry),
+        recordWith: async (work) => (await audit).recordWith(work),
+        head: async (first) => (await audit).head(first),
+        lines: async (first, limit) => (await audit).lines(first, limit),
+      },
       keyring: keys,
-      key: randomBytes(32),
+      key,
       encryptionKey: generateKeyPairSync('x25519').privateKey,
       otherCases: createOtherCases({ key: '', certificate: '' }),
       watches: createWatches(() => bare.now),
