@@ -2,7 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { openKeyring } from '../src/cas/keyring.ts';
+import { keyring as createKeyring } from '../src/cas/keyring.ts';
+import { openSeal, readSeal, type Seal } from '../src/cas/seal/record.ts';
+import { unsealBySelf } from '../src/cas/seal/unseal.ts';
+import { openState } from '../src/cas/store/sql.ts';
 import { openSqlite } from '../src/cas/store/sqlite.ts';
 import { launchersOf, type SessionVersion, sealVersion } from '../src/cas/versions.ts';
 import { namespaceOf } from '../src/policy/names.ts';
@@ -21,9 +24,13 @@ const ROWS_AT_ONCE = 20_000;
  */
 export async function fillStore(directory: string, policy: string, names: Iterable<string>): Promise<void> {
   mkdirSync(directory, { mode: 0o700 });
-  const keyring = openKeyring(join(directory, 'master.key'));
   const path = join(directory, 'cas.db');
-  await openSqlite(path).close();
+  const database = openSqlite(path);
+  const means = { keyFile: join(directory, 'master.key'), directory, env: process.env };
+  const unsealed = await unsealBySelf(database, means);
+  if (!('rootKey' in unsealed)) throw new Error('a new store opens by its key file');
+  const keyring = createKeyring(openSeal((await readSeal(openState(database))) as Seal, unsealed.rootKey));
+  await database.close();
   const { text, session } = parseSession(policy);
   const launchers = launchersOf(session);
   const db = new DatabaseSync(path);

@@ -603,6 +603,52 @@ export const errors = {
     message: '{path} does not decrypt: it was changed, or belongs to another master key',
     hint: 'Restore the store together with its master key.',
   },
+  CAS_SEALED: {
+    exit: 69,
+    http: 503,
+    message: 'the CAS is sealed: it does not have the key of its store',
+    hint: 'Whoever holds a passphrase or a share: `scone cas unseal ADDRESS`.',
+  },
+  UNSEAL_REFUSED: {
+    exit: 77,
+    http: 403,
+    message: 'the store does not open by {method}: {detail}',
+    hint: 'Give what belongs to this store; any of its methods will do.',
+  },
+  UNSEAL_THROTTLED: {
+    exit: 75,
+    http: 429,
+    message: 'too many wrong attempts to unseal: the next one counts in {seconds} seconds',
+    hint: 'Wait, and give the right passphrase or share.',
+  },
+  SHARE_INVALID: {
+    exit: 65,
+    http: 400,
+    message: 'this is no share for this store: {detail}',
+    hint: 'Copy the whole line that `scone cas init` or `rekey` has printed.',
+  },
+  PASSPHRASE_WEAK: {
+    exit: 65,
+    message: 'the passphrase has fewer than {least} characters',
+    hint: 'Take several words that have nothing to do with each other.',
+  },
+  SEAL_DAMAGED: {
+    exit: 74,
+    http: 500,
+    message: "the record of how the store is sealed (state, row 'seal') is not right: {detail}",
+    hint: 'Restore that row, or the whole store, from a backup.',
+  },
+  SEAL_CHANGED: {
+    exit: 75,
+    http: 409,
+    message: 'how the store is sealed was changed by somebody else at the same time',
+    hint: 'Look at what it is now, and do it again.',
+  },
+  STORE_SEALED_ALREADY: {
+    exit: 73,
+    message: 'the store {store} is set up already, and opens by: {methods}',
+    hint: '`scone cas rekey` gives it other methods.',
+  },
   STORE_UNAVAILABLE: {
     exit: 69,
     http: 503,

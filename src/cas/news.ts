@@ -9,7 +9,11 @@ const LOOK_EVERY = 1000;
  * Does what follows here from what other processes of this CAS have done, which the audit log tells. No notification of the
  * database is used, as not every engine has them.
  */
-export function followNews(cas: Cas, audit: Pick<AuditLog, 'news'>): { stop(): void } {
+export function followNews(
+  cas: Cas,
+  audit: Pick<AuditLog, 'news'>,
+  reactions: { newKeys(): Promise<void> },
+): { stop(): void } {
   let timer: NodeJS.Timeout;
   let isStopped = false;
   const look = async () => {
@@ -19,6 +23,8 @@ export function followNews(cas: Cas, audit: Pick<AuditLog, 'news'>): { stop(): v
         if (operation.startsWith('session_')) cas.watches.changed(String(session));
       const isRestored = replaced || entries.some(({ operation }) => operation === 'store_restored');
       if (replaced) cas.log.error({}, 'the audit log was replaced under this CAS');
+      if (isRestored || entries.some(({ operation }) => operation === 'keys_rotated'))
+        await reactions.newKeys();
       if (isRestored) cas.watches.allChanged();
       if (isRestored || entries.some(({ operation }) => operation === 'collateral_added'))
         await cas.collateral.reload();

@@ -15,14 +15,17 @@ import type { Cas, Log } from './cas.ts';
 import { openCollateral } from './collateral.ts';
 import type { Sources } from './collateral-source.ts';
 import { openEncryptionKey, openIdentity } from './identity.ts';
-import { openKeyring } from './keyring.ts';
+import { keyring as createKeyring } from './keyring.ts';
 import { createLaunchPort } from './launch-port.ts';
 import { openMachineNonces } from './machine-nonce.ts';
 import { followNews } from './news.ts';
 import { createOtherCases } from './other-cas.ts';
+import { openSeal, readSeal } from './seal/record.ts';
+import { unsealBySelf } from './seal/unseal.ts';
+import type { Database } from './store/database.ts';
 import { checkNotMoved } from './store/move.ts';
 import { openDatabase } from './store/open.ts';
-import { codeRows, openStore } from './store/sql.ts';
+import { codeRows, openState, openStore } from './store/sql.ts';
 import { createWatches } from './watch.ts';
 
 export interface CasOptions {
@@ -30,6 +33,8 @@ export interface CasOptions {
   directory: string;
   /** Its database, as openDatabase takes it; absent: a file in the folder. */
   store?: string | undefined;
+  /** Opens the store; absent: what is in the folder does. */
+  rootKey?: Buffer | undefined;
   /** Address to listen on. */
   host: string;
   /** 0 is any free port. */
@@ -64,11 +69,17 @@ export interface RunningCas {
  */
 export async function serveCas(options: CasOptions): Promise<RunningCas> {
   makePrivateDirectory(options.directory);
-  const keyring = openKeyring(join(options.directory, 'master.key'));
   const database = await openDatabase(options.store ?? `sqlite:${join(options.directory, 'cas.db')}`);
-  const store = openStore(database, keyring.authenticate);
   try {
     await checkNotMoved(database);
+    const rootKey = options.rootKey ?? (await rootKeyByFile(database, options));
+    const readKeys = async () => {
+      const seal = await readSeal(openState(database));
+      if (!seal) throw failure('SEAL_DAMAGED', { detail: 'it is missing' });
+      return openSeal(seal, rootKey);
+    };
+    const keyring = createKeyring(await readKeys());
+    const store = openStore(database, keyring.authenticate);
     await codeRows(database, keyring.authenticate);
     const identity = await openIdentity(store, keyring, options.names, Date.now());
     const key = publicKeyDigest(createPublicKey(identity.certificate));
@@ -118,7 +129,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       throw error;
     });
     await audit.record({ operation: 'cas_started', ...self, version, ...introduce(audit, identity) });
-    const news = followNews(cas, audit);
+    const news = followNews(cas, audit, { newKeys: async () => keyring.use(await readKeys()) });
     return {
       apiPort,
       enclavePort,
@@ -137,4 +148,12 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
     await database.close();
     throw error;
   }
+}
+
+/** @throws Failure CAS_SEALED where people have to open the store */
+async function rootKeyByFile(database: Database, { directory }: CasOptions): Promise<Buffer> {
+  const keyFile = join(directory, 'master.key');
+  const unsealed = await unsealBySelf(database, { keyFile, directory, env: process.env });
+  if ('rootKey' in unsealed) return unsealed.rootKey;
+  throw failure('CAS_SEALED');
 }

@@ -1,14 +1,12 @@
-import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { tpmReportData } from '../attestation/report-data.ts';
 import type { Credential } from '../attestation/tpm/credential.ts';
 import { parsePublicArea } from '../attestation/tpm/structures.ts';
-import { failure, reason } from '../errors.ts';
 import { createTurns } from '../in-turn.ts';
 import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts';
+import { type TpmTools, tpmUnusable, withTpmTools } from '../platform/tpm-tools.ts';
 
 /**
  * A TPM 2.0 through the programs of tpm2-tools. Its attestation key lies under its endorsement key, so that it counts
@@ -47,8 +45,6 @@ const CERTIFICATE = '0x1c00002';
 const REGISTERS = Array.from({ length: 16 }, (_, index) => index);
 const DIGEST = 32;
 
-const PATIENCE = 60_000;
-const MOST_OUTPUT = 64 * 1024;
 /** Magic and version before a credential in a file of tpm2_makecredential(1). */
 const CREDENTIAL_HEADER = Buffer.from('badcc0de00000001', 'hex');
 
@@ -68,13 +64,12 @@ export function isEnrolled(directory: string): boolean {
  * @throws Failure TPM_UNUSABLE
  */
 export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
-  const tcti = env.TPM2TOOLS_TCTI || 'device:/dev/tpmrm0';
   const { publicPart, privatePart } = keyFiles(directory);
   makePrivateDirectory(join(directory, 'tpm'));
   // A TPM does one thing after the other, and so do its users.
   const takeTurn = createTurns();
-  const inTurn = <Result>(work: (session: Session) => Promise<Result>): Promise<Result> =>
-    takeTurn(() => withSession(directory, tcti, env, work));
+  const inTurn = <Result>(work: (session: TpmTools) => Promise<Result>): Promise<Result> =>
+    takeTurn(() => withTpmTools(join(directory, 'tpm'), env, work));
 
   if (!isEnrolled(directory))
     await inTurn(async ({ run, file }) => {
@@ -100,7 +95,7 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
           ['message', 'signature', 'pcrs'].map((name) => readFile(file(name))),
         );
         if (!message || !signature || values?.length !== DIGEST * REGISTERS.length)
-          throw unusable('tpm2_quote', 'it gave other registers than it was asked for');
+          throw tpmUnusable('tpm2_quote', 'it gave other registers than it was asked for');
         const pcrs = REGISTERS.map((register, index) => [
           String(register),
           values.subarray(DIGEST * index, DIGEST * (index + 1)).toString('hex'),
@@ -112,7 +107,7 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
         const text = await run('tpm2_readclock');
         const count = (name: string) => {
           const [, number] = new RegExp(`^\\s*${name}: (\\d{1,10})$`, 'm').exec(text) ?? [];
-          if (number === undefined) throw unusable('tpm2_readclock', `it says nothing of ${name}`);
+          if (number === undefined) throw tpmUnusable('tpm2_readclock', `it says nothing of ${name}`);
           return Number(number);
         };
         return { resetCount: count('reset_count'), restartCount: count('restart_count') };
@@ -146,54 +141,15 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
   };
 }
 
-/** A few commands that belong together, and a folder for what goes from one to the other. */
-interface Session {
-  run(program: string, ...args: string[]): Promise<string>;
-  file(name: string): string;
-}
+type Session = Pick<TpmTools, 'run' | 'file'>;
 
-async function withSession<Result>(
-  directory: string,
-  tcti: string,
-  env: NodeJS.ProcessEnv,
-  work: (session: Session) => Promise<Result>,
-): Promise<Result> {
-  const folder = await mkdtemp(join(directory, 'tpm', 'work-'));
-  const options = {
-    env: { PATH: env.PATH, LANG: 'C', TPM2TOOLS_TCTI: tcti, TSS2_LOG: 'all+none' },
-    timeout: PATIENCE,
-    maxBuffer: MOST_OUTPUT,
-    cwd: folder,
-  };
-  const run = async (program: string, ...args: string[]) => {
-    try {
-      return (await promisify(execFile)(program, args, options)).stdout;
-    } catch (error) {
-      const said = error instanceof Error && 'stderr' in error ? String(error.stderr) : '';
-      // The last error that it tells of is just that there was one.
-      const [, first] = /^ERROR: (.{1,500})/m.exec(said) ?? [];
-      throw unusable(program, first ?? reason(error), error);
-    } finally {
-      // Without a resource manager keys stay in the TPM, which has room for three.
-      if (!isManaged(tcti)) await promisify(execFile)('tpm2_flushcontext', ['-t'], options).catch(() => {});
-    }
-  };
-  try {
-    return await work({ run, file: (name) => join(folder, name) });
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
-const isManaged = (tcti: string) => /tpmrm|tabrmd/.test(tcti);
-
-async function ensureEndorsementKey(run: Session['run']): Promise<void> {
+async function ensureEndorsementKey(run: TpmTools['run']): Promise<void> {
   if (!(await holds(run, 'handles-persistent', ENDORSEMENT_KEY)))
     await run('tpm2_createek', '-c', ENDORSEMENT_KEY, '-G', 'rsa');
 }
 
 /** Whether the TPM has something there. */
-async function holds(run: Session['run'], kind: string, handle: string): Promise<boolean> {
+async function holds(run: TpmTools['run'], kind: string, handle: string): Promise<boolean> {
   return new RegExp(`^- ${handle}$`, 'im').test(await run('tpm2_getcap', kind));
 }
 
@@ -227,8 +183,4 @@ async function asEndorsement(
 function trimmed(bytes: Buffer): Buffer {
   const isLong = bytes[0] === 0x30 && bytes[1] === 0x82;
   return isLong ? bytes.subarray(0, 4 + bytes.readUInt16BE(2)) : bytes;
-}
-
-function unusable(what: string, detail: string, cause?: unknown) {
-  return failure('TPM_UNUSABLE', { what, detail }, cause);
 }

@@ -1,17 +1,17 @@
 import assert from 'node:assert/strict';
-import { createPublicKey, randomBytes } from 'node:crypto';
+import { createPublicKey } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
 import { beginning, verifyEntry } from '../../src/audit/entry.ts';
 import { append, emptyFrontier, leafHash, rootOf } from '../../src/audit/merkle-tree.ts';
 import { checkHead, type RememberedLog } from '../../src/audit/tree-head.ts';
 import { type AuditLog, openAuditLog } from '../../src/cas/audit-log.ts';
-import { keyring } from '../../src/cas/keyring.ts';
+import { keyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import type { Database } from '../../src/cas/store/database.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
 import { openState } from '../../src/cas/store/sql.ts';
 import { onEachEngine } from '../support/engines.ts';
 
-const keys = keyring(randomBytes(32));
+const keys = keyring(makeMasterKeys());
 const cas = Buffer.alloc(32, 7);
 
 onEachEngine('an audit log', (engine) => {

@@ -16,7 +16,7 @@ import { noTpms } from '../../src/attestation/tpm/credential.ts';
 import { createApi } from '../../src/cas/api.ts';
 import { openAuditLog } from '../../src/cas/audit-log.ts';
 import { openEncryptionKey, openIdentity } from '../../src/cas/identity.ts';
-import { openKeyring } from '../../src/cas/keyring.ts';
+import { keyring as createKeyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { openStore } from '../../src/cas/store/sql.ts';
@@ -155,7 +155,7 @@ test('the calls are those of the server', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'envcas-test-'));
   const database = openSqlite(join(directory, 'cas.db'));
   try {
-    const keyring = openKeyring(join(directory, 'master.key'));
+    const keyring = createKeyring(makeMasterKeys());
     const store = openStore(database, keyring.authenticate);
     const identity = await openIdentity(store, keyring, [], Date.now());
     const log = { info() {}, warn() {}, error() {} };

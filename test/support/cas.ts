@@ -5,7 +5,7 @@ import { type MeasuredProcess, platformOf, signSoftwareEvidence } from '../../sr
 import { noTpms } from '../../src/attestation/tpm/credential.ts';
 import { openAuditLog } from '../../src/cas/audit-log.ts';
 import type { Cas } from '../../src/cas/cas.ts';
-import { keyring } from '../../src/cas/keyring.ts';
+import { keyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { release } from '../../src/cas/release.ts';
@@ -57,7 +57,7 @@ export const noCollateral: Cas['collateral'] = {
 
 export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
   const quiet = () => {};
-  const keys = keyring(randomBytes(32));
+  const keys = keyring(makeMasterKeys());
   const database = openSqlite(':memory:');
   const key = randomBytes(32);
   const audit = openAuditLog({

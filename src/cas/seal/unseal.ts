@@ -1,0 +1,91 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { causes, failure } from '../../errors.ts';
+import { readOrCreatePrivate, readPrivate } from '../../platform/private-file.ts';
+import { KEY, keysOfOne, makeMasterKeys } from '../keyring.ts';
+import type { Database } from '../store/database.ts';
+import { openState } from '../store/sql.ts';
+import { type Given, openSlot, type Slot } from './methods.ts';
+import { createSeal, describeMethods, openSeal, readSeal, type Seal } from './record.ts';
+
+/** What a CAS can open its store with, without anybody's help. */
+export interface OwnMeans {
+  /** File with a key, 32 bytes, mode 0600. */
+  keyFile: string;
+  /** File with a passphrase. */
+  passphraseFile?: string | undefined;
+  /** Of the CAS, for the files of the TPM's programs. */
+  directory: string;
+  env: NodeJS.ProcessEnv;
+}
+
+export type Unsealed = { rootKey: Buffer } | { seal: Seal; reasons: string[] };
+
+/**
+ * Opens the store by what is here; makes a new one with a key file. One that an older version of this program has made, with its
+ * master key in that file, is taken over.
+ * @returns the root key; or how the store is sealed, and why nothing here opens it, where people may
+ * @throws Failure UNSEAL_REFUSED, SEAL_DAMAGED, STATE_UNUSABLE, or of the store
+ */
+export async function unsealBySelf(database: Database, means: OwnMeans): Promise<Unsealed> {
+  const state = openState(database);
+  const seal = (await readSeal(state)) ?? (await makeSeal(database, means));
+  const reasons: string[] = [];
+  for (const slot of seal.slots) {
+    const given = givenFor(slot, means);
+    if (!given) continue;
+    try {
+      const rootKey = await openSlot(slot, given);
+      openSeal(seal, rootKey);
+      return { rootKey };
+    } catch (error) {
+      reasons.push(causes(error).join(': '));
+    }
+  }
+  if (seal.slots.some(({ method }) => method === 'passphrase' || method === 'shares'))
+    return { seal, reasons };
+  throw failure('UNSEAL_REFUSED', {
+    method: describeMethods(seal.slots),
+    detail: reasons.join('; ') || `there is no key file ${means.keyFile}`,
+  });
+}
+
+function givenFor({ method }: Slot, means: OwnMeans): Given | undefined {
+  if (method === 'file') {
+    const key = readPrivate(means.keyFile);
+    return key && { method, key };
+  }
+  if (method === 'passphrase' && means.passphraseFile !== undefined)
+    return { method, passphrase: readPassphrase(means.passphraseFile) };
+  if (method === 'tpm') return { method, directory: means.directory, env: means.env };
+  return undefined;
+}
+
+/** A passphrase in a file, without the end of its line. @throws Failure STATE_UNUSABLE */
+export function readPassphrase(path: string): Buffer {
+  const content = readPrivate(path);
+  if (!content) throw failure('STATE_UNUSABLE', { path, detail: 'there is no such file' });
+  return Buffer.from(content.toString().replace(/\r?\n$/, ''));
+}
+
+/** Key in a file, made where there is none. @throws Failure STATE_UNUSABLE */
+export function readKeyFile(path: string): Buffer {
+  const key = readOrCreatePrivate(path, () => randomBytes(KEY));
+  if (key.length === KEY) return key;
+  throw failure('STATE_UNUSABLE', { path, detail: `a key has ${KEY} bytes, this has ${key.length}` });
+}
+
+async function makeSeal(database: Database, { keyFile }: OwnMeans): Promise<Seal> {
+  const state = openState(database);
+  const isOld = (await state.readState('identity')) !== undefined;
+  if (isOld && !existsSync(keyFile))
+    throw failure('STATE_UNUSABLE', { path: keyFile, detail: 'the master key of the store is missing' });
+  const key = readKeyFile(keyFile);
+  await createSeal(
+    state,
+    isOld ? keysOfOne(key) : makeMasterKeys(),
+    [{ method: 'file', key }],
+    ...(isOld ? [key] : []),
+  );
+  return (await readSeal(state)) as Seal;
+}
