@@ -603,6 +603,67 @@ export const errors = {
     message: '{path} does not decrypt: it was changed, or belongs to another master key',
     hint: 'Restore the store together with its master key.',
   },
+  NOT_PROVISIONED: {
+    exit: 78,
+    http: 409,
+    message: 'this CAS has no owner yet, and so nobody may do this',
+    hint: 'Provision it: `scone cas provision`, with the token that the CAS prints when it starts.',
+  },
+  NOT_OWNER: {
+    exit: 77,
+    http: 403,
+    message: 'only an owner of this CAS may do this',
+    hint: 'Use the identity that provisioned the CAS, or have an owner add yours to `owners`.',
+  },
+  PROVISIONED_ALREADY: {
+    exit: 77,
+    http: 409,
+    message: 'this CAS has an owner already',
+    hint: 'Ask whoever provisioned it. If nobody of yours did, it is not your CAS: do not use it.',
+  },
+  TOKEN_INVALID: {
+    exit: 77,
+    http: 403,
+    message: 'the provisioning token is wrong',
+    hint: 'Copy it from what the CAS printed when it was started last.',
+  },
+  TOKEN_THROTTLED: {
+    exit: 75,
+    http: 429,
+    message: 'too many wrong provisioning tokens came from here: the next one counts in {seconds} seconds',
+    hint: 'Wait, and give the right one.',
+  },
+  CONFIGURATION_CHANGED: {
+    exit: 75,
+    http: 409,
+    message: 'the configuration of the owner was changed by somebody else; it has version {version} now',
+    hint: 'Look at it with `scone cas show-config`, and update it again.',
+  },
+  REGISTRATIONS_CHANGED: {
+    exit: 75,
+    http: 409,
+    message: 'somebody else has registered or removed a CAS at the same time',
+    hint: 'Look at `scone cas list-registrations`, and try again.',
+  },
+  REGISTRATION_NOT_FOUND: {
+    exit: 69,
+    http: 404,
+    message: 'no CAS is registered as {id}',
+    hint: 'See `scone cas list-registrations`.',
+  },
+  UPGRADE_NOT_REGISTERED: {
+    exit: 78,
+    http: 409,
+    message: 'no CAS is registered as an upgrade',
+    hint: 'Start the new version sealed, and name it: `scone cas register-upgrade ADDRESS`.',
+  },
+  NOT_REGISTERED: {
+    exit: 77,
+    http: 403,
+    message:
+      'no CAS with measurement {measurement} on platform {platform} is registered to be given the root key',
+    hint: 'The owner registers it: `scone cas register-backup ADDRESS` or `register-upgrade ADDRESS`.',
+  },
   CAS_SEALED: {
     exit: 69,
     http: 503,

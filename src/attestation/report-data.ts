@@ -2,10 +2,11 @@ import { createHash } from 'node:crypto';
 
 /**
  * What Evidence is made over. It binds the Evidence to one TLS connection: `channel` is the exporter value of
- * that connection (RFC 8446 §7.5) for a launcher, and the caller's nonce for a CAS that is attested itself.
+ * that connection (RFC 8446 §7.5) for a launcher, and for a CAS that asks another for its root key (`backup`); the caller's
+ * nonce for a CAS that is attested itself.
  */
 export interface Binding {
-  role: 'launcher' | 'cas';
+  role: 'launcher' | 'cas' | 'backup';
   channel: Buffer;
   /** SHA-256 of the CAS's public key. */
   casKey: Buffer;

@@ -35,7 +35,10 @@ export interface AuditLog {
   /** @throws Failure of the store, and then whatever it is about must not happen */
   record(entry: Entry): Promise<void>;
   /** Does something in the database and records it, both or neither. */
-  recordWith<Result>(work: (statements: Statements) => Promise<Recorded<Result>>): Promise<Result>;
+  recordWith<Result>(
+    /** @param next number that its first entry will have */
+    work: (statements: Statements, next: number) => Promise<Recorded<Result>>,
+  ): Promise<Result>;
   /** Records a refusal, unless there have been too many at a time; then how many more there were. */
   recordRefusal(entry: Entry): Promise<void>;
   /** @param first a size that somebody has seen, to which the proof is made */
@@ -67,7 +70,7 @@ export interface AuditLogOptions {
 }
 
 /** What an entry has in the database besides its line, where its number is divisible by this, so that few are read later. */
-const BLOCK = 256;
+export const BLOCK = 256;
 /** Entries that are written at a time. */
 const AT_ONCE = 256;
 /** How often others may be faster in a row. */
@@ -87,6 +90,8 @@ const NEWS: ReadonlySet<Operation> = new Set([
   'store_restored',
   'cas_sealed',
 ]);
+
+export const isNews = (operation: Operation): boolean => NEWS.has(operation);
 
 /** Where the log is, as far as this process knows. */
 interface Known {
@@ -256,7 +261,8 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
       inTurn(() =>
         settle(() =>
           database.transaction(async (statements) => {
-            const { result, entries } = await work(statements);
+            const { position } = await current();
+            const { result, entries } = await work(statements, position.sequence + 1);
             const at = entries.length > 0 ? await write(statements, entries) : await current();
             return { result, at, entries };
           }),
@@ -355,7 +361,7 @@ function extend({ position, frontier }: Known, line: Buffer, key: KeyObject): Kn
 }
 
 /** Subtrees of 256, 512, … leaves that end there, by their number; and the frontier. */
-function formatTree(subtrees: readonly Buffer[], { hashes }: Frontier): Buffer {
+export function formatTree(subtrees: readonly Buffer[], { hashes }: Frontier): Buffer {
   return Buffer.concat([Buffer.of(subtrees.length), ...subtrees, ...hashes]);
 }
 

@@ -18,7 +18,7 @@ const stored = v.strictObject({ key: v.string(), certificate: v.string() });
 export async function openIdentity(
   store: Store,
   keyring: Keyring,
-  names: readonly string[],
+  { commonName, names }: { commonName: string; names: readonly string[] },
   now: number,
 ): Promise<Identity> {
   const read = (sealed: Buffer) => v.parse(stored, JSON.parse(keyring.open(sealed, PLACE).toString()));
@@ -28,7 +28,7 @@ export async function openIdentity(
     key,
     certificate: await selfSignedCertificate({
       key: createPrivateKey(key),
-      commonName: 'cas',
+      commonName,
       names: all,
       notBefore: new Date(now - CLOCK_SKEW),
       notAfter: new Date(now + YEAR),
@@ -43,7 +43,8 @@ export async function openIdentity(
   }
   const identity = read(kept);
   const certificate = new X509Certificate(identity.certificate);
-  const named = all.every((name) => certificate.checkHost(name) ?? certificate.checkIP(name));
+  const isCalled = certificate.subject === `CN=${commonName}`;
+  const named = isCalled && all.every((name) => certificate.checkHost(name) ?? certificate.checkIP(name));
   if (named && certificate.validToDate.getTime() - now > YEAR / 3) return identity;
   const renewed = await issue(identity.key);
   // Where another process was faster, its certificate is as good.

@@ -20,6 +20,7 @@ import type { Cas } from './cas.ts';
 import { Challenge } from './evidence.ts';
 import { release } from './release.ts';
 import type { LaunchAttempt, LaunchConnection } from './second-factors.ts';
+import { sourceOf } from './source.ts';
 import { PLACES, type Watch } from './watch.ts';
 
 const HANDSHAKE = 10_000;
@@ -34,6 +35,12 @@ const GRACE = 1000;
 const CONNECTIONS = 2 * PLACES;
 /** Milliseconds of silence after which the system looks whether the peer of a waiting connection is still there. */
 const KEEP_ALIVE = 30_000;
+
+export const LAUNCH_TLS = {
+  minVersion: 'TLSv1.3',
+  // No resumption: every connection has a full handshake, so its exporter value is fresh.
+  secureOptions: constants.SSL_OP_NO_TICKET,
+} as const;
 
 export interface LaunchPort {
   server: Server;
@@ -55,11 +62,9 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
   const server = createServer({
     key: identity.key,
     cert: identity.certificate,
-    minVersion: 'TLSv1.3',
+    ...LAUNCH_TLS,
     ALPNProtocols: [LAUNCH_PROTOCOL],
     handshakeTimeout: HANDSHAKE,
-    // No resumption: every connection has a full handshake, so its exporter value is fresh.
-    secureOptions: constants.SSL_OP_NO_TICKET,
   });
   server.maxConnections = CONNECTIONS;
   server.on('connection', (socket: Socket) => {
@@ -210,15 +215,4 @@ async function nextRequest(
   });
   await channel.arrival();
   if (!mayAsk) throw new FrameError('a request that nobody has waited for');
-}
-
-/** The peer's IPv4 address, or the /64 its IPv6 address is from, since one host commands all of that. */
-function sourceOf(socket: { remoteAddress?: string | undefined }): string {
-  const address = socket.remoteAddress?.replace(/^::ffff:(?=\d+\.)/, '') ?? 'unknown';
-  if (!address.includes(':')) return address;
-  const [head = '', tail] = address.replace(/%.*/, '').split('::');
-  const groups = head.split(':').filter(Boolean);
-  const rest = tail?.split(':').filter(Boolean) ?? [];
-  const all = [...groups, ...Array<string>(Math.max(0, 8 - groups.length - rest.length)).fill('0'), ...rest];
-  return `${all.slice(0, 4).join(':')}::/64`;
 }

@@ -137,7 +137,7 @@ interface Named {
 const invalid = (detail: string) => failure('REQUEST_INVALID', { detail });
 
 /** What stands behind the `?` of a call; anything else there is passed over, as HTTP clients add things. */
-function query<Entries extends v.ObjectEntries>(
+export function query<Entries extends v.ObjectEntries>(
   request: FastifyRequest,
   entries: Entries,
 ): v.InferOutput<v.ObjectSchema<Entries, undefined>> {
@@ -167,7 +167,7 @@ function textOf(request: FastifyRequest): string {
 }
 
 /** A body in JSON. */
-function body<Schema extends v.GenericSchema>(
+export function body<Schema extends v.GenericSchema>(
   request: FastifyRequest,
   schema: Schema,
 ): v.InferOutput<Schema> {

@@ -1,32 +1,25 @@
-import { createPublicKey } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
-import { noTpms, type TrustedTpms } from '../attestation/tpm/credential.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Server as TlsServer } from 'node:tls';
+import type { TrustedTpms } from '../attestation/tpm/credential.ts';
 import { introduce } from '../audit/introduction.ts';
 import { failure, reason } from '../errors.ts';
 import { makePrivateDirectory } from '../platform/private-file.ts';
 import { formatAddress } from '../policy/address.ts';
-import { publicKeyDigest } from '../policy/key-hash.ts';
 import { version } from '../version.ts';
 import { createApi } from './api.ts';
-import { openAuditLog } from './audit-log.ts';
-import type { Cas, Log } from './cas.ts';
-import { openCollateral } from './collateral.ts';
+import type { Log } from './cas.ts';
 import type { Sources } from './collateral-source.ts';
-import { openEncryptionKey, openIdentity } from './identity.ts';
-import { keyring as createKeyring } from './keyring.ts';
-import { createLaunchPort } from './launch-port.ts';
-import { openMachineNonces } from './machine-nonce.ts';
+import { API_TLS } from './http.ts';
+import { openIdentity } from './identity.ts';
+import { createLaunchPort, LAUNCH_TLS } from './launch-port.ts';
 import { followNews } from './news.ts';
-import { createOtherCases } from './other-cas.ts';
-import { openSeal, readSeal } from './seal/record.ts';
-import { unsealBySelf } from './seal/unseal.ts';
-import type { Database } from './store/database.ts';
-import { checkNotMoved } from './store/move.ts';
+import { openCas, settingsOf, storeAddress } from './open-cas.ts';
+import { provisioningToken } from './owner.ts';
+import type { Control } from './owner-routes.ts';
+import { rotate } from './seal/rotate.ts';
 import { openDatabase } from './store/open.ts';
-import { codeRows, openState, openStore } from './store/sql.ts';
-import { createWatches } from './watch.ts';
 
 export interface CasOptions {
   /** Folder with everything the CAS keeps. */
@@ -60,62 +53,51 @@ export interface RunningCas {
   enclavePort: number;
   /** SHA-256 of the CAS's public key. */
   key: Buffer;
+  /** What whoever makes it his own must know; undefined once it has an owner. */
+  provisioningToken: string | undefined;
+  /** Resolves when an owner has it forget its keys. */
+  sealed: Promise<void>;
+  /** Takes over what may change while it runs. @throws Failure, and then nothing was changed */
+  reload(changes: Pick<CasOptions, 'names' | 'trustedPlatforms'>): Promise<void>;
   close(): Promise<void>;
 }
 
+const DAY = 24 * 3600 * 1000;
+/** Milliseconds between two looks at the log by all processes, and some more. */
+const NOTICE = 3_000;
+
 /**
  * Starts a CAS, making what it keeps on the first start.
- * @throws Failure STATE_UNUSABLE, STATE_SEALED or ADDRESS_IN_USE
+ * @throws Failure STATE_UNUSABLE, STATE_SEALED, STORE_*, CAS_SEALED or ADDRESS_IN_USE
  */
 export async function serveCas(options: CasOptions): Promise<RunningCas> {
   makePrivateDirectory(options.directory);
-  const database = await openDatabase(options.store ?? `sqlite:${join(options.directory, 'cas.db')}`);
+  const { log } = options;
+  const database = await openDatabase(storeAddress(options));
   try {
-    await checkNotMoved(database);
-    const rootKey = options.rootKey ?? (await rootKeyByFile(database, options));
-    const readKeys = async () => {
-      const seal = await readSeal(openState(database));
-      if (!seal) throw failure('SEAL_DAMAGED', { detail: 'it is missing' });
-      return openSeal(seal, rootKey);
+    const { cas, audit, rootKey, readKeys, ...opened } = await openCas(database, options);
+    const sealed = Promise.withResolvers<void>();
+    let { identity } = opened;
+    const control: Control = {
+      database,
+      rootKey,
+      seal: sealed.resolve,
+      async rotate() {
+        const announce = async () => {
+          await audit.record({ operation: 'keys_rotated' });
+          await sleep(NOTICE);
+        };
+        return rotate({ database, rootKey, keyring: cas.keyring, announce });
+      },
     };
-    const keyring = createKeyring(await readKeys());
-    const store = openStore(database, keyring.authenticate);
-    await codeRows(database, keyring.authenticate);
-    const identity = await openIdentity(store, keyring, options.names, Date.now());
-    const key = publicKeyDigest(createPublicKey(identity.certificate));
-    const audit = await openAuditLog({ database, store, keyring, cas: key, clock: Date.now });
-    const cas: Cas = {
-      store,
-      audit,
-      keyring,
-      key,
-      encryptionKey: await openEncryptionKey(store, keyring),
-      otherCases: createOtherCases(identity),
-      watches: createWatches(Date.now),
-      collateral: await openCollateral({ ...options, roots: options.hardwareRoots, store, clock: Date.now }),
-      hardwareRoots: options.hardwareRoots,
-      machineNonces: await openMachineNonces(store, keyring),
-      trustedTpms: options.trustedTpms ?? noTpms,
-      trustedPlatforms: options.trustedPlatforms,
-      clock: Date.now,
-      log: options.log,
-    };
-    const self = { host: hostname(), pid: process.pid };
-    const listening = async (port: number, start: () => Promise<number>) => {
-      try {
-        return await start();
-      } catch (error) {
-        const address = formatAddress({ host: options.host, port });
-        throw failure('ADDRESS_IN_USE', { address, detail: reason(error) });
-      }
-    };
-    const api = createApi(cas, identity, options.lasSocket);
-    const apiPort = await listening(options.apiPort, async () => {
+    const api = createApi(cas, { identity: () => identity, lasSocket: options.lasSocket, control });
+    const launchPort = createLaunchPort(cas, identity);
+    const apiPort = await listening(options, options.apiPort, async () => {
       await api.listen({ host: options.host, port: options.apiPort });
       return (api.server.address() as AddressInfo).port;
     });
-    const launchPort = createLaunchPort(cas, identity);
     const enclavePort = await listening(
+      options,
       options.enclavePort,
       () =>
         new Promise((resolve, reject) => {
@@ -128,18 +110,52 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       await api.close();
       throw error;
     });
+
+    let operator: Pick<CasOptions, 'names' | 'trustedPlatforms'> = options;
+    /** What operator and owner say, and a certificate that runs out before long. */
+    const refresh = async () => {
+      const settings = await settingsOf(cas, operator);
+      const renewed = await openIdentity(cas.store, cas.keyring, settings, Date.now());
+      cas.trustedPlatforms = settings.trustedPlatforms;
+      if (renewed.certificate === identity.certificate) return;
+      identity = renewed;
+      const context = { key: identity.key, cert: identity.certificate };
+      (api.server as unknown as TlsServer).setSecureContext({ ...context, minVersion: API_TLS });
+      launchPort.server.setSecureContext({ ...context, ...LAUNCH_TLS });
+      log.info({}, 'the certificate was made anew');
+    };
+    const daily = setInterval(
+      () => void refresh().catch((error: unknown) => log.warn({ error: reason(error) }, 'not refreshed')),
+      DAY,
+    ).unref();
+    const self = { host: hostname(), pid: process.pid };
     await audit.record({ operation: 'cas_started', ...self, version, ...introduce(audit, identity) });
-    const news = followNews(cas, audit, { newKeys: async () => keyring.use(await readKeys()) });
+    const news = followNews(cas, audit, {
+      newKeys: async () => cas.keyring.use(await readKeys()),
+      newConfiguration: refresh,
+      sealed: sealed.resolve,
+    });
     return {
       apiPort,
       enclavePort,
-      key,
+      key: cas.key,
+      provisioningToken: await provisioningToken(cas),
+      sealed: sealed.promise,
+      async reload(changes) {
+        const before = operator;
+        operator = changes;
+        await refresh().catch((error: unknown) => {
+          operator = before;
+          throw error;
+        });
+      },
       async close() {
         news.stop();
+        clearInterval(daily);
         cas.collateral.close();
         await Promise.all([api.close(), launchPort.close()]);
         await audit.record({ operation: 'cas_stopped', ...self }).catch((error: unknown) => {
-          options.log.warn({ error: reason(error) }, 'that this CAS stops could not be recorded');
+          log.warn({ error: reason(error) }, 'that this CAS stops could not be recorded');
         });
         await database.close();
       },
@@ -150,10 +166,11 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
   }
 }
 
-/** @throws Failure CAS_SEALED where people have to open the store */
-async function rootKeyByFile(database: Database, { directory }: CasOptions): Promise<Buffer> {
-  const keyFile = join(directory, 'master.key');
-  const unsealed = await unsealBySelf(database, { keyFile, directory, env: process.env });
-  if ('rootKey' in unsealed) return unsealed.rootKey;
-  throw failure('CAS_SEALED');
+/** @throws Failure ADDRESS_IN_USE */
+async function listening({ host }: CasOptions, port: number, start: () => Promise<number>): Promise<number> {
+  try {
+    return await start();
+  } catch (error) {
+    throw failure('ADDRESS_IN_USE', { address: formatAddress({ host, port }), detail: reason(error) });
+  }
 }

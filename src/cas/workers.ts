@@ -11,6 +11,8 @@ import type { Log } from './cas.ts';
 export interface Workers<Ready> {
   /** What the first one said when it was ready. */
   ready: Ready;
+  /** Resolves when one of them says this. */
+  said(what: string): Promise<void>;
   /** Tells all of them something. */
   tell(message: object): void;
   /** Ends them in order, and what is left after a while at once. */
@@ -25,7 +27,7 @@ const END = 40_000;
 const EX_SOFTWARE = 70;
 
 /** What a worker says of itself. */
-type Report<Ready> = { ready: Ready } | { failed: ReturnType<typeof toRefusal> };
+type Report<Ready> = { ready: Ready } | { failed: ReturnType<typeof toRefusal> } | { said: string };
 
 /**
  * Starts workers, the first one alone, so that it says what is wrong with the settings.
@@ -38,6 +40,7 @@ export async function startWorkers<Ready>(count: number, work: object, log: Log)
   cluster.schedulingPolicy = cluster.SCHED_NONE;
   cluster.setupPrimary({ exec: script, args: rest, ...(isSea() && { execArgv: [] }) });
   let isStopping = false;
+  const heard = new Map<string, () => void>();
 
   const start = () => {
     const worker = cluster.fork();
@@ -49,6 +52,7 @@ export async function startWorkers<Ready>(count: number, work: object, log: Log)
       worker.on('message', (report: Report<Ready>) => {
         if ('ready' in report) resolve(report.ready);
         if ('failed' in report) reject(new Refused(report.failed));
+        if ('said' in report) heard.get(report.said)?.();
       });
       void ended.then((how) => reject(new Error(`a worker ended with ${how}`)));
     });
@@ -80,6 +84,7 @@ export async function startWorkers<Ready>(count: number, work: object, log: Log)
   const all = () => Object.values(cluster.workers ?? {}).flatMap((worker) => worker ?? []);
   return {
     ready,
+    said: (what) => new Promise((resolve) => heard.set(what, resolve)),
     tell: (message) => {
       for (const worker of all()) worker.send({ told: message });
     },
@@ -99,6 +104,9 @@ export async function startWorkers<Ready>(count: number, work: object, log: Log)
 /** Whether this process is a worker. */
 export const { isWorker } = cluster;
 
+/** Says something to the one that has started this worker. */
+export const say = (said: string): void => void process.send?.({ said });
+
 /** What runs in a worker. */
 export interface Work<Ready> {
   ready: Ready;
@@ -111,7 +119,7 @@ export interface Work<Ready> {
  * @param begin is given what the worker is told first
  */
 export async function work<Told, Ready>(begin: (told: Told) => Promise<Work<Ready>>): Promise<void> {
-  const say = (report: Report<Ready>) => process.send?.(report);
+  const report = (its: Report<Ready>) => process.send?.(its);
   const told = await new Promise<Told>((resolve) =>
     process.once('message', (message: { work: Told }) => resolve(message.work)),
   );
@@ -119,7 +127,7 @@ export async function work<Told, Ready>(begin: (told: Told) => Promise<Work<Read
   try {
     running = await begin(told);
   } catch (error) {
-    say({ failed: toRefusal(error) });
+    report({ failed: toRefusal(error) });
     if (process.connected) process.disconnect?.();
     return;
   }
@@ -133,7 +141,7 @@ export async function work<Told, Ready>(begin: (told: Told) => Promise<Work<Read
   });
   // The one that has started it says when: a terminal sends these to all processes at once.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
-  say({ ready: running.ready });
+  report({ ready: running.ready });
   await end;
   process.removeAllListeners('disconnect');
   await running.end();

@@ -157,7 +157,7 @@ test('the calls are those of the server', async () => {
   try {
     const keyring = createKeyring(makeMasterKeys());
     const store = openStore(database, keyring.authenticate);
-    const identity = await openIdentity(store, keyring, [], Date.now());
+    const identity = await openIdentity(store, keyring, { commonName: 'cas', names: [] }, Date.now());
     const log = { info() {}, warn() {}, error() {} };
     const api = createApi(
       {
@@ -177,8 +177,14 @@ test('the calls are those of the server', async () => {
         clock: Date.now,
         log,
       },
-      identity,
-      join(directory, 'las.sock'),
+      {
+        identity: () => identity,
+        lasSocket: join(directory, 'las.sock'),
+        control: {
+          ...{ database, rootKey: Buffer.alloc(32), seal() {} },
+          rotate: async () => ({ present: 1, rewrapped: 0 }),
+        },
+      },
     );
     await api.ready();
     const documented = new Set<string>();

@@ -174,7 +174,10 @@ onEachEngine('a store', (engine) => {
     writeFileSync(join(folder, 'wrong'), randomBytes(32), { mode: 0o600 });
     await assert.rejects(unsealBySelf(database, means(join(folder, 'wrong'))), refused(/another one/));
     chmodSync(path, 0o640);
-    await assert.rejects(unsealBySelf(database, means(path)), refused(/its mode must be 0600/));
+    await assert.rejects(unsealBySelf(database, means(path)), {
+      code: 'STATE_UNUSABLE',
+      message: /must be 0600/,
+    });
   });
 
   test('gets a new master key while it is used, and nothing is left under the old one', async () => {

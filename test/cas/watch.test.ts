@@ -23,7 +23,10 @@ beforeEach(async () => {
   las = testLas();
   bare = bareCas([las.platform]);
   sockets = [];
-  port = createLaunchPort(bare.cas, await openIdentity(bare.cas.store, bare.cas.keyring, [], Date.now()));
+  port = createLaunchPort(
+    bare.cas,
+    await openIdentity(bare.cas.store, bare.cas.keyring, { commonName: 'cas', names: [] }, Date.now()),
+  );
   await new Promise<void>((resolve) => port.server.listen(0, '127.0.0.1', resolve));
 });
 afterEach(async () => {

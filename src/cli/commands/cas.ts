@@ -21,8 +21,16 @@ export function addCas(program: Command): void {
   cas
     .command('serve')
     .description('run a CAS in the foreground')
+    .option('--config <file>', 'what is not said here, as TOML')
     .requiredOption('--dir <dir>', 'keep master key and store there')
     .option('--store <address>', 'sqlite:PATH or postgres://USER@HOST/DATABASE (default: a file in --dir)')
+    .option('--key-file <file>', 'key that opens the store (default: master.key in --dir)')
+    .option('--passphrase-file <file>', 'passphrase that opens the store')
+    .option(
+      '--unseal-from <address=keyhash>',
+      'a CAS that this one is registered at, to be given the root key (repeatable)',
+      collect,
+    )
     .option('--host <address>', 'address to listen on', '0.0.0.0')
     .option('--api-port <port>', 'port for people and tools', String(defaultPorts.api))
     .option('--enclave-port <port>', 'port for launchers', String(defaultPorts.enclave))
@@ -38,7 +46,11 @@ export function addCas(program: Command): void {
     .option('--trusted-tpm <key>', 'a TPM that may be enrolled, by its endorsement key (repeatable)', collect)
     .addOption(logLevel('info'))
     .addHelpText('after', example('scone cas serve --dir /var/lib/scone --trusted-platform LASKEY'))
-    .action(serves(async () => (await import('../serve.ts')).runCas));
+    .action(serves(async () => (await import('../serve-cas.ts')).runCas));
+  structured(cas.command('check-config'))
+    .description('check a file for `scone cas serve --config`')
+    .argument('<file>', 'TOML')
+    .action(prints(async () => (await import('../cas-configuration.ts')).checkCasConfiguration));
   const attest = structured(cas.command('attest'))
     .description('check a CAS and pin its key; the first one becomes the default')
     .argument('<address>', 'HOST or HOST:PORT')

@@ -1,0 +1,142 @@
+import { constants } from 'node:crypto';
+import { maxHeaderSize, STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import { causes, errors, Failure, failure, reason } from '../errors.ts';
+import { publicKeyDigest } from '../policy/key-hash.ts';
+import { InvalidText } from '../policy/problem.ts';
+import type { Identity } from '../protocol/certificate.ts';
+import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
+import type { Log } from './cas.ts';
+import { limitRequests } from './request-limit.ts';
+import { Outer } from './routes.ts';
+
+/** Largest body of a request, in bytes: that of an encrypted session. */
+const BODY_LIMIT = ENCRYPTED_SESSION_LIMIT;
+const CONNECTIONS = 1024;
+const HANDSHAKE = 10_000;
+const GRACE = 1000;
+const REQUEST_TIMEOUT = 30_000;
+
+export const API_TLS = 'TLSv1.2';
+
+/**
+ * An HTTPS server without calls: its limits, and the form that all of its errors have.
+ * @param unknown what is said of a path that there is no call for
+ */
+export function createHttps(
+  { key, certificate }: Identity,
+  log: Log,
+  unknown = (path: string) => failure('PATH_UNKNOWN', { path }),
+): FastifyInstance {
+  const app = fastify({
+    https: {
+      key,
+      cert: certificate,
+      minVersion: API_TLS,
+      secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+      requestCert: true,
+      rejectUnauthorized: false,
+      handshakeTimeout: HANDSHAKE,
+      // Looked for below, so that who sends none is told in the form that all errors have.
+      requireHostHeader: false,
+    },
+    exposeHeadRoutes: false,
+    bodyLimit: BODY_LIMIT,
+    requestTimeout: REQUEST_TIMEOUT,
+    connectionTimeout: REQUEST_TIMEOUT,
+    forceCloseConnections: true,
+    logger: false,
+    // What fastify and Node answer by themselves, in the form that all errors have here.
+    frameworkErrors: (error, _request, reply: FastifyReply) => {
+      const { status, body } = errorAnswer(error);
+      return reply.code(status).send(body);
+    },
+    clientErrorHandler: (error: Error, socket: Socket) => refuse(socket, malformed(error)),
+  });
+  app.server.maxConnections = CONNECTIONS;
+  // What Node would answer without a body, or not at all.
+  app.server.on('checkExpectation', (request, response) => app.routing(request, response));
+  app.server.on('connect', (_request, socket: Socket) =>
+    refuse(socket, failure('REQUEST_INVALID', { detail: 'a CAS is no proxy' })),
+  );
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
+
+  app.setErrorHandler((error, request, reply) => {
+    const { status, body } = errorAnswer(error);
+    if (status === 500)
+      log.error({ route: request.routeOptions.url, error: causes(error).join(': ') }, 'request failed');
+    return reply.code(status).send(body);
+  });
+
+  limitRequests(app, (socket) => certificateOf(socket) ?? String(socket.remoteAddress));
+  app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
+    if (httpVersion === '1.1' && headers.host === undefined)
+      throw failure('REQUEST_INVALID', { detail: 'there is no header Host' });
+  });
+  const calls: { url: string; method: string }[] = [];
+  app.addHook('onRoute', ({ url, method }) => void calls.push({ url, method: String(method) }));
+  // Before anything of the body is read.
+  app.addHook('onRequest', async (request, reply) => {
+    if (!request.is404) return;
+    const [path = ''] = request.url.split('?');
+    const isAt = ({ url }: { url: string }) =>
+      url.endsWith('*') ? path.startsWith(url.slice(0, -1)) : path === url;
+    const allowed = calls.filter(isAt).map(({ method }) => method);
+    if (allowed.length === 0) throw unknown(path);
+    reply.header('allow', allowed.join(', '));
+    throw failure('METHOD_NOT_ALLOWED', { path, allowed: allowed.join(' and ') });
+  });
+  return app;
+}
+
+/** Digest of the key that the client proved to hold, hexadecimal, where it showed a certificate. */
+export function certificateOf(socket: TLSSocket): string | undefined {
+  const certificate = socket.getPeerX509Certificate();
+  return certificate && publicKeyDigest(certificate.publicKey).toString('hex');
+}
+
+function errorAnswer(error: unknown): { status: number; body: object } {
+  const inner = error instanceof Outer ? error.cause : error;
+  if (inner instanceof Failure)
+    return { status: inner.http, body: { msg: causes(error), code: inner.code, hint: inner.hint } };
+  if (inner instanceof InvalidText)
+    return {
+      status: 400,
+      body: {
+        msg: [errors.POLICY_INVALID.message, inner.message],
+        code: 'POLICY_INVALID',
+        hint: errors.POLICY_INVALID.hint,
+        problems: inner.problems,
+      },
+    };
+  const status = (error as { statusCode?: number }).statusCode ?? 500;
+  if (status === 413) return errorAnswer(failure('REQUEST_TOO_LARGE', { limit: BODY_LIMIT }));
+  if (status < 500) return errorAnswer(failure('REQUEST_INVALID', { detail: reason(error) }));
+  return errorAnswer(failure('INTERNAL', { detail: 'the log of the CAS says more' }));
+}
+
+/** What Node could not read as a request. */
+function malformed(error: Error & { code?: string }): Failure {
+  if (error.code === 'HPE_HEADER_OVERFLOW') return failure('HEADERS_TOO_LARGE', { limit: maxHeaderSize });
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT')
+    return failure('REQUEST_SLOW', { seconds: REQUEST_TIMEOUT / 1000 });
+  return failure('REQUEST_INVALID', { detail: `it is no HTTP request: ${reason(error)}` });
+}
+
+/** Answers what did not become a request, and closes the connection. */
+function refuse(socket: Socket, error: Failure): void {
+  if (!socket.writable) return void socket.destroy();
+  const { status, body } = errorAnswer(error);
+  const text = JSON.stringify(body);
+  const head = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    'content-type: application/json; charset=utf-8',
+    'connection: close',
+  ];
+  socket.end(`${head.join('\r\n')}\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
+  // The other end may never take it, or never have come as far as TLS.
+  setTimeout(() => socket.destroy(), GRACE).unref();
+}

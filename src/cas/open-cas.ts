@@ -1,0 +1,92 @@
+import { createPublicKey } from 'node:crypto';
+import { join } from 'node:path';
+import { noTpms } from '../attestation/tpm/credential.ts';
+import { failure } from '../errors.ts';
+import { publicKeyDigest } from '../policy/key-hash.ts';
+import type { Identity } from '../protocol/certificate.ts';
+import { type AuditLog, openAuditLog } from './audit-log.ts';
+import { announceRestore } from './backup.ts';
+import type { Cas } from './cas.ts';
+import { openCollateral } from './collateral.ts';
+import { openEncryptionKey, openIdentity } from './identity.ts';
+import { keyring as createKeyring, type MasterKeys } from './keyring.ts';
+import { openMachineNonces } from './machine-nonce.ts';
+import { createOtherCases } from './other-cas.ts';
+import { readOwner } from './owner.ts';
+import { openSeal, readSeal } from './seal/record.ts';
+import { unsealBySelf } from './seal/unseal.ts';
+import type { CasOptions } from './serve.ts';
+import type { Database } from './store/database.ts';
+import { checkNotMoved } from './store/move.ts';
+import { codeRows, openState, openStore } from './store/sql.ts';
+import { createWatches } from './watch.ts';
+
+/** A CAS without its ports. */
+export interface OpenedCas {
+  cas: Cas;
+  audit: AuditLog;
+  identity: Identity;
+  rootKey: Buffer;
+  /** Reads the master keys, which other processes may have added to. */
+  readKeys(): Promise<MasterKeys>;
+}
+
+export const storeAddress = ({ store, directory }: Pick<CasOptions, 'store' | 'directory'>): string =>
+  store ?? `sqlite:${join(directory, 'cas.db')}`;
+
+/** Opens everything that a CAS works with. @throws Failure STORE_*, SEAL_DAMAGED, CAS_SEALED or AUDIT_LOG_DAMAGED */
+export async function openCas(database: Database, options: CasOptions): Promise<OpenedCas> {
+  await checkNotMoved(database);
+  const rootKey = options.rootKey ?? (await rootKeyByFile(database, options));
+  const readKeys = async () => {
+    const seal = await readSeal(openState(database));
+    if (!seal) throw failure('SEAL_DAMAGED', { detail: 'it is missing' });
+    return openSeal(seal, rootKey);
+  };
+  const keyring = createKeyring(await readKeys());
+  const store = openStore(database, keyring.authenticate);
+  await codeRows(database, keyring.authenticate);
+  const kept = { store, keyring };
+  const settings = await settingsOf(kept, options);
+  const identity = await openIdentity(store, keyring, settings, Date.now());
+  const key = publicKeyDigest(createPublicKey(identity.certificate));
+  const audit = await openAuditLog({ database, ...kept, cas: key, clock: Date.now });
+  await announceRestore({ audit, log: options.log });
+  const cas: Cas = {
+    ...kept,
+    audit,
+    key,
+    encryptionKey: await openEncryptionKey(store, keyring),
+    otherCases: createOtherCases(identity),
+    watches: createWatches(Date.now),
+    collateral: await openCollateral({ ...options, roots: options.hardwareRoots, store, clock: Date.now }),
+    hardwareRoots: options.hardwareRoots,
+    machineNonces: await openMachineNonces(store, keyring),
+    trustedTpms: options.trustedTpms ?? noTpms,
+    trustedPlatforms: settings.trustedPlatforms,
+    clock: Date.now,
+    log: options.log,
+  };
+  return { cas, audit, identity, rootKey, readKeys };
+}
+
+/** What the operator says, and the owner. */
+export async function settingsOf(
+  kept: Pick<Cas, 'store' | 'keyring'>,
+  { names, trustedPlatforms }: Pick<CasOptions, 'names' | 'trustedPlatforms'>,
+): Promise<{ commonName: string; names: string[]; trustedPlatforms: string[] }> {
+  const { api_identity, trusted_platforms = [] } = (await readOwner(kept))?.configuration ?? {};
+  return {
+    commonName: api_identity?.common_name ?? 'cas',
+    names: [...names, ...(api_identity?.alt_names ?? [])],
+    trustedPlatforms: [...trustedPlatforms, ...trusted_platforms],
+  };
+}
+
+/** @throws Failure CAS_SEALED where people have to open the store */
+async function rootKeyByFile(database: Database, { directory }: CasOptions): Promise<Buffer> {
+  const keyFile = join(directory, 'master.key');
+  const unsealed = await unsealBySelf(database, { keyFile, directory, env: process.env });
+  if ('rootKey' in unsealed) return unsealed.rootKey;
+  throw failure('CAS_SEALED');
+}
