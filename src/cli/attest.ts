@@ -7,7 +7,7 @@ import { verifyEvidence } from '../attestation/evidence.ts';
 import { type Endorsements, tpmKeyName } from '../attestation/hardware.ts';
 import { type HardwareEvidence, hardwareEvidence } from '../attestation/hardware-evidence.ts';
 import { reportData } from '../attestation/report-data.ts';
-import { failure, reason } from '../errors.ts';
+import { causes, failure, reason } from '../errors.ts';
 import { type Address, defaultPorts, formatAddress, parseAddress, portSetting } from '../policy/address.ts';
 import { formatKeyHash, parseKeyHash, publicKeyDigest } from '../policy/key-hash.ts';
 import { expectedMachines } from '../policy/machines.ts';
@@ -22,6 +22,7 @@ import { readInput } from './input.ts';
 import type { Output } from './output.ts';
 import { warn } from './report.ts';
 import { withRetries } from './retry.ts';
+import { askForHead, seenLog } from './seen-log.ts';
 
 /** What is expected of a CAS, and what is tolerated. */
 export interface AttestOptions {
@@ -62,12 +63,21 @@ const report = v.object({
 });
 type Report = v.InferOutput<typeof report>;
 
-/** `scone cas attest ADDRESS [MRENCLAVE]`: checks a CAS, and pins its key when it is trustworthy. */
-export async function attestCas(
+/** A CAS that was found trustworthy. */
+interface Attested {
+  address: Address;
+  casKey: Buffer;
+  certificate: string;
+  said: Report;
+  claims: Claims;
+}
+
+/** Checks a CAS. @throws Failure CAS_NOT_TRUSTWORTHY, EVIDENCE_*, CAS_* */
+export async function attest(
   addressText: string,
   mrenclave: string | undefined,
   options: AttestOptions,
-): Promise<Output> {
+): Promise<Attested> {
   const { env } = process;
   const address = parseAddress(
     addressText,
@@ -94,15 +104,25 @@ export async function attestCas(
     });
   const claims = await verifyReport(said, { nonce, casKey }, options);
   appraiseCas(claims, expected, options);
-
-  if (!options.offlineReport) {
-    const encryptionKey = await fetchEncryptionKey(address, casKey);
-    remember(env, addressText, address, certificate, encryptionKey);
-  }
   if (claims.root === 'software')
     warn(
       'the Evidence is vouched for by software alone (debug): whoever administers that host could have made it',
     );
+  return { address, casKey, certificate, said, claims };
+}
+
+/** `scone cas attest ADDRESS [MRENCLAVE]`: checks a CAS, and pins its key when it is trustworthy. */
+export async function attestCas(
+  addressText: string,
+  mrenclave: string | undefined,
+  options: AttestOptions,
+): Promise<Output> {
+  const { address, casKey, certificate, said, claims } = await attest(addressText, mrenclave, options);
+  if (!options.offlineReport) {
+    const encryptionKey = await fetchEncryptionKey(address, casKey);
+    await compareLog(addressText, address, casKey);
+    remember(process.env, addressText, address, certificate, encryptionKey);
+  }
   const url = `https://${formatAddress(address)}/`;
   const keyHash = formatKeyHash(casKey);
   const { measurement, platform, debug, root, weaknesses = [], advisories = [] } = claims;
@@ -311,6 +331,20 @@ function appraiseCas(claims: Claims, expected: Expectation, options: AttestOptio
     );
   if (!expected.trustedPlatforms.includes(claims.platform))
     throw refuse(`its LAS key ${claims.platform} is not trusted; name it with --trusted-platform`);
+}
+
+/** Tells of a log that was seen before, and is not continued: whoever attests the CAS again accepts it. */
+async function compareLog(name: string, address: Address, key: Buffer): Promise<void> {
+  const before = seenLog(name);
+  if (!before) return;
+  const connect = async () => {
+    const connection = await connectApi(address);
+    checkKey(connection, key, 'by the Evidence it gave just now');
+    return connection;
+  };
+  await askForHead({ name, address, key }, before, connect).catch((error: unknown) => {
+    warn(`${causes(error).join(': ')}. What it has now is accepted from here on`);
+  });
 }
 
 function remember(

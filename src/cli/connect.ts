@@ -6,6 +6,7 @@ import { PINNED_BY_ATTEST, readClientState } from '../protocol/client-state.ts';
 import { type CasConnection, checkKey } from '../protocol/connect.ts';
 import { warn } from './report.ts';
 import { withRetries } from './retry.ts';
+import { checkLog } from './seen-log.ts';
 import { knownCas, openIdentity } from './state.ts';
 
 /** Which CAS a command goes to, and as whom. */
@@ -43,6 +44,8 @@ export async function openCas(options: NetworkOptions): Promise<CasClient> {
     ? unverified(options.cas)
     : knownCas(process.env, options.cas);
   const identity = await openIdentity(process.env, options.identity);
+  const { key, ...rest } = target;
+  if (key) await checkLog({ ...rest, key }, () => connectTo(target, options.retries));
   return {
     name: target.name,
     call: async (call, answer) => callApi(await connectTo(target, options.retries, identity), call, answer),

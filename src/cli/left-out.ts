@@ -4,15 +4,6 @@ import { type Failure, failure } from '../errors.ts';
 /** Commands that others of this name have and this one has not, and why. */
 const commands: [names: string[], why: string][] = [
   [
-    ['cas provision', 'cas update-config'],
-    'a CAS is set up by the options of `scone cas serve`; it has no owner who configures it from afar',
-  ],
-  [
-    ['cas register-backup', 'cas register-upgrade', 'cas start-upgrade'],
-    'a CAS is one process on one folder: stop it to copy the folder, or to go on with another version',
-  ],
-  [['cas verify-audit-log', 'cas attest-audit-log'], 'a CAS keeps no audit log so far'],
-  [
     ['las probe', 'las show-tcb-state', 'las provision-pck-certificate', 'las scone-epid-trust-anchor'],
     '`scone las serve` says which hardware it found, `scone evidence verify` what a quote proves',
   ],

@@ -1,4 +1,5 @@
 import { request } from 'node:https';
+import type { Readable } from 'node:stream';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { type Address, formatAddress } from '../policy/address.ts';
@@ -36,7 +37,7 @@ const errorBody = v.object({
  */
 export async function callApi<Schema extends v.GenericSchema>(
   connection: CasConnection,
-  call: { method: 'GET' | 'POST' | 'PUT'; path: string; body?: string },
+  call: { method: 'GET' | 'POST' | 'PUT' | 'DELETE'; path: string; body?: string },
   answer: Schema,
 ): Promise<v.InferOutput<Schema>> {
   const address = formatAddress(connection.address);
@@ -49,15 +50,63 @@ export async function callApi<Schema extends v.GenericSchema>(
   } catch {
     throw failure('CAS_PROTOCOL', { address, detail: `status ${status} without JSON` });
   }
-  if (status >= 400) {
-    const parsed = v.safeParse(errorBody, body);
-    if (!parsed.success) throw failure('CAS_PROTOCOL', { address, detail: `status ${status}` });
-    const { msg, code, hint } = parsed.output;
-    throw new Refused({ refusal: { code, messages: msg, hint } });
-  }
+  if (status >= 400) throw refusedWith(body, status, address);
   const parsed = v.safeParse(answer, body);
   if (!parsed.success) throw failure('CAS_PROTOCOL', { address, detail: 'an answer of another form' });
   return parsed.output;
+}
+
+/** What a CAS says where it refuses. */
+function refusedWith(body: unknown, status: number, address: string): Error {
+  const parsed = v.safeParse(errorBody, body);
+  if (!parsed.success) return failure('CAS_PROTOCOL', { address, detail: `status ${status}` });
+  const { msg, code, hint } = parsed.output;
+  return new Refused({ refusal: { code, messages: msg, hint } });
+}
+
+const LONGEST_REFUSAL = 1024 * 1024;
+
+/**
+ * Makes one request whose body, or answer, is too large to be held; it takes as long as it takes.
+ * @param take is given the answer
+ * @throws as {@link callApi}
+ */
+export function transfer(
+  { socket, address }: CasConnection,
+  call: { method: 'GET' | 'POST'; path: string; type?: string; content?: Readable },
+  take: (answer: Readable) => Promise<void>,
+): Promise<void> {
+  const shown = formatAddress(address);
+  return new Promise((resolve, reject) => {
+    const lost = (error: unknown) =>
+      reject(failure('CAS_UNREACHABLE', { address: shown, detail: reason(error) }));
+    const outgoing = request({
+      ...{ createConnection: () => socket, host: address.host, port: address.port },
+      ...{ method: call.method, path: call.path },
+      headers: { connection: 'close', ...(call.type !== undefined && { 'content-type': call.type }) },
+    });
+    outgoing.on('error', lost);
+    outgoing.on('response', (response) => {
+      const { statusCode: status = 0 } = response;
+      if (status < 400) return void take(response).then(resolve, lost);
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        if (text.length < LONGEST_REFUSAL) text += chunk;
+      });
+      response.on('end', () => {
+        let body: unknown;
+        try {
+          body = JSON.parse(text);
+        } catch {
+          body = undefined;
+        }
+        reject(refusedWith(body, status, shown));
+      });
+    });
+    if (call.content) call.content.on('error', lost).pipe(outgoing);
+    else outgoing.end();
+  });
 }
 
 function send(

@@ -109,7 +109,7 @@ test('what is left out is not offered', () => {
     ...complete('cas', 'attest', '-'),
   ];
   assert.ok(offered.includes('session') && offered.includes('attest') && offered.includes('--mrenclave'));
-  for (const name of ['fspf', 'gcc', 'provision', 'probe', '--software-key-hash', 'complete'])
+  for (const name of ['fspf', 'gcc', 'probe', '--software-key-hash', 'complete'])
     assert.equal(offered.includes(name), false, name);
 });
 

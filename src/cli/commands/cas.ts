@@ -13,6 +13,7 @@ import {
   wholeNumber,
 } from '../options.ts';
 import { prints, serves } from '../output.ts';
+import { addOwnerCommands } from './cas-owner.ts';
 
 /** `scone cas …` */
 export function addCas(program: Command): void {
@@ -51,40 +52,12 @@ export function addCas(program: Command): void {
     .description('check a file for `scone cas serve --config`')
     .argument('<file>', 'TOML')
     .action(prints(async () => (await import('../cas-configuration.ts')).checkCasConfiguration));
-  const attest = structured(cas.command('attest'))
+  const attest = attested(structured(cas.command('attest')), '-c, --cas-key-hash <hash>')
     .description('check a CAS and pin its key; the first one becomes the default')
     .argument('<address>', 'HOST or HOST:PORT')
     .argument('[mrenclave]', 'measurement that the CAS must have')
-    .option('--mrenclave <hex>', 'a measurement that the CAS may have (repeatable)', collect)
-    .option('-c, --cas-key-hash <hash>', 'the key that the CAS must have')
-    .option('--trusted-platform <key>', 'trust this LAS key (repeatable)', collect)
-    .addOption(retries())
-    .option('--mrsigner <hex>', 'who must have signed the enclave of the CAS; needs the next two')
-    .option('--isvprodid <number>', 'product of that signer', (text) => wholeNumber(text, 0, 65535))
-    .option('--isvsvn <number>', 'least security version of it', (text) => wholeNumber(text, 0, 65535))
-    .option('--machine <file>', 'the machine that the CAS must run on: tdx, sev_snp or tpm, as in a policy')
-    .option(
-      '--tpm-key <name>',
-      "attestation key of the CAS's TPM, as `scone las enrol` names it (repeatable)",
-      collect,
-    )
-    .option('-C, --accept-configuration-needed', 'tolerate hardware that needs configuration')
-    .option('-G, --accept-group-out-of-date', 'tolerate hardware that needs updates')
-    .option('-S, --accept-sw-hardening-needed', 'tolerate hardware that needs software hardening')
-    .option(
-      '--tolerate <weakness>',
-      'tolerate another weakness, such as hyperthreading (repeatable)',
-      collect,
-    )
-    .option('--ignore-advisory <id>', 'ignore a security advisory (repeatable)', collect)
     .option('--offline-report <file>', 'check what GET /v1/attest gave, instead of asking')
     .option('--nonce <hex>', 'what it was asked with')
-    .addOption(timeOption('--verification-time <time>'))
-    .option('--allow-cas-owner-secret-access', 'changes nothing: a CAS has no owner who could read secrets')
-    .option('--only_for_testing-debug', 'tolerate debug mode, and so software Evidence')
-    .option('--only_for_testing-ignore-signer', 'do not ask who signed the CAS')
-    .option('--only_for_testing-trust-any', 'trust any measurement and any LAS')
-    .option('--only_for_testing_allow-unprovisioned-cas', 'changes nothing: a CAS needs no provisioning')
     .addHelpText(
       'after',
       example(
@@ -96,17 +69,7 @@ export function addCas(program: Command): void {
   leaveOutOptions(attest, [
     ['-s, --software-key-hash <hash>', 'a CAS has one key, which its Evidence is bound to'],
   ]);
-  structured(cas.command('migrate'))
-    .description(
-      'copy the store of a CAS that is stopped into an empty database; the old one is not used again',
-    )
-    .requiredOption('--from <address>', 'sqlite:PATH or postgres://USER@HOST/DATABASE')
-    .requiredOption('--to <address>', 'the same')
-    .addHelpText(
-      'after',
-      example('scone cas migrate --from sqlite:/var/lib/scone/cas.db --to postgres://cas@db.example.org/cas'),
-    )
-    .action(prints(async () => (await import('../store.ts')).migrateStore));
+  addOwnerCommands(cas);
   addCollateral(cas);
   structured(cas.command('list'))
     .description('list the attested CASes, the default one marked')
@@ -148,6 +111,42 @@ export function addCas(program: Command): void {
     .argument('[cas]', 'its name (default: the default CAS)')
     .addOption(retries())
     .action(prints(async () => (await load()).showCasVersion));
+}
+
+/**
+ * Gives a command what is expected of a CAS, and what is tolerated.
+ * @param keyHash how the option is called by which its key is named
+ */
+export function attested(command: Command, keyHash: string): Command {
+  return command
+    .option('--mrenclave <hex>', 'a measurement that the CAS may have (repeatable)', collect)
+    .option(keyHash, 'the key that the CAS must have')
+    .option('--trusted-platform <key>', 'trust this LAS key (repeatable)', collect)
+    .addOption(retries())
+    .option('--mrsigner <hex>', 'who must have signed the enclave of the CAS; needs the next two')
+    .option('--isvprodid <number>', 'product of that signer', (text) => wholeNumber(text, 0, 65535))
+    .option('--isvsvn <number>', 'least security version of it', (text) => wholeNumber(text, 0, 65535))
+    .option('--machine <file>', 'the machine that the CAS must run on: tdx, sev_snp or tpm, as in a policy')
+    .option(
+      '--tpm-key <name>',
+      "attestation key of the CAS's TPM, as `scone las enrol` names it (repeatable)",
+      collect,
+    )
+    .option('-C, --accept-configuration-needed', 'tolerate hardware that needs configuration')
+    .option('-G, --accept-group-out-of-date', 'tolerate hardware that needs updates')
+    .option('-S, --accept-sw-hardening-needed', 'tolerate hardware that needs software hardening')
+    .option(
+      '--tolerate <weakness>',
+      'tolerate another weakness, such as hyperthreading (repeatable)',
+      collect,
+    )
+    .option('--ignore-advisory <id>', 'ignore a security advisory (repeatable)', collect)
+    .addOption(timeOption('--verification-time <time>'))
+    .option('--allow-cas-owner-secret-access', 'changes nothing: a CAS has no owner who could read secrets')
+    .option('--only_for_testing-debug', 'tolerate debug mode, and so software Evidence')
+    .option('--only_for_testing-ignore-signer', 'do not ask who signed the CAS')
+    .option('--only_for_testing-trust-any', 'trust any measurement and any LAS')
+    .option('--only_for_testing_allow-unprovisioned-cas', 'changes nothing: a CAS needs no provisioning');
 }
 
 /** `scone cas collateral …` */
