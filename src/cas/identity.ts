@@ -1,4 +1,5 @@
 import { createPrivateKey, generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import * as v from 'valibot';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
@@ -44,7 +45,8 @@ export async function openIdentity(
   const identity = read(kept);
   const certificate = new X509Certificate(identity.certificate);
   const isCalled = certificate.subject === `CN=${commonName}`;
-  const named = isCalled && all.every((name) => certificate.checkHost(name) ?? certificate.checkIP(name));
+  const named =
+    isCalled && all.every((name) => (isIP(name) ? certificate.checkIP(name) : certificate.checkHost(name)));
   if (named && certificate.validToDate.getTime() - now > YEAR / 3) return identity;
   const renewed = await issue(identity.key);
   // Where another process was faster, its certificate is as good.

@@ -1,7 +1,8 @@
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Server } from 'node:net';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Server as TlsServer } from 'node:tls';
+import type { FastifyInstance } from 'fastify';
 import type { TrustedTpms } from '../attestation/tpm/credential.ts';
 import { introduce } from '../audit/introduction.ts';
 import { failure, reason } from '../errors.ts';
@@ -33,6 +34,8 @@ export interface CasOptions {
   /** 0 is any free port. */
   apiPort: number;
   enclavePort: number;
+  /** Descriptors of sockets to accept connections on, instead. */
+  sockets?: { api: number; enclave: number };
   /** Further host names and addresses for the certificate. */
   names: readonly string[];
   /** LAS keys that the operator trusts, hexadecimal. */
@@ -62,6 +65,8 @@ export interface RunningCas {
   close(): Promise<void>;
 }
 
+/** Milliseconds that requests in hand have when the CAS ends. */
+const GRACE = 30_000;
 const DAY = 24 * 3600 * 1000;
 /** Milliseconds between two looks at the log by all processes, and some more. */
 const NOTICE = 3_000;
@@ -92,22 +97,14 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
     };
     const api = createApi(cas, { identity: () => identity, lasSocket: options.lasSocket, control });
     const launchPort = createLaunchPort(cas, identity);
-    const apiPort = await listening(options, options.apiPort, async () => {
-      await api.listen({ host: options.host, port: options.apiPort });
-      return (api.server.address() as AddressInfo).port;
-    });
-    const enclavePort = await listening(
-      options,
-      options.enclavePort,
-      () =>
-        new Promise((resolve, reject) => {
-          launchPort.server.once('error', reject);
-          launchPort.server.listen(options.enclavePort, options.host, () =>
-            resolve((launchPort.server.address() as AddressInfo).port),
-          );
-        }),
+    await api.ready();
+    const { host, sockets } = options;
+    const apiPort = await listen(api.server, sockets ? { fd: sockets.api } : { host, port: options.apiPort });
+    const enclavePort = await listen(
+      launchPort.server,
+      sockets ? { fd: sockets.enclave } : { host, port: options.enclavePort },
     ).catch(async (error) => {
-      await api.close();
+      api.server.close();
       throw error;
     });
 
@@ -153,7 +150,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
         news.stop();
         clearInterval(daily);
         cas.collateral.close();
-        await Promise.all([api.close(), launchPort.close()]);
+        await Promise.all([closeApi(api), launchPort.close()]);
         await audit.record({ operation: 'cas_stopped', ...self }).catch((error: unknown) => {
           log.warn({ error: reason(error) }, 'that this CAS stops could not be recorded');
         });
@@ -166,11 +163,26 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
   }
 }
 
-/** @throws Failure ADDRESS_IN_USE */
-async function listening({ host }: CasOptions, port: number, start: () => Promise<number>): Promise<number> {
-  try {
-    return await start();
-  } catch (error) {
-    throw failure('ADDRESS_IN_USE', { address: formatAddress({ host, port }), detail: reason(error) });
-  }
+/** Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn). */
+export const BACKLOG = 4096;
+
+/** @returns the port @throws Failure ADDRESS_IN_USE */
+function listen(server: Server, where: { fd: number } | { host: string; port: number }): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => {
+      const address = 'fd' in where ? `descriptor ${where.fd}` : formatAddress(where);
+      reject(failure('ADDRESS_IN_USE', { address, detail: reason(error) }));
+    });
+    server.listen({ ...where, backlog: BACKLOG }, () => resolve((server.address() as AddressInfo).port));
+  });
+}
+
+/** Accepts nothing any more, and ends when what was asked for is answered, or some time has passed. */
+async function closeApi(api: FastifyInstance): Promise<void> {
+  const closed = new Promise((resolve) => api.server.close(resolve));
+  const late = setTimeout(() => api.server.closeAllConnections(), GRACE);
+  api.server.closeIdleConnections();
+  await closed;
+  clearTimeout(late);
+  await api.close();
 }

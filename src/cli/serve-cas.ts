@@ -7,15 +7,16 @@ import type { Log } from '../cas/cas.ts';
 import type { Sources } from '../cas/collateral-source.ts';
 import { storeAddress } from '../cas/open-cas.ts';
 import { askForRootKey, type OtherCas } from '../cas/seal/other-cas.ts';
-import { describeMethods, readSeal } from '../cas/seal/record.ts';
+import { describeMethods, openSeal, readSeal, type Seal } from '../cas/seal/record.ts';
 import { type Unsealed, unsealBySelf } from '../cas/seal/unseal.ts';
 import { serveSealed } from '../cas/sealed.ts';
-import { type CasOptions, serveCas } from '../cas/serve.ts';
+import { BACKLOG, type CasOptions, serveCas } from '../cas/serve.ts';
 import { checkNotMoved } from '../cas/store/move.ts';
 import { openDatabase } from '../cas/store/open.ts';
 import { openState } from '../cas/store/sql.ts';
-import { isWorker, say, startWorkers, work } from '../cas/workers.ts';
-import { causes, failure } from '../errors.ts';
+import { isWorker, socketOfWorker, startWorkers, work } from '../cas/workers.ts';
+import { causes, failure, reason } from '../errors.ts';
+import { type ListeningSocket, openListeningSocket } from '../platform/listening-socket.ts';
 import { makePrivateDirectory } from '../platform/private-file.ts';
 import { defaultPorts, formatAddress, parseAddress } from '../policy/address.ts';
 import { formatKeyHash, parseKeyHash } from '../policy/key-hash.ts';
@@ -86,17 +87,17 @@ export async function runCas(given: CasServeOptions, command: Command): Promise<
     }
   };
   if (isWorker)
-    return work(async ({ rootKey, ports }: { rootKey: string; ports: Ports }) => {
-      const { close, sealed, ...running } = await serveCas(
-        casOptions({ ...options, ...ports }, log, rootKey),
-      );
+    return work(async ({ rootKey }: { rootKey: string }, say) => {
+      const sockets = { api: socketOfWorker(0), enclave: socketOfWorker(1) };
+      const { close, sealed, ...running } = await serveCas({ ...casOptions(options, log, rootKey), sockets });
       void sealed.then(() => say('sealed'));
       return {
         ready: { ...running, key: formatKeyHash(running.key) },
         told: () => void reload(running),
+        asked: async () => null,
         end: close,
       };
-    });
+    }, log);
 
   const end = untilSignal();
   let ports: Ports = { apiPort: options.apiPort, enclavePort: options.enclavePort };
@@ -133,15 +134,28 @@ async function start(
     const cas = await serveCas(casOptions(options, log, key));
     return { ...cas, key: formatKeyHash(cas.key), reload: () => void reload(cas) };
   }
-  const { apiPort, enclavePort } = options;
-  const first = { rootKey: key, ports: { apiPort, enclavePort } };
-  const workers = await startWorkers<Omit<Running, 'sealed' | 'close'>>(count, first, log);
+  const api = await listen(options.host, readPort(options.apiPort, '--api-port'));
+  const enclave = await listen(options.host, readPort(options.enclavePort, '--enclave-port'));
+  const workers = await startWorkers<Omit<Running, 'sealed' | 'close'>>(
+    count,
+    { rootKey: key },
+    [api, enclave],
+    log,
+  );
   return {
     ...workers.ready,
+    ...{ apiPort: api.port, enclavePort: enclave.port },
     sealed: workers.said('sealed'),
     reload: () => workers.tell({}),
     close: () => workers.stop(),
   };
+}
+
+/** @throws Failure ADDRESS_IN_USE */
+function listen(host: string, port: number): Promise<ListeningSocket> {
+  return openListeningSocket(host, port, BACKLOG).catch((error: unknown) => {
+    throw failure('ADDRESS_IN_USE', { address: formatAddress({ host, port }), detail: reason(error) });
+  });
 }
 
 function announce(host: string, { apiPort, enclavePort, key, provisioningToken }: Running): void {
@@ -183,18 +197,31 @@ async function unsealByMachine(options: CasServeOptions, log: Log): Promise<Unse
       unsealed = { seal, reasons: [causes(error).join(': ')] };
     }
     if ('rootKey' in unsealed) return unsealed;
-    for (const other of others)
-      try {
-        const rootKey = await askForRootKey(other, options.las);
-        log.info({ other: formatAddress(other.address) }, 'another CAS has given the root key');
-        return { rootKey };
-      } catch (error) {
-        unsealed.reasons.push(`${formatAddress(other.address)}: ${causes(error).join(': ')}`);
-      }
-    return unsealed;
+    const { rootKey, reasons } = await askOthers(options, unsealed.seal, log);
+    return rootKey ? { rootKey } : { ...unsealed, reasons: [...unsealed.reasons, ...reasons] };
   } finally {
     await database.close();
   }
+}
+
+/** Asks the CASes that this one may be registered at, one after the other. */
+async function askOthers(
+  { unsealFrom = [], las }: CasServeOptions,
+  seal: Seal,
+  log: Log,
+): Promise<{ rootKey?: Buffer; reasons: string[] }> {
+  const reasons: string[] = [];
+  for (const other of unsealFrom.map(readOtherCas))
+    try {
+      const rootKey = await askForRootKey(other, las);
+      // One that has not heard of new methods yet has the key from before.
+      openSeal(seal, rootKey);
+      log.info({ other: formatAddress(other.address) }, 'another CAS has given the root key');
+      return { rootKey, reasons };
+    } catch (error) {
+      reasons.push(`${formatAddress(other.address)}: ${causes(error).join(': ')}`);
+    }
+  return { reasons };
 }
 
 async function unsealByPeople(
@@ -218,10 +245,23 @@ async function unsealByPeople(
     `Its key until then: ${formatKeyHash(sealed.key)}`,
     `To open it: scone cas unseal ${address}`,
   );
-  const rootKey = await Promise.race([sealed.rootKey, end.then(() => undefined)]);
+  // It may be registered by now, or the other one be there again.
+  const registered = Promise.withResolvers<Buffer>();
+  let isOver = false;
+  const askAgain = async () => {
+    const { rootKey } = await askOthers(options, seal, log);
+    if (rootKey) registered.resolve(rootKey);
+    else if (!isOver) setTimeout(askAgain, ASK_AGAIN).unref();
+  };
+  if (options.unsealFrom) setTimeout(askAgain, ASK_AGAIN).unref();
+  const rootKey = await Promise.race([sealed.rootKey, registered.promise, end.then(() => undefined)]);
+  isOver = true;
   await sealed.close();
   return rootKey;
 }
+
+/** Milliseconds between two questions of a CAS that is sealed to others. */
+const ASK_AGAIN = 5_000;
 
 const storeOf = ({ store, dir }: CasServeOptions): string => storeAddress({ store, directory: resolve(dir) });
 const keyFileOf = ({ keyFile, dir }: CasServeOptions): string => keyFile ?? join(resolve(dir), 'master.key');
