@@ -23,6 +23,7 @@ import {
 import { type HeadAnswer, signHead } from '../audit/tree-head.ts';
 import { failure } from '../errors.ts';
 import type { Keyring } from './keyring.ts';
+import { metrics, since } from './metrics.ts';
 import { Conflict, type Database, type Statements } from './store/database.ts';
 import type { State } from './store/store.ts';
 
@@ -176,6 +177,7 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
   const settle = async <Result>(
     work: () => Promise<{ result: Result; at: Known; entries: readonly Entry[] }>,
   ): Promise<Result> => {
+    const start = performance.now();
     for (let attempt = 1; ; attempt++)
       try {
         const { result, at, entries } = await work();
@@ -183,11 +185,13 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
         for (const [index, { operation }] of entries.entries())
           if (NEWS.has(operation)) own.add(first + index);
         known = at;
+        metrics.auditSeconds({}, since(start));
         return result;
       } catch (error) {
         if (!(error instanceof Conflict)) {
           // Whether it was written is not known.
           known = undefined;
+          metrics.auditFailed({});
           throw error;
         }
         if (attempt >= TRIES)

@@ -3,12 +3,14 @@ import { maxHeaderSize, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
-import { causes, errors, Failure, failure, reason } from '../errors.ts';
+import { causes, type ErrorCode, errors, Failure, failure, reason } from '../errors.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 import { InvalidText } from '../policy/problem.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import type { Log } from './cas.ts';
+import { metrics } from './metrics.ts';
+import { observeRequests, requestId } from './observe-server.ts';
 import { limitRequests } from './request-limit.ts';
 import { Outer } from './routes.ts';
 
@@ -48,9 +50,10 @@ export function createHttps(
     connectionTimeout: REQUEST_TIMEOUT,
     forceCloseConnections: true,
     logger: false,
+    genReqId: requestId,
     // What fastify and Node answer by themselves, in the form that all errors have here.
     frameworkErrors: (error, _request, reply: FastifyReply) => {
-      const { status, body } = errorAnswer(error);
+      const { status, body } = counted(error);
       return reply.code(status).send(body);
     },
     clientErrorHandler: (error: Error, socket: Socket) => refuse(socket, malformed(error)),
@@ -65,12 +68,14 @@ export function createHttps(
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
 
   app.setErrorHandler((error, request, reply) => {
-    const { status, body } = errorAnswer(error);
+    const { status, body } = counted(error);
+    const { id: correlation, routeOptions } = request;
     if (status === 500)
-      log.error({ route: request.routeOptions.url, error: causes(error).join(': ') }, 'request failed');
+      log.error({ correlation, route: routeOptions.url, error: causes(error).join(': ') }, 'request failed');
     return reply.code(status).send(body);
   });
 
+  observeRequests(app);
   limitRequests(app, (socket) => certificateOf(socket) ?? String(socket.remoteAddress));
   app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
     if (httpVersion === '1.1' && headers.host === undefined)
@@ -98,7 +103,18 @@ export function certificateOf(socket: TLSSocket): string | undefined {
   return certificate && publicKeyDigest(certificate.publicKey).toString('hex');
 }
 
-function errorAnswer(error: unknown): { status: number; body: object } {
+function counted(error: unknown): ErrorAnswer {
+  const answer = errorAnswer(error);
+  metrics.refused({ port: 'api', code: answer.body.code });
+  return answer;
+}
+
+interface ErrorAnswer {
+  status: number;
+  body: { code: ErrorCode; msg: string[]; hint: string; problems?: unknown };
+}
+
+function errorAnswer(error: unknown): ErrorAnswer {
   const inner = error instanceof Outer ? error.cause : error;
   if (inner instanceof Failure)
     return { status: inner.http, body: { msg: causes(error), code: inner.code, hint: inner.hint } };
@@ -129,7 +145,7 @@ function malformed(error: Error & { code?: string }): Failure {
 /** Answers what did not become a request, and closes the connection. */
 function refuse(socket: Socket, error: Failure): void {
   if (!socket.writable) return void socket.destroy();
-  const { status, body } = errorAnswer(error);
+  const { status, body } = counted(error);
   const text = JSON.stringify(body);
   const head = [
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,

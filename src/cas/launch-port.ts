@@ -17,7 +17,10 @@ import {
 } from '../protocol/launch.ts';
 import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
+import { correlated, newCorrelationId } from './correlation.ts';
 import { Challenge } from './evidence.ts';
+import { metrics } from './metrics.ts';
+import { observeTls } from './observe-server.ts';
 import { release } from './release.ts';
 import type { LaunchAttempt, LaunchConnection } from './second-factors.ts';
 import { sourceOf } from './source.ts';
@@ -44,6 +47,8 @@ export const LAUNCH_TLS = {
 
 export interface LaunchPort {
   server: Server;
+  /** How many connections wait for changes. */
+  held(): number;
   /** Ends when the requests in hand are answered, or a second has passed. */
   close(): Promise<void>;
 }
@@ -67,11 +72,14 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     handshakeTimeout: HANDSHAKE,
   });
   server.maxConnections = CONNECTIONS;
+  observeTls(server, 'enclave');
   server.on('connection', (socket: Socket) => {
     open.add(socket);
     socket.on('close', () => open.delete(socket));
   });
-  server.on('secureConnection', (socket) => void serve({ cas, server, waiting }, socket));
+  server.on('secureConnection', (socket) =>
+    correlated(newCorrelationId(), () => void serve({ cas, server, waiting }, socket)),
+  );
   server.on('tlsClientError', (error, socket) => {
     cas.log.info({ source: sourceOf(socket), error: reason(error) }, 'no TLS connection');
     // Node tells of a handshake that takes too long, and leaves it to us to end it.
@@ -79,6 +87,7 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
   });
   return {
     server,
+    held: () => waiting.size,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
@@ -97,6 +106,7 @@ async function serve({ cas, server, waiting }: Port, socket: TLSSocket): Promise
   const shown = new Set<string>();
   const refuse = (error: unknown) => {
     if (!(error instanceof Failure)) cas.log.error({ source, error: reason(error) }, 'release failed');
+    metrics.refused({ port: 'enclave', code: error instanceof Failure ? error.code : 'INTERNAL' });
     channel.write(toRefusal(error));
   };
   let first: ServiceName | undefined;
@@ -163,6 +173,7 @@ async function answer(
   channel: Frames,
   attempt: LaunchAttempt,
 ): Promise<Buffer | undefined> {
+  metrics.inFlight.add({ port: 'enclave' }, 1);
   try {
     const granted = await release(cas, attempt);
     const taken = Promise.withResolvers<void>();
@@ -183,6 +194,8 @@ async function answer(
         'release refused',
       );
     throw error;
+  } finally {
+    metrics.inFlight.add({ port: 'enclave' }, -1);
   }
 }
 

@@ -3,6 +3,7 @@ import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import type { Cas } from './cas.ts';
 import type { Keyring } from './keyring.ts';
+import { metrics } from './metrics.ts';
 import { type OwnerConfiguration, ownerConfiguration } from './owner-configuration.ts';
 import type { State } from './store/store.ts';
 
@@ -79,6 +80,7 @@ export async function provision(
   const [actual, expected] = [request.token, token].map((text) => cas.keyring.pseudonym(Buffer.from(text)));
   const right = actual !== undefined && expected !== undefined && timingSafeEqual(actual, expected);
   const result = await cas.store.attempt({ account: 'provisioning', source, right, now: cas.clock() });
+  metrics.attempted({ factor: 'provisioning-token', outcome: result.outcome });
   if (result.outcome === 'throttled') throw failure('TOKEN_THROTTLED', { seconds: result.seconds });
   if (result.outcome !== 'accepted') throw failure('TOKEN_INVALID');
   const owner = { version: 1, first: certificate, configuration: request.configuration };

@@ -12,6 +12,7 @@ import type { Cas } from './cas.ts';
 import { checkAge, verifyLaunchEvidence } from './evidence.ts';
 import { collectForms, type Forms } from './expand.ts';
 import { injectionOf } from './injection.ts';
+import { metrics, since } from './metrics.ts';
 import {
   checkAccessToken,
   checkOneTimePassword,
@@ -19,6 +20,7 @@ import {
   type LaunchAttempt,
 } from './second-factors.ts';
 import { createResolver, type Recipient, type Resolver } from './secrets.ts';
+import { step, traced } from './tracing.ts';
 import { requireService, type SessionVersion } from './versions.ts';
 import type { Interest } from './watch.ts';
 
@@ -26,18 +28,28 @@ import type { Interest } from './watch.ts';
  * Decides one launch, and records what was decided, and on which grounds, before anybody is told.
  * @throws Failure with the reason of a refusal, or Challenge
  */
-export async function release(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessage> {
+export function release(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessage> {
+  return traced('release', () => decideAndRecord(cas, attempt));
+}
+
+async function decideAndRecord(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessage> {
   const grounds: Grounds = { factors: [] };
   const { session, service } = attempt.request;
+  const start = performance.now();
   const about = () => ({ session, service, ...shown(grounds), source: attempt.connection.source });
   try {
     const granted = await decide(cas, attempt, grounds);
-    await cas.audit.record({ operation: 'service_released', ...about() });
+    await step('audit', () => cas.audit.record({ operation: 'service_released', ...about() }));
     cas.log.info(about(), 'released');
+    metrics.released({ root: grounds.claims?.root ?? 'none' });
+    metrics.releaseSeconds({ outcome: 'released' }, since(start));
     return granted;
   } catch (error) {
-    if (error instanceof Failure)
-      await cas.audit.recordRefusal({ operation: 'service_refused', code: error.code, ...about() });
+    if (error instanceof Failure) {
+      const { code } = error;
+      await step('audit', () => cas.audit.recordRefusal({ operation: 'service_refused', code, ...about() }));
+      metrics.releaseSeconds({ outcome: 'refused' }, since(start));
+    }
     throw error;
   }
 }
@@ -80,27 +92,33 @@ async function decide(cas: Cas, attempt: LaunchAttempt, grounds: Grounds): Promi
   const { request, interest } = attempt;
   const { session: sessionName, service: serviceName } = request;
   interest?.session(sessionName);
-  const { version, service } = await requireService(cas, request);
+  const { version, service } = await step('session', () => requireService(cas, request));
   grounds.version = version.number;
   const recipient: Recipient = {};
   const resolver = createResolver(cas, recipient, interest);
-  const admission = await admissionOf(resolver, version, service).catch((error: unknown) => {
-    if (!(error instanceof Failure)) throw error;
-    // What of the policy it is about is for those who may read it.
-    cas.log.warn({ session: sessionName, service: serviceName, error: causes(error) }, 'policy not usable');
-    throw error.code === 'CAS_BUSY' ? error : failure('ADMISSION_UNKNOWN');
-  });
-  const claims = admission.mode === 'none' ? undefined : await verifyLaunchEvidence(cas, attempt);
+  const admission = await step('admission', () => admissionOf(resolver, version, service)).catch(
+    (error: unknown) => {
+      if (!(error instanceof Failure)) throw error;
+      // What of the policy it is about is for those who may read it.
+      cas.log.warn({ session: sessionName, service: serviceName, error: causes(error) }, 'policy not usable');
+      throw error.code === 'CAS_BUSY' ? error : failure('ADMISSION_UNKNOWN');
+    },
+  );
+  const claims =
+    admission.mode === 'none' ? undefined : await step('evidence', () => verifyLaunchEvidence(cas, attempt));
   grounds.claims = claims;
   // Before it is looked at: what an old quote says of the machine may be wrong by now.
   checkAge(cas, attempt, claims, admission.maxQuoteAge);
-  admit(cas, admission, claims);
-  const proof = await checkAccessToken(cas, admission.accessToken, attempt);
-  if (proof) grounds.factors.push('access token');
-  await checkSingleton(cas, admission.singleton, attempt, claims);
-  if (admission.singleton) grounds.factors.push('first of its process');
-  await checkOneTimePassword(cas, admission, attempt, claims);
-  if (admission.oneTimePassword !== undefined) grounds.factors.push('one-time password');
+  await step('appraisal', async () => admit(cas, admission, claims));
+  const proof = await step('second factors', async () => {
+    const proof = await checkAccessToken(cas, admission.accessToken, attempt);
+    if (proof) grounds.factors.push('access token');
+    await checkSingleton(cas, admission.singleton, attempt, claims);
+    if (admission.singleton) grounds.factors.push('first of its process');
+    await checkOneTimePassword(cas, admission, attempt, claims);
+    if (admission.oneTimePassword !== undefined) grounds.factors.push('one-time password');
+    return proof;
+  });
   if (claims)
     recipient.launcher = {
       measurement: claims.measurement,
@@ -108,7 +126,7 @@ async function decide(cas: Cas, attempt: LaunchAttempt, grounds: Grounds): Promi
       isTrustedByOperator: cas.trustedPlatforms.includes(claims.platform) || isProvenToAnybody(claims),
     };
 
-  const configuration = await configurationOf(cas, resolver, version, service);
+  const configuration = await step('configuration', () => configurationOf(cas, resolver, version, service));
   return { configuration, ...(proof && { accessToken: proof.toString('base64') }) };
 }
 
@@ -151,7 +169,9 @@ async function configurationOf(
     ...policyVariables.map(([, value]) => value ?? ''),
     ...files.map(({ content }) => content ?? ''),
   ];
-  for (const template of templates) await collectForms(resolver, version, template, forms);
+  await step('secrets', async () => {
+    for (const template of templates) await collectForms(resolver, version, template, forms);
+  });
 
   let room = LARGEST_CONFIGURATION;
   const fill = (template: string) => {

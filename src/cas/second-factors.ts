@@ -8,6 +8,7 @@ import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-pas
 import type { Secret } from '../secrets/secret.ts';
 import type { Admission } from './admission.ts';
 import type { Cas } from './cas.ts';
+import { metrics } from './metrics.ts';
 import type { Interest } from './watch.ts';
 
 /** The connection a request came on. */
@@ -60,6 +61,7 @@ export async function checkAccessToken(
     right: timingSafeEqual(accessTokenProof(token, { role: 'launcher', ...context }), request.accessToken),
     now,
   });
+  metrics.attempted({ factor: 'access-token', outcome: result.outcome });
   if (result.outcome === 'throttled') {
     interest?.time(now + result.seconds * 1000);
     throw failure('ACCESS_TOKEN_THROTTLED', { seconds: result.seconds });
@@ -134,6 +136,7 @@ export async function checkOneTimePassword(
     attempt: launchOf(cas, attempt, claims),
     now,
   });
+  metrics.attempted({ factor: 'one-time-password', outcome: result.outcome });
   if (result.outcome === 'invalid') throw failure('OTP_INVALID');
   if (result.outcome === 'used') throw failure('OTP_USED');
   if (result.outcome === 'throttled') throw failure('OTP_THROTTLED', { seconds: result.seconds });

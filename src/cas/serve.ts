@@ -16,11 +16,14 @@ import { API_TLS } from './http.ts';
 import { openIdentity } from './identity.ts';
 import { createLaunchPort, LAUNCH_TLS } from './launch-port.ts';
 import { followNews } from './news.ts';
+import { observeDatabase } from './observe-database.ts';
 import { openCas, settingsOf, storeAddress } from './open-cas.ts';
 import { provisioningToken } from './owner.ts';
 import type { Control } from './owner-routes.ts';
 import { rotate } from './seal/rotate.ts';
 import { openDatabase } from './store/open.ts';
+import { startTracing, stopTracing } from './tracing.ts';
+import { watchSelf } from './watched.ts';
 
 export interface CasOptions {
   /** Folder with everything the CAS keeps. */
@@ -48,6 +51,8 @@ export interface CasOptions {
   trustedTpms?: TrustedTpms | undefined;
   /** SHA-256 of the root certificates of hardware, instead of the makers' own. */
   hardwareRoots?: ReadonlySet<string> | undefined;
+  /** Where traces go, as startTracing takes it; absent: none are made. */
+  otlp?: string | undefined;
   log: Log;
 }
 
@@ -60,6 +65,8 @@ export interface RunningCas {
   provisioningToken: string | undefined;
   /** Resolves when an owner has it forget its keys. */
   sealed: Promise<void>;
+  /** Answers whoever watches it. */
+  answer: ReturnType<typeof watchSelf>['answer'];
   /** Takes over what may change while it runs. @throws Failure, and then nothing was changed */
   reload(changes: Pick<CasOptions, 'names' | 'trustedPlatforms'>): Promise<void>;
   close(): Promise<void>;
@@ -78,8 +85,9 @@ const NOTICE = 3_000;
 export async function serveCas(options: CasOptions): Promise<RunningCas> {
   makePrivateDirectory(options.directory);
   const { log } = options;
-  const database = await openDatabase(storeAddress(options));
+  const database = observeDatabase(await openDatabase(storeAddress(options)));
   try {
+    if (options.otlp !== undefined) await startTracing(options.otlp);
     const { cas, audit, rootKey, readKeys, ...opened } = await openCas(database, options);
     const sealed = Promise.withResolvers<void>();
     let { identity } = opened;
@@ -125,6 +133,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       () => void refresh().catch((error: unknown) => log.warn({ error: reason(error) }, 'not refreshed')),
       DAY,
     ).unref();
+    const watched = watchSelf({ cas, database, identity: () => identity, held: launchPort.held });
     const self = { host: hostname(), pid: process.pid };
     await audit.record({ operation: 'cas_started', ...self, version, ...introduce(audit, identity) });
     const news = followNews(cas, audit, {
@@ -138,6 +147,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       key: cas.key,
       provisioningToken: await provisioningToken(cas),
       sealed: sealed.promise,
+      answer: watched.answer,
       async reload(changes) {
         const before = operator;
         operator = changes;
@@ -148,6 +158,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       },
       async close() {
         news.stop();
+        watched.stop();
         clearInterval(daily);
         cas.collateral.close();
         await Promise.all([closeApi(api), launchPort.close()]);
@@ -155,6 +166,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
           log.warn({ error: reason(error) }, 'that this CAS stops could not be recorded');
         });
         await database.close();
+        await stopTracing();
       },
     };
   } catch (error) {

@@ -21,8 +21,8 @@ export interface Workers<Ready> {
   said(what: string): Promise<void>;
   /** Tells all of them something. */
   tell(message: object): void;
-  /** Asks each of them something, and gives the answers of those that answer in time. */
-  ask(question: string): Promise<unknown[]>;
+  /** Asks each of them something, and gives the answers of those that answer in time, by process. */
+  ask(question: string): Promise<Map<number, unknown>>;
   /** Ends them in order, and what is left after a while at once. */
   stop(): Promise<void>;
 }
@@ -124,17 +124,18 @@ export async function startWorkers<Ready>(
       for (const child of running) send(child, { told: message });
     },
     async ask(question) {
-      const answers = await Promise.all(
-        [...running].map((child) => {
+      const answers = new Map<number, unknown>();
+      await Promise.all(
+        [...running].map(async (child) => {
           const number = ++questions;
           send(child, { asked: question, number });
           const answer = new Promise<unknown>((resolve) => waiting.set(number, resolve));
-          return Promise.race([answer, sleep(ANSWER, undefined, { ref: false })]).finally(() =>
-            waiting.delete(number),
-          );
+          const its = await Promise.race([answer, sleep(ANSWER, undefined, { ref: false })]);
+          waiting.delete(number);
+          if (its !== undefined && its !== null && child.pid !== undefined) answers.set(child.pid, its);
         }),
       );
-      return answers.filter((answer) => answer !== undefined);
+      return answers;
     },
     async stop() {
       isStopping = true;
@@ -189,7 +190,10 @@ export async function work<First extends object, Ready>(
       }
     if ('told' in message) running?.told(message.told);
     if ('asked' in message)
-      report({ answer: (await running?.asked(message.asked)) ?? null, number: message.number });
+      report({
+        answer: (await running?.asked(message.asked).catch(() => null)) ?? null,
+        number: message.number,
+      });
     if ('end' in message) {
       await running?.end();
       process.exit(0);

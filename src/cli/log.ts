@@ -1,7 +1,12 @@
 import { destination, pino } from 'pino';
 import type { Log } from '../cas/cas.ts';
+import { correlation } from '../cas/correlation.ts';
 
-/** One JSON object a line on standard error, written at once. */
+/** One JSON object a line on standard error, written at once; what belongs to one request or launch has the same `correlation`. */
 export function openLog(level: string, name: string): Log {
-  return pino({ level, name, base: { name } }, destination({ fd: 2, sync: true }));
+  const mixin = () => {
+    const id = correlation()?.id;
+    return id === undefined ? {} : { correlation: id };
+  };
+  return pino({ level, name, base: { name }, mixin }, destination({ fd: 2, sync: true }));
 }

@@ -5,6 +5,13 @@ import { parseCollateral } from '../attestation/collateral.ts';
 import type { TrustedTpms } from '../attestation/tpm/credential.ts';
 import type { Log } from '../cas/cas.ts';
 import type { Sources } from '../cas/collateral-source.ts';
+import {
+  type Answers,
+  type Monitoring,
+  type Question,
+  serveMonitoring,
+  type Watched,
+} from '../cas/monitoring.ts';
 import { storeAddress } from '../cas/open-cas.ts';
 import { askForRootKey, type OtherCas } from '../cas/seal/other-cas.ts';
 import { describeMethods, openSeal, readSeal, type Seal } from '../cas/seal/record.ts';
@@ -65,6 +72,7 @@ interface Running {
   /** Resolves when it is to forget its keys. */
   sealed: Promise<void>;
   reload(): void;
+  watched: Watched;
   close(): Promise<void>;
 }
 
@@ -75,7 +83,7 @@ export async function runCas(given: CasServeOptions, command: Command): Promise<
   const read = () => withConfiguration(given, command);
   const options = read();
   const log = openLog(options.logLevel, 'cas');
-  const reload = async (reloadable: { reload: Awaited<ReturnType<typeof serveCas>>['reload'] }) => {
+  const reload: Reload = async (reloadable) => {
     try {
       await reloadable.reload(changeable(read()));
       log.info({}, 'the configuration was read again');
@@ -94,27 +102,55 @@ export async function runCas(given: CasServeOptions, command: Command): Promise<
       return {
         ready: { ...running, key: formatKeyHash(running.key) },
         told: () => void reload(running),
-        asked: async () => null,
+        asked: (question) => running.answer(question as Question),
         end: close,
       };
     }, log);
 
   const end = untilSignal();
+  const monitoring = options.metrics === undefined ? undefined : await monitor(options.metrics, log);
+  void end.then(() => monitoring?.show('SHUTTING_DOWN'));
+  try {
+    await serveUntil(end, options, log, reload, monitoring);
+  } finally {
+    await monitoring?.close();
+  }
+}
+
+type Reload = (reloadable: { reload: Awaited<ReturnType<typeof serveCas>>['reload'] }) => Promise<void>;
+
+/** Has a CAS run until it is to end, and be unsealed by people each time that an owner seals it. */
+async function serveUntil(
+  end: Promise<void>,
+  options: CasServeOptions,
+  log: Log,
+  reload: Reload,
+  monitoring?: Monitoring,
+): Promise<void> {
+  const onSealed = () => monitoring?.show('SEALED');
   let ports: Ports = { apiPort: options.apiPort, enclavePort: options.enclavePort };
-  let rootKey = await unseal(options, log, end);
+  let rootKey = await unseal(options, log, end, onSealed);
   while (rootKey) {
     const cas = await start({ ...options, ...ports }, log, rootKey, reload);
     const onHangup = () => cas.reload();
     process.on('SIGHUP', onHangup);
     ports = { apiPort: String(cas.apiPort), enclavePort: String(cas.enclavePort) };
+    monitoring?.show(cas.watched);
     announce(options.host, cas);
     const why = await Promise.race([end.then(() => 'end'), cas.sealed.then(() => 'sealed')]);
     process.off('SIGHUP', onHangup);
+    monitoring?.show(why === 'end' ? 'SHUTTING_DOWN' : 'NOT_RUNNING');
     await cas.close();
     if (why === 'end') return;
     log.warn({}, 'the CAS has forgotten its keys, as an owner wants');
-    rootKey = await unsealByPeople({ ...options, ...ports }, log, end, []);
+    rootKey = await unsealByPeople({ ...options, ...ports }, log, end, [], onSealed);
   }
+}
+
+async function monitor(address: string, log: Log): Promise<Monitoring> {
+  const monitoring = await serveMonitoring(parseAddress(address, defaultPorts.metrics, '--metrics'), log);
+  log.info({ port: monitoring.port }, 'metrics and health can be asked for');
+  return monitoring;
 }
 
 interface Ports {
@@ -122,21 +158,21 @@ interface Ports {
   enclavePort: string;
 }
 
-async function start(
-  options: CasServeOptions,
-  log: Log,
-  rootKey: Buffer,
-  reload: (reloadable: { reload: Awaited<ReturnType<typeof serveCas>>['reload'] }) => Promise<void>,
-): Promise<Running> {
+async function start(options: CasServeOptions, log: Log, rootKey: Buffer, reload: Reload): Promise<Running> {
   const count = readWorkers(options.workers);
   const key = rootKey.toString('base64');
   if (count === 1) {
     const cas = await serveCas(casOptions(options, log, key));
-    return { ...cas, key: formatKeyHash(cas.key), reload: () => void reload(cas) };
+    return {
+      ...cas,
+      key: formatKeyHash(cas.key),
+      reload: () => void reload(cas),
+      watched: { ask: async (question) => new Map([[process.pid, await cas.answer(question)]]) },
+    };
   }
   const api = await listen(options.host, readPort(options.apiPort, '--api-port'));
   const enclave = await listen(options.host, readPort(options.enclavePort, '--enclave-port'));
-  const workers = await startWorkers<Omit<Running, 'sealed' | 'close'>>(
+  const workers = await startWorkers<Omit<Running, 'sealed' | 'close' | 'watched'>>(
     count,
     { rootKey: key },
     [api, enclave],
@@ -147,6 +183,10 @@ async function start(
     ...{ apiPort: api.port, enclavePort: enclave.port },
     sealed: workers.said('sealed'),
     reload: () => workers.tell({}),
+    watched: {
+      ask: <Asked extends Question>(question: Asked) =>
+        workers.ask(question) as Promise<Map<number, Answers[Asked]>>,
+    },
     close: () => workers.stop(),
   };
 }
@@ -170,11 +210,16 @@ function announce(host: string, { apiPort, enclavePort, key, provisioningToken }
  * Opens the store: by what is here, by another CAS, or by people.
  * @returns undefined where it is to end before
  */
-async function unseal(options: CasServeOptions, log: Log, end: Promise<void>): Promise<Buffer | undefined> {
+async function unseal(
+  options: CasServeOptions,
+  log: Log,
+  end: Promise<void>,
+  onSealed: () => void,
+): Promise<Buffer | undefined> {
   const unsealed = await unsealByMachine(options, log);
   if ('rootKey' in unsealed) return unsealed.rootKey;
   for (const reason of unsealed.reasons) log.warn({ reason }, 'the store does not open by itself');
-  return unsealByPeople(options, log, end, unsealed.reasons);
+  return unsealByPeople(options, log, end, unsealed.reasons, onSealed);
 }
 
 async function unsealByMachine(options: CasServeOptions, log: Log): Promise<Unsealed> {
@@ -229,6 +274,7 @@ async function unsealByPeople(
   log: Log,
   end: Promise<void>,
   reasons: readonly string[],
+  onSealed: () => void,
 ): Promise<Buffer | undefined> {
   const database = await openDatabase(storeOf(options));
   const seal = await readSeal(openState(database)).finally(() => database.close());
@@ -238,6 +284,7 @@ async function unsealByPeople(
     ...{ host: options.host, names: options.name ?? [], lasSocket: options.las, seal, log },
     apiPort: readPort(options.apiPort, '--api-port'),
   });
+  onSealed();
   const address = formatAddress({ host: options.host, port: sealed.apiPort });
   print(
     `CAS is sealed, at https://${address}/, and opens by: ${methods}`,
@@ -283,8 +330,15 @@ function casOptions(options: CasServeOptions, log: Log, rootKey: string): CasOpt
     lasSocket: options.las,
     sources: options.offline ? undefined : readSources(options),
     trustedTpms: readTpms(options),
+    otlp: readCollector(options.otlp ?? process.env.OTEL_EXPORTER_OTLP_ENDPOINT),
     log,
   };
+}
+
+function readCollector(text: string | undefined): string | undefined {
+  if (!text) return undefined;
+  if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return text;
+  throw failure('USAGE', { detail: `--otlp takes the address of a collector, not ${JSON.stringify(text)}` });
 }
 
 const MOST_WORKERS = 64;

@@ -7,8 +7,8 @@ export interface Address {
   port: number;
 }
 
-/** Ports of a CAS: launchers come to the one, people and their tools to the other. */
-export const defaultPorts = { enclave: 18765, api: 8081 } as const;
+/** Ports of a CAS: launchers come to the first, people and their tools to the second, and whoever watches to the third. */
+export const defaultPorts = { enclave: 18765, api: 8081, metrics: 9464 } as const;
 
 /** Where the LAS of a host listens unless told otherwise. */
 export const defaultLasSocket = '/run/scone/las.sock';

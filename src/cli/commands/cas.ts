@@ -36,6 +36,11 @@ export function addCas(program: Command): void {
     .option('--api-port <port>', 'port for people and tools', String(defaultPorts.api))
     .option('--enclave-port <port>', 'port for launchers', String(defaultPorts.enclave))
     .option('--workers <number>', 'processes that share the work; all: one on each core', 'all')
+    .option('--metrics <address>', 'answer /metrics, /healthz and /readyz there, without TLS: HOST:PORT')
+    .option(
+      '--otlp <url>',
+      'OTLP collector that is sent a trace of each release (default: OTEL_EXPORTER_OTLP_ENDPOINT)',
+    )
     .option('--name <host>', 'further host name for the certificate (repeatable)', collect)
     .option('--trusted-platform <key>', 'trust this LAS key, 64 hexadecimal digits (repeatable)', collect)
     .option('--las <socket>', 'the LAS that vouches for this CAS', defaultLasSocket)

@@ -1,0 +1,55 @@
+import type { Socket } from 'node:net';
+import type { Server, TLSSocket } from 'node:tls';
+import type { FastifyInstance } from 'fastify';
+import { correlated, newCorrelationId } from './correlation.ts';
+import { metrics, since } from './metrics.ts';
+
+/** Counts the connections of a server, and their handshakes. */
+export function observeTls(server: Server, port: 'api' | 'enclave'): void {
+  /** When handshakes began, by the address and port of the other end: the two sockets of a connection have nothing else in common. */
+  const handshakes = new Map<string, number>();
+  const peer = ({ remoteAddress, remotePort }: Socket) => `${remoteAddress} ${remotePort}`;
+  server.on('connection', (socket: Socket) => {
+    const key = peer(socket);
+    handshakes.set(key, performance.now());
+    metrics.connections.add({ port }, 1);
+    socket.once('close', () => {
+      handshakes.delete(key);
+      metrics.connections.add({ port }, -1);
+    });
+  });
+  server.on('secureConnection', (socket: TLSSocket) => {
+    const start = handshakes.get(peer(socket));
+    if (start !== undefined) metrics.handshakeSeconds({ port }, since(start));
+  });
+  server.on('tlsClientError', () => metrics.handshakeFailed({ port }));
+  server.on('drop', () => metrics.dropped({ port }));
+}
+
+/** Counts requests by the call they are for, and gives each an id: its log lines have it, and a header of the answer. */
+export function observeRequests(app: FastifyInstance): void {
+  observeTls(app.server as unknown as Server, 'api');
+  app.addHook('onRequest', async (request, reply) => {
+    metrics.inFlight.add({ port: 'api' }, 1);
+    reply.raw.once('close', () => metrics.inFlight.add({ port: 'api' }, -1));
+    reply.header('x-request-id', request.id);
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    const isKnown = !request.is404;
+    const call = {
+      method: isKnown ? request.method : 'other',
+      route: (isKnown && request.routeOptions.url) || 'unknown',
+    };
+    metrics.requested({ ...call, status: String(reply.statusCode) });
+    metrics.requestSeconds(call, reply.elapsedTime / 1000);
+  });
+  app.addHook('onRoute', (route) => {
+    const { handler } = route;
+    route.handler = function (request, reply) {
+      return correlated(request.id, () => handler.call(this, request, reply));
+    };
+  });
+}
+
+/** For `genReqId`: nobody but the CAS chooses what stands in its log. */
+export const requestId = (): string => newCorrelationId();
