@@ -182,6 +182,17 @@ new Gauge({
   registers,
 }).set({ version }, 1);
 
+// What alerts rest on is there before it happens for the first time: a rise from nothing would not be seen as one.
+for (const port of ['api', 'enclave'] as const) {
+  for (const code of ['INTERNAL', 'CAS_BUSY', 'TOO_MANY_REQUESTS'] as const)
+    metrics.refused({ port, code }, 0);
+  metrics.dropped({ port }, 0);
+  metrics.handshakeFailed({ port }, 0);
+}
+for (const factor of ['one-time-password', 'access-token', 'provisioning-token'] as const)
+  for (const outcome of ['accepted', 'used', 'invalid', 'throttled'] as const)
+    metrics.attempted({ factor, outcome }, 0);
+
 /** Seconds since a moment of `performance.now()`. */
 export const since = (start: number): number => (performance.now() - start) / 1000;
 
@@ -210,6 +221,11 @@ export async function remains(list: readonly Readings[]): Promise<Readings> {
 const isCounting = new Set(['counter', 'histogram']);
 
 export const contentType = registry.contentType;
-/** Names of all metrics, with what they say and their kind. */
-export const describeMetrics = async (): Promise<{ name: string; help: string; type: string }[]> =>
-  (await registry.getMetricsAsJSON()).map(({ name, help, type }) => ({ name, help, type: String(type) }));
+/** All metrics, as docs/metrics.md lists them. */
+export const describeMetrics = (): { name: string; type: string; labels: string[]; help: string }[] =>
+  registry.getMetricsAsArray().map((metric) => ({
+    name: metric.name,
+    type: metric instanceof Counter ? 'counter' : metric instanceof Gauge ? 'gauge' : 'histogram',
+    labels: 'labelNames' in metric ? (metric.labelNames as string[]) : [],
+    help: metric.help,
+  }));

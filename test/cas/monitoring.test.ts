@@ -1,0 +1,266 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { Agent, get } from 'node:https';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { after, before, test } from 'node:test';
+import { TOTP, Secret as TotpSecret } from 'otpauth';
+import { documentMetrics, metricsDocument } from '../../scripts/document-metrics.ts';
+import { errors } from '../../src/errors.ts';
+import type { Identity } from '../../src/protocol/certificate.ts';
+import { launch, makeIdentity, makeLas, upload } from '../support/client.ts';
+import { formatSeries, parseExposition, type Sample, total } from '../support/exposition.ts';
+import { searchFor } from '../support/leaks.ts';
+import { freePort } from '../support/port.ts';
+import { executables, missing, type RunningCas, run, startCas } from '../support/stack.ts';
+
+const { scone } = executables();
+const las = makeLas();
+const oneTimePassword = new TotpSecret({ size: 20 });
+const secret = 'the-value-that-nobody-may-see';
+let folder: string;
+let cas: RunningCas;
+let address: string;
+let alice: Identity;
+before(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'envcas-monitoring-'));
+  address = `127.0.0.1:${await freePort()}`;
+  const options = ['--workers', '2', '--offline', '--metrics', address, '--trusted-platform', las.platform];
+  cas = await startCas(scone, join(folder, 'cas'), options, env());
+  alice = await makeIdentity('alice');
+  await upload(
+    cas,
+    alice,
+    `name: watched
+version: "0.3.10"
+security: {attestation: {mode: none}}
+services:
+  - {name: s, image_name: i, command: [envcas, $$SCONE::token$$]}
+  - {name: otp, image_name: i, command: [envcas], one_time_password_shared_secret: ${oneTimePassword.base32}}
+images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "program: /bin/echo"}]}]
+secrets: [{name: token, kind: ascii, value: ${secret}}]
+`,
+  );
+});
+after(async () => {
+  await cas.server.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const env = () => ({ PATH: process.env.PATH ?? '', HOME: folder });
+const curl = (path: string, ...args: string[]) => {
+  const { stdout } = run('curl', ['-s', '-w', '\n%{http_code}', ...args, `http://${address}${path}`], env());
+  const end = stdout.lastIndexOf('\n');
+  return { status: Number(stdout.slice(end + 1)), body: stdout.slice(0, end) };
+};
+const scrape = (): Sample[] => parseExposition(curl('/metrics').body);
+const reasons = () =>
+  JSON.parse(curl('/readyz').body).reasons.map(({ reason }: { reason: string }) => reason);
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 100));
+}
+
+const agent = new Agent({ keepAlive: true, maxSockets: 8, rejectUnauthorized: false });
+after(() => agent.destroy());
+const request = (path: string): Promise<number | undefined> =>
+  new Promise((resolve, reject) => {
+    const options = { agent, host: '127.0.0.1', port: cas.apiPort, path };
+    get(options, (response) => response.resume().on('end', () => resolve(response.statusCode))).on(
+      'error',
+      reject,
+    );
+  });
+
+const guess = (code: string) => launch(cas, { session: 'watched', service: 'otp', oneTimePassword: code });
+const refused = (launching: Promise<unknown>) =>
+  launching.then(
+    () => assert.fail('it was not refused'),
+    ({ code }) => code,
+  );
+
+test('releases, refusals and one-time passwords are counted by what became of them', async () => {
+  const first = scrape();
+  await launch(cas, { session: 'watched', service: 's' });
+  await launch(cas, { session: 'watched', service: 's' });
+  const code = new TOTP({ secret: oneTimePassword }).generate();
+  await guess(code);
+  assert.equal(await refused(guess('000000')), 'OTP_INVALID');
+  const second = scrape();
+  const rise = (name: string, labels: Record<string, string> = {}) =>
+    total(second, name, labels) - total(first, name, labels);
+  assert.equal(rise('envcas_cas_releases_total', { root: 'none' }), 3);
+  assert.equal(rise('envcas_cas_refusals_total', { port: 'enclave', code: 'OTP_INVALID' }), 1);
+  const attempts = 'envcas_cas_second_factor_attempts_total';
+  assert.equal(rise(attempts, { factor: 'one-time-password', outcome: 'accepted' }), 1);
+  assert.equal(rise(attempts, { factor: 'one-time-password', outcome: 'invalid' }), 1);
+  assert.equal(rise('envcas_cas_release_duration_seconds_count', { outcome: 'released' }), 3);
+  assert.ok(rise('envcas_cas_audit_append_duration_seconds_count') >= 1);
+  assert.equal(rise('envcas_cas_tls_handshake_duration_seconds_count', { port: 'enclave' }), 4);
+});
+
+test('what describes the CAS is there once for all of its processes', () => {
+  const samples = scrape();
+  const value = (name: string) => {
+    const found = samples.filter((sample) => sample.name === name);
+    assert.equal(found.length, 1, name);
+    return found[0]?.value ?? Number.NaN;
+  };
+  assert.equal(value('envcas_cas_processes'), 2);
+  assert.equal(value('envcas_cas_store_up'), 1);
+  assert.equal(value('envcas_cas_audit_log_up'), 1);
+  assert.equal(value('envcas_cas_sealed'), 0);
+  assert.equal(value('envcas_cas_provisioned'), 0);
+  assert.equal(value('envcas_cas_build_info'), 1);
+  assert.ok(value('envcas_cas_audit_log_entries') > 0);
+  assert.ok(value('envcas_cas_certificate_not_after_timestamp_seconds') > Date.now() / 1000);
+  assert.ok(!samples.some(({ name }) => name === 'envcas_cas_collateral_expiry_timestamp_seconds'));
+});
+
+test('a thousand sessions and paths make no time series, and are named in none', async () => {
+  const visit = (name: string) =>
+    Promise.all([
+      request(`/v1/sessions/${name}`),
+      request(`/v1/values/session=${name}`),
+      request(`/v1/hashes/${name}`),
+      request(`/${name}`),
+    ]);
+  const ask = (name: string) => refused(launch(cas, { session: name, service: name }));
+  for (let count = 0; count < 8; count++) await Promise.all([visit('strange-warm'), ask('strange-warm')]);
+  const known = new Set(scrape().map(formatSeries));
+  for (let count = 0; count < 1000; count += 20)
+    await Promise.all(
+      Array.from({ length: 20 }, (_, at) =>
+        Promise.all([visit(`strange-${count + at}`), ...(at === 0 ? [ask(`strange-${count + at}`)] : [])]),
+      ),
+    );
+  const samples = scrape();
+  assert.ok(total(samples, 'envcas_cas_requests_total') >= 4000);
+  assert.deepEqual(
+    samples.map(formatSeries).filter((series) => !known.has(series) && !/in_flight|connections/.test(series)),
+    [],
+  );
+  assert.ok(!curl('/metrics').body.includes('strange'));
+  for (const { labels } of samples)
+    if (labels.code) assert.ok(Object.hasOwn(errors, labels.code), labels.code);
+});
+
+test('no secret, one-time password or token is in the metrics or the log', () => {
+  const token = /provisioning token: (\w+)/.exec(cas.server.output())?.[1] ?? '';
+  const log = cas.server.output().replace(/^CAS provisioning token: .*$/m, '');
+  assert.ok(token);
+  const search = searchFor([secret, oneTimePassword.base32, token]);
+  search('/metrics', curl('/metrics').body);
+  search('the log', log);
+});
+
+test('promtool finds nothing to say', { skip: missing('promtool') }, () => {
+  const { body } = curl('/metrics');
+  const metrics = run('promtool', ['check', 'metrics'], env(), body);
+  assert.deepEqual([metrics.status, metrics.stdout, metrics.stderr], [0, '', '']);
+  const rules = resolve(import.meta.dirname, '../../packaging/prometheus-alerts.yaml');
+  assert.equal(run('promtool', ['check', 'rules', rules], env()).status, 0);
+});
+
+test('docs/metrics.md lists the metrics (node scripts/document-metrics.ts writes it)', () => {
+  assert.equal(readFileSync(metricsDocument, 'utf8'), documentMetrics());
+});
+
+test('alerts rest on metrics that there are', () => {
+  const rules = readFileSync(resolve(import.meta.dirname, '../../packaging/prometheus-alerts.yaml'), 'utf8');
+  const described = readFileSync(resolve(import.meta.dirname, '../../docs/metrics.md'), 'utf8');
+  const names = [...rules.matchAll(/envcas_cas_\w+/g)].map(([name]) => name.replace(/_bucket$/, ''));
+  assert.ok(names.length > 10);
+  for (const name of names) assert.ok(described.includes(`| \`${name}\` |`), name);
+  const alerts = (text: string, pattern: RegExp) => [...text.matchAll(pattern)].map(([, name]) => name);
+  assert.deepEqual(alerts(described, /^\| `(Envcas\w+)`/gm), alerts(rules, /alert: (\w+)/g));
+});
+
+test('a request has an id of its own in the answer, which the client does not choose', () => {
+  const ask = () =>
+    run(
+      'curl',
+      ['-skD', '-', '-H', 'x-request-id: chosen', `https://127.0.0.1:${cas.apiPort}/v1/version`],
+      env(),
+    );
+  const ids = [ask(), ask()].map(({ stdout }) => /^x-request-id: (.*?)\r?$/m.exec(stdout)?.[1]);
+  for (const id of ids) assert.match(id ?? '', /^[0-9a-f]{16}$/);
+  assert.notEqual(ids[0], ids[1]);
+});
+
+test('lines of the log about one launch have one id, and those of another have another', async () => {
+  const lines = () =>
+    cas.server
+      .output()
+      .split('\n')
+      .filter((line) => line.includes('"told"'))
+      .map((line) => JSON.parse(line).correlation);
+  for (let count = 0; count < 2; count++) await refused(launch(cas, { session: 'told', service: 's' }));
+  await until(() => lines().length >= 2);
+  for (const id of lines()) assert.match(id, /^[0-9a-f]{16}$/);
+  assert.equal(new Set(lines()).size, 2);
+});
+
+test('a CAS whose store cannot be written lives, and is not ready until it can be', async () => {
+  assert.deepEqual(reasons(), []);
+  const other = new DatabaseSync(join(folder, 'cas', 'cas.db'));
+  try {
+    other.exec('BEGIN IMMEDIATE');
+    await until(() => curl('/readyz').status === 503);
+    assert.ok(reasons().includes('STORE_UNAVAILABLE'));
+    assert.equal(curl('/healthz').status, 200);
+    assert.equal(total(scrape(), 'envcas_cas_store_up'), 0);
+  } finally {
+    other.exec('ROLLBACK');
+    other.close();
+  }
+  await until(() => curl('/readyz').status === 200);
+  assert.equal(total(scrape(), 'envcas_cas_store_up'), 1);
+});
+
+test('looking whether the store can be written leaves nothing in it', () => {
+  assert.equal(curl('/readyz').status, 200);
+  const store = new DatabaseSync(join(folder, 'cas', 'cas.db'), { readOnly: true });
+  try {
+    assert.deepEqual(store.prepare("SELECT name FROM state WHERE name LIKE 'readiness%'").all(), []);
+  } finally {
+    store.close();
+  }
+});
+
+test('a worker that ends takes no counts with it', async () => {
+  const before = total(scrape(), 'envcas_cas_releases_total');
+  assert.ok(before >= 3);
+  const { pid } = cas.server.process;
+  const children = () =>
+    readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
+  for (const victim of children()) {
+    process.kill(victim, 'SIGKILL');
+    await until(() => !children().includes(victim) && total(scrape(), 'envcas_cas_processes') === 2);
+    assert.ok(total(scrape(), 'envcas_cas_releases_total') >= before);
+  }
+});
+
+test('there is nothing else on the port, and nobody keeps it for himself', async () => {
+  assert.equal(curl('/').status, 404);
+  assert.equal(curl('/__proto__').status, 404);
+  assert.equal(curl('/metrics', '-X', 'POST', '-d', 'x').status, 405);
+  const [host = '', port] = address.split(':');
+  const silent = Array.from({ length: 40 }, () => connect(Number(port), host).on('error', () => {}));
+  await until(() => curl('/healthz').status === 200);
+  for (const socket of silent) socket.destroy();
+});
+
+test('an address that others reach is warned of', async () => {
+  const port = await freePort();
+  const its = await startCas(
+    scone,
+    join(folder, 'open'),
+    ['--workers', '1', '--offline', '--metrics', `0.0.0.0:${port}`],
+    env(),
+  );
+  await its.server.stop();
+  assert.match(its.server.output(), /it has no TLS and asks for nothing/);
+});
