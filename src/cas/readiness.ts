@@ -31,21 +31,24 @@ export function watchReadiness(
   let until = 0;
   const look = async (): Promise<NotReady[]> => {
     const found: NotReady[] = [];
-    const attempt = async (reason: NotReady['reason'], work: () => Promise<unknown>) => {
+    const attempt = async (reason: NotReady['reason'], work: () => Promise<unknown>): Promise<boolean> => {
       try {
         await within(work());
+        return true;
       } catch (error) {
         found.push({ reason, detail: causes(error).join(': ') });
+        return false;
       }
     };
-    await attempt('STORE_UNAVAILABLE', () => writeSomething(database));
-    metrics.storeUp.set(found.length === 0 ? 1 : 0);
-    const before = found.length;
-    await attempt('AUDIT_LOG_UNAVAILABLE', async () => {
-      const { head } = await audit.head();
-      metrics.auditEntries.set(head.size);
-    });
-    metrics.auditUp.set(found.length === before ? 1 : 0);
+    const [canWrite, isWhole] = await Promise.all([
+      attempt('STORE_UNAVAILABLE', () => writeSomething(database)),
+      attempt('AUDIT_LOG_UNAVAILABLE', async () => {
+        const { head } = await audit.head();
+        metrics.auditEntries.set(head.size);
+      }),
+    ]);
+    metrics.storeUp.set(canWrite ? 1 : 0);
+    metrics.auditUp.set(isWhole ? 1 : 0);
     const late = lateness();
     if (late > LATE) found.push({ reason: 'OVERLOADED', detail: `timers are ${Math.round(late)} ms late` });
     return found;
