@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, get } from 'node:https';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -14,7 +14,7 @@ import { launch, makeIdentity, makeLas, upload } from '../support/client.ts';
 import { formatSeries, parseExposition, type Sample, total } from '../support/exposition.ts';
 import { searchFor } from '../support/leaks.ts';
 import { freePort } from '../support/port.ts';
-import { executables, missing, type RunningCas, run, startCas } from '../support/stack.ts';
+import { executables, missing, type RunningCas, run, startCas, startServer } from '../support/stack.ts';
 
 const { scone } = executables();
 const las = makeLas();
@@ -263,4 +263,31 @@ test('an address that others reach is warned of', async () => {
   );
   await its.server.stop();
   assert.match(its.server.output(), /it has no TLS and asks for nothing/);
+});
+
+test('a CAS that waits to be unsealed lives and is not ready, and says which of the two', async () => {
+  const directory = join(folder, 'sealed');
+  const passphrase = join(folder, 'passphrase');
+  writeFileSync(passphrase, 'correct horse battery staple', { mode: 0o600 });
+  const made = run(scone, ['cas', 'init', '--dir', directory, '--new-passphrase-file', passphrase], env());
+  assert.equal(made.status, 0, made.stderr);
+  const its = `127.0.0.1:${await freePort()}`;
+  const listening = ['--host', '127.0.0.1', '--api-port', '0', '--enclave-port', '0'];
+  const sealed = await startServer(
+    scone,
+    ['cas', 'serve', '--dir', directory, '--offline', '--metrics', its, ...listening],
+    /To open it/,
+    { env: env() },
+  );
+  try {
+    const ask = (path: string) => run('curl', ['-s', `http://${its}${path}`], env()).stdout;
+    const { ready, reasons } = JSON.parse(ask('/readyz'));
+    assert.deepEqual([ready, reasons.map(({ reason }: { reason: string }) => reason)], [false, ['SEALED']]);
+    assert.deepEqual(JSON.parse(ask('/healthz')), { alive: true });
+    const samples = parseExposition(ask('/metrics'));
+    assert.equal(total(samples, 'envcas_cas_sealed'), 1);
+    assert.ok(!samples.some(({ name }) => name === 'envcas_cas_store_up'), 'nobody has looked');
+  } finally {
+    await sealed.stop();
+  }
 });
