@@ -21,7 +21,7 @@ import {
   type SubtreeReader,
 } from '../audit/merkle-tree.ts';
 import { type HeadAnswer, signHead } from '../audit/tree-head.ts';
-import { failure } from '../errors.ts';
+import { Failure, failure } from '../errors.ts';
 import type { Keyring } from './keyring.ts';
 import { metrics, since } from './metrics.ts';
 import { Conflict, type Database, type Statements } from './store/database.ts';
@@ -98,6 +98,8 @@ export const isNews = (operation: Operation): boolean => NEWS.has(operation);
 interface Known {
   position: Position;
   frontier: Frontier;
+  /** The last line. */
+  last: Buffer | undefined;
 }
 
 /** @throws Failure AUDIT_LOG_DAMAGED, or of the store */
@@ -127,7 +129,7 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
       const lines = rows.map(({ line }) => line as Buffer);
       if (at.position.sequence > 0) {
         const last = lines.shift();
-        if (!last || parseEntry(last, at.position.sequence).signature !== at.position.signature) {
+        if (!last || !at.last?.equals(last)) {
           known = undefined;
           return current();
         }
@@ -139,10 +141,9 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
   };
 
   /** @throws Conflict where others were faster */
-  const write = async (statements: Statements, entries: readonly Entry[]): Promise<Known> => {
-    let at = await current();
+  const write = async (statements: Statements, before: Known, entries: readonly Entry[]): Promise<Known> => {
+    let at = before;
     const values: (number | Buffer | null)[] = [];
-    const before = at.position;
     const now = clock();
     for (const entry of entries) {
       const { line, position } = formatEntry(entry, at.position, now, privateKey);
@@ -152,12 +153,12 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
       });
       const tree = subtrees.length > 0 ? formatTree(subtrees, frontier) : null;
       values.push(position.sequence, line, tree, NEWS.has(entry.operation) ? 1 : 0);
-      at = { position, frontier };
+      at = { position, frontier, last: line };
     }
     // What comes before must be there: a store that was put back under a running CAS has another log.
-    const last = values.length + 1;
-    const predecessor =
-      before.sequence > 0 ? `WHERE EXISTS (SELECT 1 FROM audit_log WHERE sequence = $${last})` : '';
+    const predecessor = before.last
+      ? `WHERE EXISTS (SELECT 1 FROM audit_log WHERE sequence = $${values.length + 1} AND line = $${values.length + 2})`
+      : '';
     const bytes = database.engine === 'postgres' ? 'BYTEA' : 'BLOB';
     const rows = entries.map(
       (_, row) =>
@@ -167,7 +168,7 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
       `INSERT INTO audit_log (sequence, line, tree, news)
        SELECT column1, column2, column3, column4 FROM (VALUES ${rows.join(', ')}) AS new_entry ${predecessor}`,
       ...values,
-      ...(before.sequence > 0 ? [before.sequence] : []),
+      ...(before.last ? [before.position.sequence, before.last] : []),
     );
     if (written !== entries.length) throw new Conflict('the log was replaced');
     return at;
@@ -189,9 +190,11 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
         return result;
       } catch (error) {
         if (!(error instanceof Conflict)) {
-          // Whether it was written is not known.
-          known = undefined;
-          metrics.auditFailed({});
+          if (isOfStore(error)) {
+            // Whether it was written is not known.
+            known = undefined;
+            metrics.auditFailed({});
+          }
           throw error;
         }
         if (attempt >= TRIES)
@@ -218,7 +221,10 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
     if (batch.length === 0) return;
     try {
       const entries = batch.map(({ entry }) => entry);
-      await settle(async () => ({ result: undefined, at: await write(database, entries), entries }));
+      await settle(async () => {
+        const at = await write(database, await current(), entries);
+        return { result: undefined, at, entries };
+      });
       for (const { done } of batch) done();
     } catch (error) {
       for (const { failed } of batch) failed(error);
@@ -263,14 +269,15 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
     record,
     recordWith: (work) =>
       inTurn(() =>
-        settle(() =>
-          database.transaction(async (statements) => {
-            const { position } = await current();
-            const { result, entries } = await work(statements, position.sequence + 1);
-            const at = entries.length > 0 ? await write(statements, entries) : await current();
+        settle(async () => {
+          // Not within the transaction, which all others wait for.
+          const before = await current();
+          return database.transaction(async (statements) => {
+            const { result, entries } = await work(statements, before.position.sequence + 1);
+            const at = entries.length > 0 ? await write(statements, before, entries) : before;
             return { result, at, entries };
-          }),
-        ),
+          });
+        }),
       ),
     async recordRefusal(entry) {
       const now = Math.floor(performance.now() / 1000);
@@ -309,12 +316,15 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
         )
       ).map(({ line }) => line as Buffer),
     async news() {
-      const { position } = await current();
-      const [last] = await database.all('SELECT line FROM audit_log WHERE sequence = $1', position.sequence);
-      const isThere =
-        position.sequence === 0 ||
-        (last && parseEntry(last.line as Buffer, position.sequence).signature === position.signature);
-      if (!isThere) {
+      const { position, last } = await current();
+      const rowsThere = last
+        ? await database.all(
+            'SELECT 1 FROM audit_log WHERE sequence = $1 AND line = $2',
+            position.sequence,
+            last,
+          )
+        : [1];
+      if (rowsThere.length === 0) {
         // Somebody has put another log in its place.
         known = undefined;
         heard = (await inTurn(current)).position.sequence;
@@ -333,12 +343,15 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
   };
 }
 
+/** Whether it is the store that failed, and not what was to be recorded that must not be. */
+const isOfStore = (error: unknown) => !(error instanceof Failure) || error.code.startsWith('STORE_');
+
 /** The state of the log in the database: what stands at the last block, and the lines since. */
 async function load(database: Database, key: KeyObject): Promise<Known> {
   const [row] = await database.all('SELECT max(sequence) AS sequence FROM audit_log');
   const size = Number(row?.sequence ?? 0);
   const block = size - (size % BLOCK);
-  let at: Known = { position: beginning, frontier: emptyFrontier };
+  let at: Known = { position: beginning, frontier: emptyFrontier, last: undefined };
   if (block > 0) {
     const [start] = await database.all('SELECT line, tree FROM audit_log WHERE sequence = $1', block);
     const frontier = Buffer.isBuffer(start?.tree) ? frontierIn(start.tree, block) : undefined;
@@ -347,8 +360,8 @@ async function load(database: Database, key: KeyObject): Promise<Known> {
         sequence: block,
         detail: 'it, or the hashes beside it, are missing',
       });
-    const { signature } = parseEntry(start?.line as Buffer, block);
-    at = { position: { sequence: block, signature }, frontier };
+    const last = start?.line as Buffer;
+    at = { position: { sequence: block, signature: parseEntry(last, block).signature }, frontier, last };
   }
   for (const { line } of await database.all(
     'SELECT line FROM audit_log WHERE sequence > $1 ORDER BY sequence',
@@ -361,7 +374,7 @@ async function load(database: Database, key: KeyObject): Promise<Known> {
 /** @throws Failure AUDIT_LOG_DAMAGED where a line is not the next one, signed by this CAS */
 function extend({ position, frontier }: Known, line: Buffer, key: KeyObject): Known {
   const { sequence, signature } = verifyEntry(line, position, key);
-  return { position: { sequence, signature }, frontier: append(frontier, leafHash(line)) };
+  return { position: { sequence, signature }, frontier: append(frontier, leafHash(line)), last: line };
 }
 
 /** Subtrees of 256, 512, … leaves that end there, by their number; and the frontier. */

@@ -110,9 +110,9 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
     reply.code(201);
     return register(cas, body(request, registrationRequest), known(request));
   });
-  app.delete<{ Params: { id: string } }>('/v1/registrations/:id', owned, async (request) => {
-    await unregister(cas, request.params.id, known(request));
-    return { removed: request.params.id };
+  app.delete<{ Params: { '*': string } }>('/v1/registrations/*', owned, async (request) => {
+    await unregister(cas, request.params['*'], known(request));
+    return { removed: request.params['*'] };
   });
   app.post('/v1/upgrades', owned, async (request) => {
     await startUpgrade(cas, known(request));

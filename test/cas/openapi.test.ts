@@ -42,7 +42,7 @@ interface Media {
 }
 interface Response {
   description: string;
-  content: { 'application/json': Media };
+  content: Record<'application/json', Media> & Record<string, Media | undefined>;
 }
 interface Parameter {
   name: string;
@@ -57,6 +57,7 @@ interface Operation {
   path: string;
   parameters: Parameter[];
   bodies: Record<string, Media>;
+  tags: string[];
   /** What a client must show: nothing, or one of these. */
   security: Json[];
   responses: Map<number, Response>;
@@ -85,6 +86,7 @@ for (const [path, { parameters: shared = [], ...methods }] of Object.entries<Jso
   for (const [method, it] of Object.entries(methods)) {
     const operation = it as {
       operationId: string;
+      tags: string[];
       parameters?: [];
       requestBody?: { content: Record<string, Media> };
       responses: Record<string, Response>;
@@ -92,6 +94,7 @@ for (const [path, { parameters: shared = [], ...methods }] of Object.entries<Jso
     };
     operations.set(operation.operationId, {
       id: operation.operationId,
+      tags: operation.tags,
       method: method.toUpperCase(),
       path,
       parameters: [...shared, ...(operation.parameters ?? [])].map((parameter) => resolved(parameter)),
@@ -141,7 +144,8 @@ test('there is an example of everything, and each fits its schema', () => {
   for (const { id, parameters, bodies, responses } of operations.values()) {
     for (const { name, schema, example } of parameters) assertValid(schema, example, `${id} ${name}`);
     const answers = [...responses].map(
-      ([status, { content }]) => [status, content['application/json']] as const,
+      ([status, { content }]) =>
+        [status, content['application/json'] ?? content['application/x-ndjson']] as const,
     );
     for (const [what, { schema, example }] of [...Object.entries(bodies), ...answers]) {
       const examples = example === undefined ? resolved<{ examples?: [] }>(schema).examples : [example];
@@ -689,7 +693,7 @@ secrets: [{name: far, export_public: true, ${from}, export: [{cas_key: ${cas.key
     const wanted = { session: 'broken', secret: 's', importer: { session: 'taker', hash }, hops: 1 };
     await refused('STATE_SEALED', send('exportSecret', JSON.stringify(wanted), 'alice'));
     for (const { id, method, responses } of operations.values())
-      if (method === 'GET' && responses.has(500))
+      if (method === 'GET' && /STATE_SEALED/.test(responses.get(500)?.description ?? ''))
         await refused(
           'STATE_SEALED',
           ask(id, { session: 'broken', service: 's', secret: 's', namespace: 'broken' }, 'alice'),
@@ -708,10 +712,13 @@ secrets: [{name: far, export_public: true, ${from}, export: [{cas_key: ${cas.key
       ),
     );
     // A defect, and none is known.
-    // Nor does every machine have a TPM (test/las/hardware.test.ts has one).
-    const unprovoked = documented.filter((it) => /INTERNAL$|^(challengeTpm|enrolTpm) 200$/.test(it));
+    // Nor does every machine have a TPM (test/las/hardware.test.ts has one); owners are in test/cas/owner.test.ts.
+    const isElsewhere = (it: string) => operation(it.split(' ')[0] ?? '').tags.includes('owner');
+    const unprovoked = documented.filter(
+      (it) => /INTERNAL$|^(challengeTpm|enrolTpm) 200$/.test(it) || isElsewhere(it),
+    );
     assert.deepEqual(
-      documented.filter((it) => !seen.has(it)),
+      documented.filter((it) => !seen.has(it) || isElsewhere(it)),
       unprovoked,
     );
   });

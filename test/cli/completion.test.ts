@@ -36,7 +36,7 @@ test('commands, options and values are offered where they fit', () => {
     [['c'], ['cas', 'cert', 'completion']],
     [
       ['cas', 'show-'],
-      ['show-certificate', 'show-identification'],
+      ['show-certificate', 'show-config', 'show-identification'],
     ],
     [['cas', 'nonsense', ''], []],
     [['session', 'create', '--use'], ['--use-env']],
