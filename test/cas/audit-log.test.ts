@@ -158,6 +158,40 @@ onEachEngine('an audit log', (engine) => {
     assert.equal((await audit()).size, 3);
   });
 
+  test('what fails in one is no burden for the next, also where nothing is known of the log any more', async () => {
+    await log.record(read(1));
+    const failing = Object.assign(new Error('the disk is full'), { code: 'STORE_UNAVAILABLE' });
+    for (let number = 2; number <= 4; number++) {
+      await assert.rejects(
+        log.recordWith(() => Promise.reject(failing)),
+        { message: failing.message },
+      );
+      await log.recordWith(async () => ({ result: undefined, entries: [read(number)] }));
+    }
+    assert.equal((await audit()).size, 4);
+  });
+
+  test('one that was put in its place, as long or longer, is gone on with, and not with what was before', async () => {
+    const other = openAuditLog({
+      ...{ database, store: openState(database), keyring: keys, cas: Buffer.alloc(32, 8), clock: Date.now },
+    });
+    for (let number = 1; number <= 3; number++) await log.record(read(number));
+    const lines = await database.all('SELECT sequence, line FROM audit_log ORDER BY sequence');
+    await log.record(read(4));
+    // As after a restore: entries 1 to 3 as they were, and another 4.
+    await database.run('DELETE FROM audit_log WHERE sequence > 3');
+    await (await other).record(read(44));
+    await log.record(read(5));
+    await log.recordWith(async () => ({ result: undefined, entries: [read(6)] }));
+    const now = await log.lines(1, 10);
+    assert.equal((await audit()).size, 6);
+    assert.deepEqual(
+      now.slice(0, 3).map(String),
+      lines.map(({ line }) => String(line)),
+    );
+    assert.match(String(now[3]), /"s44"/);
+  });
+
   test('others hear of what they have to know, once, and not of what they have done', async () => {
     const other = await open();
     await log.record({ operation: 'session_updated', session: 'a' });

@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { createPublicKey, randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { Secret, TOTP } from 'otpauth';
+import { beginning, verifyEntry } from '../../src/audit/entry.ts';
+import { headAnswer } from '../../src/audit/tree-head.ts';
+import { openDatabase } from '../../src/cas/store/open.ts';
 import type { Identity } from '../../src/protocol/certificate.ts';
-import { launch, makeIdentity, makeLas, read, type TestLas, upload } from '../support/client.ts';
+import { ask, launch, makeIdentity, makeLas, read, type TestLas, upload } from '../support/client.ts';
 import { onEachEngine } from '../support/engines.ts';
 import { executables, type RunningCas, type Server, startCas } from '../support/stack.ts';
 
@@ -78,6 +81,7 @@ onEachEngine('a CAS that is killed at any instant', (engine) => {
       }
     };
 
+    const log = await openLog(cas, address);
     for (let kill = 0; kill < KILLS; kill++) {
       isStopping = false;
       const clients = Array.from({ length: CLIENTS }, client);
@@ -86,6 +90,11 @@ onEachEngine('a CAS that is killed at any instant', (engine) => {
       isStopping = true;
       await Promise.all(clients);
       cas = await start({ api: cas.apiPort, enclave: cas.enclavePort });
+
+      // Nobody was told anything that the log does not have.
+      const { created, released } = await log.read();
+      for (const name of confirmed.keys()) assert.ok(created.has(name), `${name} was created`);
+      for (const { session } of spent) assert.ok(released.has(session), `${session} was released`);
 
       // A launch that was cut off comes again with its code; nobody else does, and what is spent is spent.
       for (const [name, attempt] of inFlight) {
@@ -100,7 +109,9 @@ onEachEngine('a CAS that is killed at any instant', (engine) => {
       for (const [name, { text }] of confirmed) assert.equal(await read(cas, alice, name), text);
       confirmed.clear();
     }
-    t.diagnostic(`${names} sessions`);
+    await log.read();
+    await log.close();
+    t.diagnostic(`${names} sessions, ${log.size()} entries of the audit log`);
   });
 
   const sessionText = (name: string, secret: string) => `name: ${name}
@@ -124,6 +135,33 @@ async function killAll(server: Server): Promise<void> {
   const ended = server.stop('SIGKILL');
   for (const worker of workers) process.kill(Number(worker), 'SIGKILL');
   await ended;
+}
+
+/** Reads an audit log as an auditor does who has nothing but the database: each entry is the next one, and signed. */
+async function openLog(cas: RunningCas, address: string) {
+  const { key } = await ask(cas, undefined, { method: 'GET', path: '/v1/audit-log/head' }, headAnswer);
+  const publicKey = createPublicKey(key);
+  const database = await openDatabase(address);
+  let position = beginning;
+  return {
+    size: () => position.sequence,
+    close: () => database.close(),
+    /** What was decided since this was called before. */
+    async read() {
+      const [created, released] = [new Set<unknown>(), new Set<unknown>()];
+      const rows = await database.all(
+        'SELECT line FROM audit_log WHERE sequence > $1 ORDER BY sequence',
+        position.sequence,
+      );
+      for (const { line } of rows) {
+        const entry = verifyEntry(line as Buffer, position, publicKey);
+        position = { sequence: entry.sequence, signature: entry.signature };
+        if (entry.operation === 'session_created') created.add(entry.session);
+        if (entry.operation === 'service_released') released.add(entry.session);
+      }
+      return { created, released };
+    },
+  };
 }
 
 interface Attempt {
