@@ -3,6 +3,7 @@ import { changes } from './changes.ts';
 import { check } from './check.ts';
 import { evidence } from './evidence.ts';
 import { launch } from './launch.ts';
+import { load, memory, storm } from './load.ts';
 import { release } from './release.ts';
 import { sessions } from './sessions.ts';
 
@@ -13,7 +14,17 @@ import { sessions } from './sessions.ts';
  *
  * Ratios count; absolute figures are those of the machine.
  */
-const parts: Record<string, () => Promise<void>> = { launch, changes, check, evidence, release, sessions };
+const parts: Record<string, () => Promise<void>> = {
+  launch,
+  changes,
+  check,
+  evidence,
+  release,
+  sessions,
+  load,
+  storm,
+  memory,
+};
 
 const chosen = process.argv.slice(2);
 const unknown = chosen.filter((name) => !Object.hasOwn(parts, name));

@@ -62,14 +62,14 @@ export async function fillStore(directory: string, policy: string, names: Iterab
 }
 
 /** Starts the built CAS on a folder, its log going to a file there. The first match is the port for launchers. */
-export function startCas(directory: string): Promise<Server> {
+export function startCas(directory: string, ...options: string[]): Promise<Server> {
   const { scone } = executables();
   const serve = [scone, 'cas', 'serve', '--dir', directory, '--host', '127.0.0.1'];
   const ports = ['--api-port', '0', '--enclave-port', '0'];
   const script = 'exec "$@" 2>"$0"';
   return startServer(
     '/bin/sh',
-    ['-c', script, join(directory, 'log'), ...serve, ...ports],
+    ['-c', script, join(directory, 'log'), ...serve, ...ports, ...options],
     /launchers at port (\d+)/,
   );
 }

@@ -1,5 +1,7 @@
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
+import type { Server } from '../test/support/stack.ts';
 
 /** The value that a part of all values lies below: 0.5 gives the median. */
 export function quantile(values: readonly number[], q: number): number {
@@ -63,3 +65,32 @@ export function printTable(title: string, head: readonly string[], rows: readonl
   console.log(`\n${title}:\n`);
   console.log([line(head), `|${'---|'.repeat(head.length)}`, ...rows.map(line)].join('\n'));
 }
+
+/** A process and those that it has started. */
+function processes({ process: { pid } }: Pick<Server, 'process'>): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  return [pid ?? 0, ...children.split(' ').filter(Boolean).map(Number)];
+}
+
+/** Milliseconds of CPU time that a server has taken, with all its processes (proc(5)). */
+export function cpuOf(server: Pick<Server, 'process'>): number {
+  const MILLISECONDS_PER_TICK = 10;
+  let ticks = 0;
+  for (const pid of processes(server)) {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const [user, system] = stat.slice(stat.lastIndexOf(')')).split(' ').slice(12, 14).map(Number);
+    ticks += (user ?? 0) + (system ?? 0);
+  }
+  return ticks * MILLISECONDS_PER_TICK;
+}
+
+const memoryOf = (server: Pick<Server, 'process'>, what: 'VmHWM' | 'VmRSS') =>
+  processes(server).reduce((sum, pid) => {
+    const [, kibibytes] =
+      new RegExp(`^${what}:\\s+(\\d+) kB$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+    return sum + Number(kibibytes ?? 0) * 1024;
+  }, 0);
+
+/** Bytes of memory that a server has had at most, and has now. */
+export const peakMemory = (server: Pick<Server, 'process'>) => memoryOf(server, 'VmHWM');
+export const presentMemory = (server: Pick<Server, 'process'>) => memoryOf(server, 'VmRSS');

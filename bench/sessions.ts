@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as v from 'valibot';
@@ -7,7 +7,7 @@ import { granted } from '../src/protocol/launch.ts';
 import type { Server } from '../test/support/stack.ts';
 import { fillStore, startCas } from './cas.ts';
 import { askFor } from './launcher.ts';
-import { medianRatio, milliseconds, printTable, quantile } from './measure.ts';
+import { cpuOf, medianRatio, milliseconds, peakMemory, printTable, quantile } from './measure.ts';
 import { policyWith } from './policy.ts';
 
 const FEW = 1000;
@@ -88,18 +88,4 @@ async function releaseMany(port: number, stored: number): Promise<void> {
     while (left-- > 0) v.assert(granted, (await askFor(name(randomInt(stored)), port)).answer);
   };
   await Promise.all(Array.from({ length: AT_ONCE }, one));
-}
-
-/** Milliseconds of CPU time that a process has taken (proc(5)). */
-function cpuOf({ process: { pid } }: Server): number {
-  const MILLISECONDS_PER_TICK = 10;
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  const [user, system] = stat.slice(stat.lastIndexOf(')')).split(' ').slice(12, 14).map(Number);
-  return ((user ?? 0) + (system ?? 0)) * MILLISECONDS_PER_TICK;
-}
-
-/** The most memory that a process has taken so far, files mapped into it included, in bytes. */
-function peakMemory({ process: { pid } }: Server): number {
-  const [, kibibytes] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
-  return Number(kibibytes) * 1024;
 }

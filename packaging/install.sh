@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs envcas, scone and the unit of the LAS. To be run by root, again and again as one likes.
+# Installs envcas, scone, the units of LAS and CAS, and a configuration of the CAS where there is none. To be run by root, again and again as one likes.
 #
 #   packaging/install.sh [--group GROUP]            (default: envcas)
 #
 # PREFIX (default: /usr/local) is where things are to lie, and DESTDIR a folder that stands for / meanwhile, as package
-# builders have it. UNITDIR is the folder of systemd's units (default: /etc/systemd/system).
+# builders have it. UNITDIR is the folder of systemd's units (default: /etc/systemd/system), and CONFDIR that of the
+# configuration (default: /etc/scone).
 #
 # envcas is installed setgid, with a group of its own that nobody is in: so the user who starts it can neither load
 # code into it nor look into it, and a LAS can tell.
@@ -21,6 +22,7 @@ while [ $# -gt 0 ]; do
 done
 prefix=${PREFIX:-/usr/local}
 units=${UNITDIR:-/etc/systemd/system}
+configuration=${CONFDIR:-/etc/scone}
 root=${DESTDIR:-}
 here=$(cd "$(dirname "$0")" && pwd)
 dist=$here/../dist
@@ -64,14 +66,17 @@ put() { # MODE OWNER:GROUP SOURCE TARGET
   mv -f "$4.new" "$4"
   echo "Installed $4 ($1, $2)"
 }
-mkdir -p -m 0755 "$root$prefix/bin" "$root$units"
+mkdir -p -m 0755 "$root$prefix/bin" "$root$units" "$root$configuration"
 put 2755 "root:$group" "$dist/envcas" "$root$prefix/bin/envcas"
 put 0755 root:root "$dist/scone" "$root$prefix/bin/scone"
 
 unit=$(mktemp)
 trap 'rm -f "$unit"' EXIT
-sed "s|@PREFIX@|$prefix|g" "$here/envcas-las.service" >"$unit"
-put 0644 root:root "$unit" "$root$units/envcas-las.service"
+for name in envcas-las envcas-cas envcas-cas-las; do
+  sed "s|@PREFIX@|$prefix|g" "$here/$name.service" >"$unit"
+  put 0644 root:root "$unit" "$root$units/$name.service"
+done
+[ -e "$root$configuration/cas.toml" ] || put 0644 root:root "$here/cas.toml" "$root$configuration/cas.toml"
 
 if [ -n "$root" ]; then
   echo "The group $group must exist, with the same number, where this is going to be used"
@@ -80,4 +85,5 @@ else
     echo "Warning: $prefix/bin is on a file system that is mounted nosuid, so setgid has no effect there" >&2
   fi
   echo 'To start the LAS: systemctl daemon-reload && systemctl enable --now envcas-las'
+  echo "To start a CAS: look at $configuration/cas.toml, then systemctl enable --now envcas-cas-las envcas-cas"
 fi

