@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { test } from 'node:test';
+import { missingPostgres, startPostgres } from './support/postgres.ts';
+import { executables, missing } from './support/stack.ts';
+
+const root = resolve(import.meta.dirname, '..');
+const operations = readFileSync(join(root, 'docs/operations.md'), 'utf8');
+
+test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS of three replicas', {
+  skip: missing('curl', 'createdb') || missingPostgres,
+  timeout: 180_000,
+}, async () => {
+  const { scone } = executables();
+  const blocks = [...operations.matchAll(/^```sh\n([\s\S]*?)^```/gm)].map(([, block]) => block);
+  assert.ok(blocks.length > 10);
+  const folder = mkdtempSync(join(tmpdir(), 'envcas-operations-'));
+  const postgres = await startPostgres();
+  try {
+    // The same program under another name is another program, by its measurement.
+    const next = join(folder, 'next');
+    execFileSync(process.execPath, [join(root, 'scripts/build.ts'), next, 'scone-next=src/cli/main.ts']);
+    const script = ['set -eu', "trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT", ...blocks].join('\n');
+    const child = spawn('bash', ['-c', script], {
+      cwd: folder,
+      env: {
+        PATH: `${join(scone, '..')}:${process.env.PATH}`,
+        ...{ HOME: folder, PGHOST: postgres.folder, PGUSER: postgres.user },
+        ...{ NEXT: join(next, 'scone-next'), PORT: String(await freePorts()) },
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const [stdout, stderr, [status]] = await Promise.all([
+      text(child.stdout),
+      text(child.stderr),
+      once(child, 'exit'),
+    ]);
+    assert.equal(status, 0, `${stdout}\n${stderr}`);
+    assert.match(stdout, /^ *CAS is sealed, at /m);
+    assert.match(stderr, /was restored from a backup on [\s\S]*CAS_RESTORED/);
+    assert.match(stderr, /SESSION_NOT_FOUND/);
+    assert.match(stdout, /^Master key 2 is used from now on/m);
+    assert.match(stdout, /^name: shop$/m);
+    assert.match(stdout, /^All \d+ rows of \S+ are as they were written$/m);
+    assert.match(stdout, /The log is whole, and nothing that was seen before is missing from it\.\n$/);
+    for (const replica of [1, 2, 3]) {
+      const log = readFileSync(join(folder, `cas-${replica}.log`), 'utf8');
+      assert.match(log, /^CAS ready/m);
+      assert.doesNotMatch(log, /"level":(50|60)/);
+    }
+  } finally {
+    await postgres.stop();
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+/** A port of which the forty after it are free as well, most likely. */
+async function freePorts(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  return port > 65_000 ? port - 100 : port;
+}
