@@ -1,5 +1,5 @@
-import { createPublicKey, type KeyObject } from 'node:crypto';
-import { CompactSign, compactVerify } from 'jose';
+import { createPublicKey, type KeyObject, verify } from 'node:crypto';
+import { CompactSign } from 'jose';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import type { Claims, Property } from './claims.ts';
@@ -12,7 +12,7 @@ const PROFILE = 'tag:envcas,2026:las-software-1';
 const TYPE = 'eat+jwt';
 
 const hex32 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
-const header = v.object({ alg: v.literal('EdDSA'), typ: v.literal(TYPE), kid: hex32 });
+const header = v.strictObject({ alg: v.literal('EdDSA'), typ: v.literal(TYPE), kid: hex32 });
 const payload = v.object({
   eat_profile: v.literal(PROFILE),
   eat_nonce: v.pipe(v.string(), v.regex(/^[A-Za-z0-9_-]{86}$/)),
@@ -85,21 +85,16 @@ export async function verifySoftwareEvidence(evidence: string): Promise<Claims> 
     const parts = evidence.split('.');
     if (parts.some((part) => Buffer.from(part, 'base64url').toString('base64url') !== part))
       throw new Error('it is not spelled as a JWS is');
-    const verified = await compactVerify(
-      evidence,
-      ({ kid }) =>
-        createPublicKey({
-          format: 'jwk',
-          key: {
-            kty: 'OKP',
-            crv: 'Ed25519',
-            x: Buffer.from(v.parse(hex32, kid), 'hex').toString('base64url'),
-          },
-        }),
-      { algorithms: ['EdDSA'] },
-    );
-    const { kid } = v.parse(header, verified.protectedHeader);
-    const claims = v.parse(payload, JSON.parse(Buffer.from(verified.payload).toString()));
+    const [head = '', body = '', signature = ''] = parts;
+    if (parts.length !== 3) throw new Error('it is not spelled as a JWS is');
+    const decoded = (part: string): unknown => JSON.parse(Buffer.from(part, 'base64url').toString());
+    const { kid } = v.parse(header, decoded(head));
+    const x = Buffer.from(kid, 'hex').toString('base64url');
+    const key = createPublicKey({ format: 'jwk', key: { kty: 'OKP', crv: 'Ed25519', x } });
+    // Here and now (RFC 7515 §5.2): to hand it to another thread, as Web Crypto does, costs as much as a third of it.
+    if (!verify(null, Buffer.from(`${head}.${body}`), key, Buffer.from(signature, 'base64url')))
+      throw new Error('signature verification failed');
+    const claims = v.parse(payload, decoded(body));
     return {
       root: 'software',
       measurement: claims.measurement,

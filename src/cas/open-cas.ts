@@ -13,6 +13,7 @@ import { keyring as createKeyring, type MasterKeys } from './keyring.ts';
 import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
 import { readOwner } from './owner.ts';
+import { createRecent } from './recent.ts';
 import { openSeal, readSeal } from './seal/record.ts';
 import { unsealBySelf } from './seal/unseal.ts';
 import type { CasOptions } from './serve.ts';
@@ -30,6 +31,9 @@ export interface OpenedCas {
   /** Reads the master keys, which other processes may have added to. */
   readKeys(): Promise<MasterKeys>;
 }
+
+/** Bytes of ciphertext of versions that are kept decrypted. */
+const VERSIONS = 16 * 1024 * 1024;
 
 export const storeAddress = ({ store, directory }: Pick<CasOptions, 'store' | 'directory'>): string =>
   store ?? `sqlite:${join(directory, 'cas.db')}`;
@@ -55,6 +59,7 @@ export async function openCas(database: Database, options: CasOptions): Promise<
   const cas: Cas = {
     ...kept,
     audit,
+    opened: createRecent(VERSIONS),
     key,
     encryptionKey: await openEncryptionKey(store, keyring),
     otherCases: createOtherCases(identity),

@@ -91,6 +91,10 @@ export async function activeSession(cas: Cas, name: string): Promise<SessionVers
 
 /** Decrypts a version. */
 export function openVersion(cas: Cas, stored: StoredVersion): SessionVersion {
+  return cas.opened.get(placeOf(stored), stored.sealed, () => decryptVersion(cas, stored));
+}
+
+function decryptVersion(cas: Cas, stored: StoredVersion): SessionVersion {
   const plaintext = cas.keyring.open(stored.sealed, placeOf(stored));
   const form = v.parse(sealedVersion, JSON.parse(plaintext.toString()));
   const isPresentForm = form.form === FORM;

@@ -19,6 +19,7 @@ import { openEncryptionKey, openIdentity } from '../../src/cas/identity.ts';
 import { keyring as createKeyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
+import { createRecent } from '../../src/cas/recent.ts';
 import { openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
 import { createWatches } from '../../src/cas/watch.ts';
@@ -175,6 +176,7 @@ test('the calls are those of the server', async () => {
         otherCases: createOtherCases(identity),
         watches: createWatches(Date.now),
         collateral: noCollateral,
+        opened: createRecent(1024 * 1024),
         machineNonces: createMachineNonces(Buffer.alloc(32)),
         trustedTpms: noTpms,
         trustedPlatforms: [],
