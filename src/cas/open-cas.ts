@@ -38,8 +38,8 @@ const VERSIONS = 16 * 1024 * 1024;
 export const storeAddress = ({ store, directory }: Pick<CasOptions, 'store' | 'directory'>): string =>
   store ?? `sqlite:${join(directory, 'cas.db')}`;
 
-/** Opens everything that a CAS works with. @throws Failure STORE_*, SEAL_DAMAGED, CAS_SEALED or AUDIT_LOG_DAMAGED */
-export async function openCas(database: Database, options: CasOptions): Promise<OpenedCas> {
+/** What a CAS keeps, and what opens it. */
+async function openKept(database: Database, options: CasOptions) {
   await checkNotMoved(database);
   const rootKey = options.rootKey ?? (await rootKeyByFile(database, options));
   const readKeys = async () => {
@@ -54,7 +54,23 @@ export async function openCas(database: Database, options: CasOptions): Promise<
   const settings = await settingsOf(kept, options);
   const identity = await openIdentity(store, keyring, settings, Date.now());
   const key = publicKeyDigest(createPublicKey(identity.certificate));
-  const audit = await openAuditLog({ database, ...kept, cas: key, clock: Date.now });
+  const { recorder } = options;
+  const audit = await openAuditLog({ database, ...kept, cas: key, clock: Date.now, recorder });
+  return { ...kept, audit, identity, key, rootKey, readKeys, settings };
+}
+
+/** Opens the audit log alone, for a process that writes it for others. @throws Failure as openCas */
+export async function openRecorder(
+  database: Database,
+  options: CasOptions,
+): Promise<Pick<AuditLog, 'record'>> {
+  return (await openKept(database, options)).audit;
+}
+
+/** Opens everything that a CAS works with. @throws Failure STORE_*, SEAL_DAMAGED, CAS_SEALED or AUDIT_LOG_DAMAGED */
+export async function openCas(database: Database, options: CasOptions): Promise<OpenedCas> {
+  const { audit, identity, key, rootKey, readKeys, settings, ...kept } = await openKept(database, options);
+  const { store, keyring } = kept;
   await announceRestore({ audit, log: options.log });
   const cas: Cas = {
     ...kept,

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Server as TlsServer } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
 import type { TrustedTpms } from '../attestation/tpm/credential.ts';
+import type { Entry } from '../audit/entry.ts';
 import { introduce } from '../audit/introduction.ts';
 import { failure, reason } from '../errors.ts';
 import { makePrivateDirectory } from '../platform/private-file.ts';
@@ -51,6 +52,8 @@ export interface CasOptions {
   trustedTpms?: TrustedTpms | undefined;
   /** SHA-256 of the root certificates of hardware, instead of the makers' own. */
   hardwareRoots?: ReadonlySet<string> | undefined;
+  /** Writes the audit log in the place of this process. */
+  recorder?: ((entry: Entry) => Promise<void>) | undefined;
   /** Where traces go, as startTracing takes it; absent: none are made. */
   otlp?: string | undefined;
   log: Log;

@@ -39,22 +39,31 @@ const FIRST_SOCKET = 4;
 const WORKER = 'SCONE_CAS_WORKER';
 
 /** What a worker is told, and says: one object of JSON a line. */
-type Told = { work: object } | { told: object } | { asked: string; number: number } | { end: true };
+type Told =
+  | { work: object }
+  | { told: object }
+  | { asked: string; number: number }
+  | { served: unknown; number: number }
+  | { notServed: string; number: number }
+  | { end: true };
 type Said<Ready> =
   | { ready: Ready }
   | { failed: ReturnType<typeof toRefusal> }
   | { said: string }
+  | { wanted: unknown; number: number }
   | { answer: unknown; number: number };
 
 /**
  * Starts workers, the first one alone, so that it says what is wrong with the settings.
  * @param work what each is told first; it may hold keys, and goes through a pipe that only the two have
+ * @param serve does for one of them what is better done in one place
  * @throws Refused with what the first one failed with
  */
 export async function startWorkers<Ready>(
   count: number,
   work: object,
   sockets: readonly ListeningSocket[],
+  serve: (wanted: unknown) => Promise<unknown>,
   log: Log,
 ): Promise<Workers<Ready>> {
   let isStopping = false;
@@ -64,6 +73,14 @@ export async function startWorkers<Ready>(
   let questions = 0;
   const send = (child: ChildProcess, message: Told) =>
     void child.stdin?.write(`${JSON.stringify(message)}\n`);
+
+  const answer = async (child: ChildProcess, { wanted, number }: { wanted: unknown; number: number }) => {
+    try {
+      send(child, { served: (await serve(wanted)) ?? null, number });
+    } catch (error) {
+      send(child, { notServed: causes(error).join(': '), number });
+    }
+  };
 
   const start = () => {
     const args = [...(isSea() ? [] : process.execArgv), ...process.argv.slice(isSea() ? 2 : 1)];
@@ -84,6 +101,7 @@ export async function startWorkers<Ready>(
         if ('ready' in said) resolve(said.ready);
         if ('failed' in said) reject(new Refused(said.failed));
         if ('said' in said) heard.get(said.said)?.();
+        if ('wanted' in said) void answer(child, said);
         if ('answer' in said) waiting.get(said.number)?.(said.answer);
       });
       void ended.then((how) => reject(new Error(`a worker ended with ${how}`)));
@@ -166,10 +184,15 @@ export interface Work<Ready> {
 
 /**
  * Does a worker's work until it is to end, or the one that has started it is gone.
- * @param begin is given what the worker is told first, and how to say something by itself
+ * @param begin is given what the worker is told first, and how to say something by itself, and to want something; that fails
+ *   with an Error that says why
  */
 export async function work<First extends object, Ready>(
-  begin: (first: First, say: (what: string) => void) => Promise<Work<Ready>>,
+  begin: (
+    first: First,
+    say: (what: string) => void,
+    want: (what: unknown) => Promise<unknown>,
+  ) => Promise<Work<Ready>>,
   log: Log,
 ): Promise<void> {
   const output = new Socket({ fd: SAYS });
@@ -178,10 +201,18 @@ export async function work<First extends object, Ready>(
   // The one that has started it says when: a terminal sends these to all processes at once.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
   let running: Work<Ready> | undefined;
+  let wishes = 0;
+  const waiting = new Map<number, PromiseWithResolvers<unknown>>();
+  const want = (wanted: unknown) => {
+    const answer = Promise.withResolvers<unknown>();
+    waiting.set(++wishes, answer);
+    report({ wanted, number: wishes });
+    return answer.promise;
+  };
   const told = async (message: Told): Promise<void> => {
     if ('work' in message)
       try {
-        running = await begin(message.work as First, (said) => report({ said }));
+        running = await begin(message.work as First, (said) => report({ said }), want);
         report({ ready: running.ready });
       } catch (error) {
         log.error({ error: causes(error).join(': ') }, 'this worker cannot begin');
@@ -194,6 +225,9 @@ export async function work<First extends object, Ready>(
         answer: (await running?.asked(message.asked).catch(() => null)) ?? null,
         number: message.number,
       });
+    if ('served' in message) waiting.get(message.number)?.resolve(message.served);
+    if ('notServed' in message) waiting.get(message.number)?.reject(new Error(message.notServed));
+    if ('served' in message || 'notServed' in message) waiting.delete(message.number);
     if ('end' in message) {
       await running?.end();
       process.exit(0);

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { parseCollateral } from '../attestation/collateral.ts';
 import type { TrustedTpms } from '../attestation/tpm/credential.ts';
+import type { Entry } from '../audit/entry.ts';
 import type { Log } from '../cas/cas.ts';
 import type { Sources } from '../cas/collateral-source.ts';
 import {
@@ -12,7 +13,7 @@ import {
   serveMonitoring,
   type Watched,
 } from '../cas/monitoring.ts';
-import { storeAddress } from '../cas/open-cas.ts';
+import { openRecorder, storeAddress } from '../cas/open-cas.ts';
 import { askForRootKey, type OtherCas } from '../cas/seal/other-cas.ts';
 import { describeMethods, openSeal, readSeal, type Seal } from '../cas/seal/record.ts';
 import { type Unsealed, unsealBySelf } from '../cas/seal/unseal.ts';
@@ -95,9 +96,11 @@ export async function runCas(given: CasServeOptions, command: Command): Promise<
     }
   };
   if (isWorker)
-    return work(async ({ rootKey }: { rootKey: string }, say) => {
+    return work(async ({ rootKey }: { rootKey: string }, say, want) => {
       const sockets = { api: socketOfWorker(0), enclave: socketOfWorker(1) };
-      const { close, sealed, ...running } = await serveCas({ ...casOptions(options, log, rootKey), sockets });
+      const recorder = async (entry: Entry) => void (await want(entry));
+      const own = { ...casOptions(options, log, rootKey), sockets, recorder };
+      const { close, sealed, ...running } = await serveCas(own);
       void sealed.then(() => say('sealed'));
       return {
         ready: { ...running, key: formatKeyHash(running.key) },
@@ -170,12 +173,16 @@ async function start(options: CasServeOptions, log: Log, rootKey: Buffer, reload
       watched: { ask: async (question) => new Map([[process.pid, await cas.answer(question)]]) },
     };
   }
+  const database = await openDatabase(storeOf(options));
+  const recorder = await openRecorder(database, casOptions(options, log, key));
   const api = await listen(options.host, readPort(options.apiPort, '--api-port'));
   const enclave = await listen(options.host, readPort(options.enclavePort, '--enclave-port'));
   const workers = await startWorkers<Omit<Running, 'sealed' | 'close' | 'watched'>>(
     count,
     { rootKey: key },
     [api, enclave],
+    // They come from processes of this program, over a pipe that nobody else has.
+    (entry) => recorder.record(entry as Entry),
     log,
   );
   return {
@@ -187,7 +194,10 @@ async function start(options: CasServeOptions, log: Log, rootKey: Buffer, reload
       ask: <Asked extends Question>(question: Asked) =>
         workers.ask(question) as Promise<Map<number, Answers[Asked]>>,
     },
-    close: () => workers.stop(),
+    async close() {
+      await workers.stop();
+      await database.close();
+    },
   };
 }
 
