@@ -767,6 +767,12 @@ export const errors = {
     message: 'the body of the request has more than {limit} bytes',
     hint: 'Split the session; large secrets can be imported from another one.',
   },
+  TOO_MANY_SESSIONS: {
+    exit: 77,
+    http: 403,
+    message: 'this client has created {limit} sessions, and may create no more',
+    hint: 'Ask who runs the CAS to raise the limit (--sessions-per-client), or use names and versions of sessions again.',
+  },
   TOO_MANY_REQUESTS: {
     exit: 69,
     http: 429,
@@ -832,12 +838,17 @@ type Values<Code extends ErrorCode> = Record<
   string | number
 >;
 
+/** Seconds, where it is not known better. */
+const RETRY_AFTER = 2;
+
 /** A declared error, with its values filled in. `cause` says why, one level deeper. */
 export class Failure extends Error {
   readonly code: ErrorCode;
   readonly hint: string;
   readonly exit: number;
   readonly http: number;
+  /** Seconds until it may be otherwise, of what is refused for now. */
+  readonly retryAfter: number | undefined;
 
   constructor(code: ErrorCode, values: Readonly<Record<string, string | number>>, cause?: unknown) {
     super(fill(errors[code].message, values), cause === undefined ? undefined : { cause });
@@ -847,6 +858,8 @@ export class Failure extends Error {
     this.exit = errors[code].exit;
     const row = errors[code];
     this.http = 'http' in row ? row.http : 500;
+    const isForNow = this.http === 429 || this.http === 503;
+    this.retryAfter = isForNow ? Number(values.seconds ?? RETRY_AFTER) : undefined;
   }
 }
 

@@ -242,9 +242,12 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
     });
 
   const recordThere = async (entry: Entry): Promise<void> => {
+    const start = performance.now();
     try {
       await recorder?.(entry);
+      metrics.auditSeconds({}, since(start));
     } catch (error) {
+      metrics.auditFailed({});
       throw failure('STORE_UNAVAILABLE', { store: database.name, detail: reason(error) });
     }
   };

@@ -33,6 +33,8 @@ export interface Cas {
   trustedTpms: TrustedTpms;
   /** LAS keys that the operator trusts, hexadecimal. */
   trustedPlatforms: readonly string[];
+  /** How many sessions one client may create. */
+  sessionsPerClient: number;
   /** Milliseconds since 1970. */
   clock: () => number;
   log: Log;

@@ -1,5 +1,5 @@
 import { constants } from 'node:crypto';
-import { maxHeaderSize, STATUS_CODES } from 'node:http';
+import { type IncomingMessage, maxHeaderSize, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
@@ -11,6 +11,7 @@ import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import type { Log } from './cas.ts';
 import { metrics } from './metrics.ts';
 import { observeRequests, requestId } from './observe-server.ts';
+import { requireRoom } from './overload.ts';
 import { limitRequests } from './request-limit.ts';
 import { Outer } from './routes.ts';
 
@@ -20,6 +21,8 @@ const CONNECTIONS = 1024;
 const HANDSHAKE = 10_000;
 const GRACE = 1000;
 const REQUEST_TIMEOUT = 30_000;
+/** Milliseconds between two looks for requests that do not come. */
+const LOOK = 1000;
 
 export const API_TLS = 'TLSv1.2';
 
@@ -41,13 +44,17 @@ export function createHttps(
       requestCert: true,
       rejectUnauthorized: false,
       handshakeTimeout: HANDSHAKE,
+      headersTimeout: REQUEST_TIMEOUT,
+      connectionsCheckingInterval: LOOK,
       // Looked for below, so that who sends none is told in the form that all errors have.
       requireHostHeader: false,
     },
     exposeHeadRoutes: false,
     bodyLimit: BODY_LIMIT,
-    requestTimeout: REQUEST_TIMEOUT,
-    connectionTimeout: REQUEST_TIMEOUT,
+    // Of a whole request, see below.
+    requestTimeout: 0,
+    // Later, so that who is slow is told.
+    connectionTimeout: REQUEST_TIMEOUT + 5 * LOOK,
     forceCloseConnections: true,
     logger: false,
     genReqId: requestId,
@@ -68,7 +75,8 @@ export function createHttps(
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
 
   app.setErrorHandler((error, request, reply) => {
-    const { status, body } = counted(error);
+    const { status, body, retryAfter } = counted(error);
+    if (retryAfter !== undefined) reply.header('retry-after', retryAfter);
     const { id: correlation, routeOptions } = request;
     if (status === 500)
       log.error({ correlation, route: routeOptions.url, error: causes(error).join(': ') }, 'request failed');
@@ -76,6 +84,10 @@ export function createHttps(
   });
 
   observeRequests(app);
+  app.addHook('onRequest', async ({ raw }) => {
+    requireRoom();
+    limitTime(raw);
+  });
   limitRequests(app, (socket) => certificateOf(socket) ?? String(socket.remoteAddress));
   app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
     if (httpVersion === '1.1' && headers.host === undefined)
@@ -97,6 +109,23 @@ export function createHttps(
   return app;
 }
 
+const timers = new WeakMap<IncomingMessage, NodeJS.Timeout>();
+
+/** Refuses a request whose body does not come in time. */
+function limitTime(request: IncomingMessage): void {
+  const { 'content-length': length = '0', 'transfer-encoding': encoding } = request.headers;
+  if (length === '0' && encoding === undefined) return;
+  const late = () => refuse(request.socket, failure('REQUEST_SLOW', { seconds: REQUEST_TIMEOUT / 1000 }));
+  timers.set(request, setTimeout(late, REQUEST_TIMEOUT).unref());
+  request.once('end', () => letTakeTime(request));
+  request.once('close', () => letTakeTime(request));
+}
+
+/** For a body that may be large: it may come for as long as something comes. */
+export function letTakeTime(request: IncomingMessage): void {
+  clearTimeout(timers.get(request));
+}
+
 /** Digest of the key that the client proved to hold, hexadecimal, where it showed a certificate. */
 export function certificateOf(socket: TLSSocket): string | undefined {
   const certificate = socket.getPeerX509Certificate();
@@ -111,13 +140,19 @@ function counted(error: unknown): ErrorAnswer {
 
 interface ErrorAnswer {
   status: number;
+  /** Seconds (RFC 9110 §10.2.3). */
+  retryAfter?: number | undefined;
   body: { code: ErrorCode; msg: string[]; hint: string; problems?: unknown };
 }
 
 function errorAnswer(error: unknown): ErrorAnswer {
   const inner = error instanceof Outer ? error.cause : error;
   if (inner instanceof Failure)
-    return { status: inner.http, body: { msg: causes(error), code: inner.code, hint: inner.hint } };
+    return {
+      status: inner.http,
+      retryAfter: inner.retryAfter,
+      body: { msg: causes(error), code: inner.code, hint: inner.hint },
+    };
   if (inner instanceof InvalidText)
     return {
       status: 400,

@@ -19,8 +19,10 @@ import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
 import { correlated, newCorrelationId } from './correlation.ts';
 import { Challenge } from './evidence.ts';
+import { placeOf } from './handshake-limit.ts';
 import { metrics } from './metrics.ts';
 import { observeTls } from './observe-server.ts';
+import { requireRoom } from './overload.ts';
 import { release } from './release.ts';
 import type { LaunchAttempt, LaunchConnection } from './second-factors.ts';
 import { sourceOf } from './source.ts';
@@ -33,7 +35,8 @@ const ANSWER = 10_000;
 const ON_THE_WAY = 256 * 1024 * 1024;
 let onTheWay = 0;
 
-const GRACE = 1000;
+/** Milliseconds that requests in hand have when the CAS ends. */
+const GRACE = 20_000;
 /** As many connections wait for changes at most, and as many others come and go. */
 const CONNECTIONS = 2 * PLACES;
 /** Milliseconds of silence after which the system looks whether the peer of a waiting connection is still there. */
@@ -49,7 +52,7 @@ export interface LaunchPort {
   server: Server;
   /** How many connections wait for changes. */
   held(): number;
-  /** Ends when the requests in hand are answered, or a second has passed. */
+  /** Takes no more, and ends when the requests in hand are answered, or some time has passed. */
   close(): Promise<void>;
 }
 
@@ -58,12 +61,15 @@ interface Port {
   server: Server;
   /** Connections that have been answered, and wait for changes. */
   waiting: Set<Socket>;
+  /** Places of connections whose request is being answered. */
+  busy: Set<string>;
 }
 
 /** The port that launchers come to: one request and one answer at a time on each TLS 1.3 connection. */
 export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
-  const open = new Set<Socket>();
+  const open = new Map<string, Socket>();
   const waiting = new Set<Socket>();
+  const busy = new Set<string>();
   const server = createServer({
     key: identity.key,
     cert: identity.certificate,
@@ -74,11 +80,12 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
   server.maxConnections = CONNECTIONS;
   observeTls(server, 'enclave');
   server.on('connection', (socket: Socket) => {
-    open.add(socket);
-    socket.on('close', () => open.delete(socket));
+    const place = placeOf(socket);
+    open.set(place, socket);
+    socket.on('close', () => open.delete(place));
   });
   server.on('secureConnection', (socket) =>
-    correlated(newCorrelationId(), () => void serve({ cas, server, waiting }, socket)),
+    correlated(newCorrelationId(), () => void serve({ cas, server, waiting, busy }, socket)),
   );
   server.on('tlsClientError', (error, socket) => {
     cas.log.info({ source: sourceOf(socket), error: reason(error) }, 'no TLS connection');
@@ -92,16 +99,19 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
       new Promise((resolve) => {
         server.close(() => resolve());
         for (const socket of waiting) socket.end();
+        const held = new Set([...waiting].map(placeOf));
+        for (const [place, socket] of open) if (!busy.has(place) && !held.has(place)) socket.destroy();
         setTimeout(() => {
-          for (const socket of open) socket.destroy();
+          for (const socket of open.values()) socket.destroy();
         }, GRACE).unref();
       }),
   };
 }
 
 /** Answers one request after the other, where the client waits for changes; else one. */
-async function serve({ cas, server, waiting }: Port, socket: TLSSocket): Promise<void> {
+async function serve({ cas, server, waiting, busy }: Port, socket: TLSSocket): Promise<void> {
   const source = sourceOf(socket);
+  const place = placeOf(socket);
   const channel = frames(socket, LAUNCH_REQUEST_LIMIT);
   const shown = new Set<string>();
   const refuse = (error: unknown) => {
@@ -112,10 +122,12 @@ async function serve({ cas, server, waiting }: Port, socket: TLSSocket): Promise
   let first: ServiceName | undefined;
   let watch: Watch | undefined;
   try {
+    requireRoom();
     if (socket.isSessionReused()) throw failure('REQUEST_INVALID', { detail: 'a resumed TLS session' });
     for (let round = 0; ; round++) {
       const request = readRequest(await channel.read(Date.now() + REQUEST));
       const { session, service } = request;
+      busy.add(place);
       first ??= { session, service };
       if (session !== first.session || service !== first.service) throw otherService();
       if (request.watch && round === 0) watch = cas.watches.open(session, source);
@@ -139,6 +151,7 @@ async function serve({ cas, server, waiting }: Port, socket: TLSSocket): Promise
         isRefused = true;
       }
       if (!request.watch || !watch?.isComplete() || !server.listening) break;
+      busy.delete(place);
       waiting.add(socket);
       await nextRequest(socket, channel, watch, isRefused);
       waiting.delete(socket);
@@ -147,6 +160,7 @@ async function serve({ cas, server, waiting }: Port, socket: TLSSocket): Promise
     if (error instanceof FrameError || socket.destroyed) socket.destroy();
     else refuse(error);
   } finally {
+    busy.delete(place);
     waiting.delete(socket);
     watch?.end();
     socket.end();

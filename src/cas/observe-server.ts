@@ -2,15 +2,15 @@ import type { Socket } from 'node:net';
 import type { Server, TLSSocket } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
 import { correlated, newCorrelationId } from './correlation.ts';
+import { limitHandshakes, placeOf } from './handshake-limit.ts';
 import { metrics, since } from './metrics.ts';
 
-/** Counts the connections of a server, and their handshakes. */
+/** Counts the connections of a server, and their handshakes, and closes those that are too many. */
 export function observeTls(server: Server, port: 'api' | 'enclave'): void {
-  /** When handshakes began, by the address and port of the other end: the two sockets of a connection have nothing else in common. */
+  /** When handshakes began. */
   const handshakes = new Map<string, number>();
-  const peer = ({ remoteAddress, remotePort }: Socket) => `${remoteAddress} ${remotePort}`;
   server.on('connection', (socket: Socket) => {
-    const key = peer(socket);
+    const key = placeOf(socket);
     handshakes.set(key, performance.now());
     metrics.connections.add({ port }, 1);
     socket.once('close', () => {
@@ -19,11 +19,12 @@ export function observeTls(server: Server, port: 'api' | 'enclave'): void {
     });
   });
   server.on('secureConnection', (socket: TLSSocket) => {
-    const start = handshakes.get(peer(socket));
+    const start = handshakes.get(placeOf(socket));
     if (start !== undefined) metrics.handshakeSeconds({ port }, since(start));
   });
   server.on('tlsClientError', () => metrics.handshakeFailed({ port }));
   server.on('drop', () => metrics.dropped({ port }));
+  limitHandshakes(server, () => metrics.dropped({ port }));
 }
 
 /** Counts requests by the call they are for, and gives each an id: its log lines have it, and a header of the answer. */

@@ -32,6 +32,7 @@ export interface OpenedCas {
   readKeys(): Promise<MasterKeys>;
 }
 
+export const SESSIONS_PER_CLIENT = 10_000;
 /** Bytes of ciphertext of versions that are kept decrypted. */
 const VERSIONS = 16 * 1024 * 1024;
 
@@ -85,6 +86,7 @@ export async function openCas(database: Database, options: CasOptions): Promise<
     machineNonces: await openMachineNonces(store, keyring),
     trustedTpms: options.trustedTpms ?? noTpms,
     trustedPlatforms: settings.trustedPlatforms,
+    sessionsPerClient: options.sessionsPerClient ?? SESSIONS_PER_CLIENT,
     clock: Date.now,
     log: options.log,
   };

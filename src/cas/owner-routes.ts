@@ -5,6 +5,7 @@ import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import { type Backed, makeBackup, restoreBackup } from './backup.ts';
 import type { Cas } from './cas.ts';
+import { letTakeTime } from './http.ts';
 import { authorizeOwner, provision, readOwner, updateOwnerConfiguration } from './owner.ts';
 import { ownerConfiguration } from './owner-configuration.ts';
 import {
@@ -83,7 +84,10 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
     return { lines: (await cas.audit.lines(first, limit)).map(String) };
   });
 
-  app.post('/v1/rotations', owned, async () => control.rotate());
+  app.post('/v1/rotations', owned, async (request) => {
+    request.raw.socket.setTimeout(0);
+    return control.rotate();
+  });
   app.post('/v1/seal', owned, async (request, reply) => {
     await cas.audit.record({ operation: 'cas_sealed', certificate: known(request) });
     reply.raw.once('close', () => control.seal());
@@ -100,6 +104,7 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
   app.post('/v1/restorations', owned, async (request) => {
     if (request.headers['content-type'] !== BACKUP)
       throw failure('REQUEST_INVALID', { detail: `a backup comes as ${BACKUP}` });
+    letTakeTime(request.raw);
     request.raw.socket.setTimeout(0);
     const { created, rows } = await restoreBackup({ ...control, ...cas }, request.body as Readable);
     return { created, rows };
@@ -115,6 +120,7 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
     return { removed: request.params['*'] };
   });
   app.post('/v1/upgrades', owned, async (request) => {
+    request.raw.socket.setTimeout(0);
     await startUpgrade(cas, known(request));
     return control.rotate();
   });

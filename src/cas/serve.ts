@@ -52,6 +52,8 @@ export interface CasOptions {
   trustedTpms?: TrustedTpms | undefined;
   /** SHA-256 of the root certificates of hardware, instead of the makers' own. */
   hardwareRoots?: ReadonlySet<string> | undefined;
+  /** How many sessions one client may create; absent: {@link SESSIONS_PER_CLIENT}. */
+  sessionsPerClient?: number | undefined;
   /** Writes the audit log in the place of this process. */
   recorder?: ((entry: Entry) => Promise<void>) | undefined;
   /** Where traces go, as startTracing takes it; absent: none are made. */
@@ -77,6 +79,8 @@ export interface RunningCas {
 
 /** Milliseconds that requests in hand have when the CAS ends. */
 const GRACE = 30_000;
+/** Milliseconds between two looks for connections that are done. */
+const LOOK = 50;
 const DAY = 24 * 3600 * 1000;
 /** Milliseconds between two looks at the log by all processes, and some more. */
 const NOTICE = 3_000;
@@ -196,8 +200,10 @@ function listen(server: Server, where: { fd: number } | { host: string; port: nu
 async function closeApi(api: FastifyInstance): Promise<void> {
   const closed = new Promise((resolve) => api.server.close(resolve));
   const late = setTimeout(() => api.server.closeAllConnections(), GRACE);
-  api.server.closeIdleConnections();
+  // Connections that a client would use again become idle one by one.
+  const idle = setInterval(() => api.server.closeIdleConnections(), LOOK);
   await closed;
+  clearInterval(idle);
   clearTimeout(late);
   await api.close();
 }

@@ -94,8 +94,14 @@ async function takeSession(
   const by: KeyHolder[] = signers.map((key) => ({ signer: key }));
   if (certificate !== undefined) by.push({ certificate });
   const shown = version.isHashPublic ? { hash: version.hash } : {};
-  const sealed = sealVersion(cas, version, { created: cas.clock(), by });
+  const counted = cas.keyring.pseudonym(Buffer.from(`creator ${certificate ?? signers[0]}`));
+  const sealed = {
+    ...sealVersion(cas, version, { created: cas.clock(), by }),
+    ...(!active && { creator: counted }),
+  };
   const outcome = await cas.audit.recordWith(async (statements) => {
+    if (!active && (await cas.store.sessionsOf(counted, statements)) >= cas.sessionsPerClient)
+      throw failure('TOO_MANY_SESSIONS', { limit: cas.sessionsPerClient });
     const result = await cas.store.addVersion(sealed, parent, statements);
     const entry = { session: session.name, version: version.number, by, ...shown };
     const operation = active ? 'session_updated' : 'session_created';

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { isSea } from 'node:sea';
@@ -233,7 +234,8 @@ export async function work<First extends object, Ready>(
       process.exit(0);
     }
   };
-  for await (const line of createInterface({ input: process.stdin })) void told(JSON.parse(line));
+  const input = createInterface({ input: process.stdin }).on('line', (line) => void told(JSON.parse(line)));
+  await once(input, 'close');
   // Whoever is started in the place of one that was killed needs the ports.
   process.exit(EX_SOFTWARE);
 }

@@ -48,6 +48,9 @@ const configuration = v.strictObject({
     }),
   ),
   tpm: v.optional(v.strictObject({ roots: v.optional(text), trusted: v.optional(texts) })),
+  limits: v.optional(
+    v.strictObject({ sessions_per_client: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))) }),
+  ),
   metrics: v.optional(v.strictObject({ listen: v.optional(address) })),
   telemetry: v.optional(v.strictObject({ otlp_endpoint: v.optional(text) })),
   log: v.optional(
@@ -80,7 +83,7 @@ export function readCasConfiguration(path: string): Partial<CasServeOptions> {
 
 /** As options of the command; those that are not said are not there. */
 function optionsOf(its: Configuration, invalid: (detail: string) => Error): Partial<CasServeOptions> {
-  const { database, api, processes, seal, las, collateral, tpm, metrics, telemetry, log } = its;
+  const { database, api, processes, seal, las, collateral, tpm, limits, metrics, telemetry, log } = its;
   const [host, apiPort] = splitAddress(api?.api_listen);
   const [enclaveHost, enclavePort] = splitAddress(api?.enclave_listen);
   if (host !== undefined && enclaveHost !== undefined && host !== enclaveHost)
@@ -103,6 +106,8 @@ function optionsOf(its: Configuration, invalid: (detail: string) => Error): Part
     offline: collateral?.offline,
     tpmRoots: tpm?.roots,
     trustedTpm: tpm?.trusted,
+    sessionsPerClient:
+      limits?.sessions_per_client === undefined ? undefined : String(limits.sessions_per_client),
     metrics: metrics?.listen,
     otlp: telemetry?.otlp_endpoint,
     logLevel: log?.level,

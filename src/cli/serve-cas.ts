@@ -56,6 +56,7 @@ export interface CasServeOptions {
   trustedTpm?: string[];
   /** Processes: a number, or `all` for one on each core. */
   workers: string;
+  sessionsPerClient: string;
   /** HOST:PORT for metrics and health. */
   metrics?: string;
   /** Where traces go. */
@@ -340,9 +341,15 @@ function casOptions(options: CasServeOptions, log: Log, rootKey: string): CasOpt
     lasSocket: options.las,
     sources: options.offline ? undefined : readSources(options),
     trustedTpms: readTpms(options),
+    sessionsPerClient: readCount(options.sessionsPerClient),
     otlp: readCollector(options.otlp ?? process.env.OTEL_EXPORTER_OTLP_ENDPOINT),
     log,
   };
+}
+
+function readCount(text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  throw failure('USAGE', { detail: `--sessions-per-client takes a number, not ${JSON.stringify(text)}` });
 }
 
 function readCollector(text: string | undefined): string | undefined {

@@ -85,6 +85,7 @@ export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
       opened: createRecent(1024 * 1024),
       machineNonces: createMachineNonces(randomBytes(32)),
       trustedTpms: noTpms,
+      sessionsPerClient: 10_000,
       trustedPlatforms,
       clock: () => bare.now,
       log: { info: quiet, warn: quiet, error: quiet },

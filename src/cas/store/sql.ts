@@ -136,8 +136,8 @@ export function openStore(database: Database, authenticate: Authenticator): Stor
       statements
         ? addVersionIn(statements, version, parent)
         : database.transaction((its) => addVersionIn(its, version, parent)),
-    async sessionsOf(creator) {
-      const [row] = await database.all(
+    async sessionsOf(creator, statements = database) {
+      const [row] = await statements.all(
         'SELECT count(*) AS sessions FROM version WHERE creator = $1 AND number = 1',
         creator,
       );

@@ -35,8 +35,8 @@ export interface Store extends State {
     parent?: Parent,
     statements?: Statements,
   ): Promise<'added' | 'taken' | 'parent changed'>;
-  /** How many sessions have this pseudonym of who created them. */
-  sessionsOf(creator: Buffer): Promise<number>;
+  /** How many sessions have this pseudonym of who created them. @param statements as in addVersion */
+  sessionsOf(creator: Buffer, statements?: Statements): Promise<number>;
   /** The versions of a session with numbers below `before`, newest first. */
   versions(session: string, before: number, limit: number): Promise<StoredVersion[]>;
   /** Names of the sessions just below a namespace (`/` is the root) that come after a name, in order of their bytes. */
