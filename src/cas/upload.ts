@@ -19,7 +19,7 @@ import type { Secret } from '../secrets/secret.ts';
 import { authorize, type Client } from './access.ts';
 import type { Cas } from './cas.ts';
 import type { Parent } from './store/store.ts';
-import { activeSession, launchersOf, type SessionVersion, sealVersion } from './versions.ts';
+import { activeSession, countedCreator, launchersOf, type SessionVersion, sealVersion } from './versions.ts';
 
 /**
  * Takes a session: a new one, or the next version of one that exists. It comes as its text, signed, or encrypted for
@@ -94,7 +94,7 @@ async function takeSession(
   const by: KeyHolder[] = signers.map((key) => ({ signer: key }));
   if (certificate !== undefined) by.push({ certificate });
   const shown = version.isHashPublic ? { hash: version.hash } : {};
-  const counted = cas.keyring.pseudonym(Buffer.from(`creator ${certificate ?? signers[0]}`));
+  const counted = countedCreator(cas.keyring, by.at(-1) as KeyHolder);
   const sealed = {
     ...sealVersion(cas, version, { created: cas.clock(), by }),
     ...(!active && { creator: counted }),

@@ -7,6 +7,7 @@ import type { LauncherConfiguration } from '../policy/schema/launcher.ts';
 import { type KeyHolder, normalForm, type Service, type Session } from '../policy/session.ts';
 import { Secret } from '../secrets/secret.ts';
 import type { Cas } from './cas.ts';
+import type { Keyring } from './keyring.ts';
 import type { StoredVersion } from './store/store.ts';
 
 /** A version of a session as the CAS works with it. */
@@ -147,6 +148,11 @@ export async function requireService(
   return { version, service };
 }
 
+/** What the sessions of a client are counted by. */
+export function countedCreator(keyring: Keyring, holder: KeyHolder): Buffer {
+  return keyring.pseudonym(Buffer.from(`creator ${JSON.stringify(holder)}`));
+}
+
 /** Hash of a version, and when and by whom it was uploaded, which older versions of this program did not keep. */
 export function openUpload(
   cas: Cas,
@@ -156,6 +162,13 @@ export function openUpload(
     const version = cas.keyring.open(stored.sealed, placeOf(stored));
     return { hash: v.parse(v.object({ hash: v.string() }), JSON.parse(version.toString())).hash, by: [] };
   }
-  const plaintext = cas.keyring.open(stored.upload, `upload of ${placeOf(stored)}`);
+  return openUploadRecord(cas.keyring, stored);
+}
+
+export function openUploadRecord(
+  keyring: Keyring,
+  stored: StoredVersion,
+): v.InferOutput<typeof sealedUpload> {
+  const plaintext = keyring.open(stored.upload ?? Buffer.alloc(0), `upload of ${placeOf(stored)}`);
   return v.parse(sealedUpload, JSON.parse(plaintext.toString()));
 }

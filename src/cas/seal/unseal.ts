@@ -30,7 +30,7 @@ export type Unsealed = { rootKey: Buffer } | { seal: Seal; reasons: string[] };
 export async function unsealBySelf(database: Database, means: OwnMeans): Promise<Unsealed> {
   const state = openState(database);
   const seal = (await readSeal(state)) ?? (await makeSeal(database, means));
-  const reasons: string[] = [];
+  const errors: unknown[] = [];
   for (const slot of seal.slots) {
     const given = givenFor(slot, means);
     if (!given) continue;
@@ -39,11 +39,13 @@ export async function unsealBySelf(database: Database, means: OwnMeans): Promise
       openSeal(seal, rootKey);
       return { rootKey };
     } catch (error) {
-      reasons.push(causes(error).join(': '));
+      errors.push(error);
     }
   }
+  const reasons = errors.map((error) => causes(error).join(': '));
   if (seal.slots.some(({ method }) => method === 'passphrase' || method === 'shares'))
     return { seal, reasons };
+  if (errors.length === 1) throw errors[0];
   throw failure('UNSEAL_REFUSED', {
     method: describeMethods(seal.slots),
     detail: reasons.join('; ') || `there is no key file ${means.keyFile}`,

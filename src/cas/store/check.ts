@@ -3,13 +3,15 @@ import { beginning, type Position, type SignedEntry, verifyEntry } from '../../a
 import { append, emptyFrontier, type Frontier, leafHash } from '../../audit/merkle-tree.ts';
 import { causes, failure } from '../../errors.ts';
 import { namespaceOf } from '../../policy/names.ts';
-import { BLOCK, formatTree, isNews } from '../audit-log.ts';
+import { BLOCK, formatTree, isNews, RESTORED } from '../audit-log.ts';
 import type { Keyring } from '../keyring.ts';
 import { sealedColumns } from '../seal/sealed-rows.ts';
+import { countedCreator, openUploadRecord } from '../versions.ts';
 import type { Database, Row } from './database.ts';
 import { eachRow } from './dump.ts';
 import type { Table } from './migrations.ts';
 import { type Coded, coded, isAuthentic, nameOfRow } from './sql.ts';
+import type { StoredVersion } from './store.ts';
 
 /**
  * Looks at everything in a store: whether each row is what this CAS has written there, whether the versions of a session are
@@ -33,7 +35,12 @@ export function rowChecker(keyring: Keyring): RowChecker {
   const newest = new Map<string, number>();
   const known = new Map<string, number>();
 
+  /** The last entry about a restore, and the one that clients are told of. */
+  let restored: number | undefined;
+  let toldOf: string | undefined;
+
   const checkSealed = (table: Table, row: Row) => {
+    if (table === 'state' && row.name === RESTORED) toldOf = String(row.value);
     for (const { column, place } of sealedColumns(table, row)) {
       const plaintext = keyring.open(row[column] as Buffer, place);
       if (table === 'state' && row.name === 'audit-log-key')
@@ -50,6 +57,13 @@ export function rowChecker(keyring: Keyring): RowChecker {
       throw new Error(`version ${missing} before it is missing`);
     }
     if (row.namespace !== (namespaceOf(session) ?? null)) throw new Error('its namespace was changed');
+    // Of sessions from before it was kept there is none.
+    if (row.creator !== null && !isCreator(row)) throw new Error('who created it was changed');
+  };
+  const isCreator = (row: Row): boolean => {
+    if (row.upload === null || row.number !== 1) return false;
+    const { by } = openUploadRecord(keyring, row as unknown as StoredVersion);
+    return by.some((holder) => countedCreator(keyring, holder).equals(row.creator as Buffer));
   };
   const checkEntry = (row: Row) => {
     const line = row.line as Buffer;
@@ -73,6 +87,7 @@ export function rowChecker(keyring: Keyring): RowChecker {
     frontier = append(frontier, leafHash(line), (size, hash) => {
       if (size >= BLOCK) subtrees.push(hash);
     });
+    if (entry.operation === 'store_restored') restored = entry.sequence;
     if (entry.operation === 'session_created' || entry.operation === 'session_updated')
       newest.set(String(entry.session), Number(entry.version));
     if (row.news !== (isNews(entry.operation) ? 1 : 0)) throw new Error('whether it is news was changed');
@@ -99,6 +114,8 @@ export function rowChecker(keyring: Keyring): RowChecker {
     },
     end() {
       const lost: string[] = [];
+      if (toldOf !== restored?.toString())
+        lost.push(`state ${RESTORED}: it is not the last entry of the audit log about a restore`);
       for (const [name, last] of newest)
         if ((known.get(name) ?? 0) < last)
           lost.push(`version ${name} ${last}: it is missing, and the audit log tells of it`);
@@ -122,6 +139,10 @@ export async function checkStore(
   const checker = rowChecker(keyring);
   const problems: string[] = [];
   let rows = 0;
+  // What SQLite finds by, which no row tells of (sqlite.org/pragma.html#pragma_integrity_check).
+  if (database.engine === 'sqlite')
+    for (const { integrity_check } of await database.all('PRAGMA integrity_check'))
+      if (integrity_check !== 'ok') problems.push(`the file: ${integrity_check}`);
   await database.snapshot((statements) =>
     eachRow(statements, (table, row) => {
       rows++;
