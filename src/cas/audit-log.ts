@@ -21,7 +21,7 @@ import {
   type SubtreeReader,
 } from '../audit/merkle-tree.ts';
 import { type HeadAnswer, signHead } from '../audit/tree-head.ts';
-import { Failure, failure, reason } from '../errors.ts';
+import { Failure, failure } from '../errors.ts';
 import type { Keyring } from './keyring.ts';
 import { metrics, since } from './metrics.ts';
 import { Conflict, type Database, type Statements } from './store/database.ts';
@@ -248,7 +248,11 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
       metrics.auditSeconds({}, since(start));
     } catch (error) {
       metrics.auditFailed({});
-      throw failure('STORE_UNAVAILABLE', { store: database.name, detail: reason(error) });
+      throw failure(
+        'STORE_UNAVAILABLE',
+        { store: database.name, detail: 'the audit log is not written' },
+        error,
+      );
     }
   };
   const record = recorder ? recordThere : recordHere;
