@@ -11,6 +11,7 @@ import { openDatabase } from '../../src/cas/store/open.ts';
 import type { Identity } from '../../src/protocol/certificate.ts';
 import { ask, launch, makeIdentity, makeLas, read, type TestLas, upload } from '../support/client.ts';
 import { onEachEngine } from '../support/engines.ts';
+import { randomFrom } from '../support/random.ts';
 import { executables, type RunningCas, type Server, startCas } from '../support/stack.ts';
 
 /** How often a CAS is killed on each store: a few times here, and a thousand times by `npm run endure`. */
@@ -169,15 +170,4 @@ interface Attempt {
   service: string;
   oneTimePassword: string;
   attempt: string;
-}
-
-/** Numbers from 0 to 1 that a seed decides (mulberry32). */
-function randomFrom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
