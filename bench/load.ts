@@ -17,7 +17,7 @@ import { policyWith } from './policy.ts';
 
 const SECRETS = 10;
 const CLIENTS = [1, 32, 256];
-const ROUNDS = Number(process.env.ROUNDS ?? 5);
+const ROUNDS = 3;
 const MILLISECONDS = 3000;
 const STORM = 1000;
 const [FIRST, ALL] = [10_000, Number(process.env.ENVCAS_RELEASES ?? 100_000)];

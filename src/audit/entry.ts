@@ -82,7 +82,8 @@ export function formatEntry(
     operation,
     ...fields,
     predecessor: after.signature,
-  });
+    // Whatever of it is not ASCII is escaped, so that no way to print a line alters it.
+  }).replaceAll(/[\u007f-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
   const own = sign(null, Buffer.from(CONTEXT + text), key).toString('hex');
   const line = Buffer.from(`${text.slice(0, -1)},"signature":"${own}"}`);
   if (line.length > LONGEST_LINE) throw new RangeError('an entry of the audit log is too long');

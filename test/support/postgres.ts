@@ -27,8 +27,12 @@ export interface Postgres {
 
 /**
  * @param settings of the server, such as `fsync=off`, which is right where nothing is killed
+ * @param port names its socket, and is the one that it listens on where the settings say so
  */
-export async function startPostgres(settings: readonly string[] = ['fsync=off']): Promise<Postgres> {
+export async function startPostgres(
+  settings: readonly string[] = ['fsync=off'],
+  port = 5432,
+): Promise<Postgres> {
   // The server does not run as root.
   const isRoot = process.getuid?.() === 0;
   const user = isRoot ? 'postgres' : userInfo().username;
@@ -42,7 +46,7 @@ export async function startPostgres(settings: readonly string[] = ['fsync=off'])
     ...options,
     stdio: ['ignore', 'ignore', 'inherit'],
   });
-  const all = ['listen_addresses=', 'max_connections=200', ...settings];
+  const all = ['listen_addresses=', `port=${port}`, 'max_connections=200', ...settings];
   const start = () =>
     startServer(
       join(programs, 'postgres'),
@@ -57,7 +61,7 @@ export async function startPostgres(settings: readonly string[] = ['fsync=off'])
     server: await start(),
     async database() {
       const name = `cas${++databases}`;
-      const client = new pg.Client({ host: folder, user, database: 'postgres' });
+      const client = new pg.Client({ host: folder, port, user, database: 'postgres' });
       await client.connect();
       await client.query(`CREATE DATABASE ${name}`);
       await client.end();

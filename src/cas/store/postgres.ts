@@ -154,7 +154,12 @@ function connectionOf(url: string): pg.PoolConfig {
     });
   const host = parsed.searchParams.get('host') ?? parsed.hostname;
   const isHere = host.startsWith('/') || /^(localhost|127\.0\.0\.1|\[::1\]|)$/.test(host);
-  if (!isHere && !parsed.searchParams.has('sslmode')) parsed.searchParams.set('sslmode', 'verify-full');
+  const byDefault = (name: string, value: string | undefined) => {
+    if (value && !parsed.searchParams.has(name)) parsed.searchParams.set(name, value);
+  };
+  if (!isHere) byDefault('sslmode', 'verify-full');
+  // As libpq has it (§34.15), and `pg` does not.
+  if (parsed.searchParams.has('sslmode')) byDefault('sslrootcert', process.env.PGSSLROOTCERT);
   return { connectionString: parsed.toString() };
 }
 
