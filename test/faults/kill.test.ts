@@ -9,7 +9,16 @@ import { beginning, verifyEntry } from '../../src/audit/entry.ts';
 import { headAnswer } from '../../src/audit/tree-head.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
 import type { Identity } from '../../src/protocol/certificate.ts';
-import { ask, launch, makeIdentity, makeLas, read, type TestLas, upload } from '../support/client.ts';
+import {
+  ask,
+  launch,
+  makeIdentity,
+  makeLas,
+  read,
+  sessionWithCodes,
+  type TestLas,
+  upload,
+} from '../support/client.ts';
 import { onEachEngine } from '../support/engines.ts';
 import { randomFrom } from '../support/random.ts';
 import { executables, type RunningCas, type Server, startCas } from '../support/stack.ts';
@@ -61,7 +70,7 @@ onEachEngine('a CAS that is killed at any instant', (engine) => {
       while (!isStopping) {
         const secret = new Secret({ size: 20 });
         const name = `s${++names}`;
-        const text = sessionText(name, secret.base32);
+        const text = sessionWithCodes(name, secret.base32);
         const attempt: Attempt = {
           ...{ session: name, service: 's', oneTimePassword: new TOTP({ secret }).generate() },
           attempt: randomBytes(32).toString('base64'),
@@ -114,19 +123,6 @@ onEachEngine('a CAS that is killed at any instant', (engine) => {
     await log.close();
     t.diagnostic(`${names} sessions, ${log.size()} entries of the audit log`);
   });
-
-  const sessionText = (name: string, secret: string) => `name: ${name}
-version: "0.3.10"
-security: {attestation: {tolerate: [debug-mode]}}
-services:
-  - name: s
-    image_name: i
-    mrenclaves: [${'ab'.repeat(32)}]
-    command: [envcas, $$SCONE::token:hex$$]
-    one_time_password_shared_secret: ${secret}
-images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "program: /bin/echo"}]}]
-secrets: [{name: token, kind: binary, size: 16}]
-`;
 });
 
 /** Kills a CAS with all of its processes. */

@@ -9,7 +9,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Secret, TOTP } from 'otpauth';
 import pg from 'pg';
 import type { Identity } from '../../src/protocol/certificate.ts';
-import { launch, makeIdentity, makeLas, read, type TestLas, upload } from '../support/client.ts';
+import {
+  launch,
+  makeIdentity,
+  makeLas,
+  read,
+  sessionWithCodes,
+  type TestLas,
+  upload,
+} from '../support/client.ts';
 import { missingPostgres, type Postgres, startPostgres } from '../support/postgres.ts';
 import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
 
@@ -65,7 +73,7 @@ function makeClient() {
     async once(now = Date.now()): Promise<boolean> {
       const secret = new Secret({ size: 20 });
       const session = `s${prefix}-${++names}`;
-      const text = sessionText(session, secret.base32);
+      const text = sessionWithCodes(session, secret.base32);
       const oneTimePassword = new TOTP({ secret }).generate({ timestamp: now });
       const attempt = { session, service: 's', oneTimePassword, attempt: again() };
       try {
@@ -273,16 +281,3 @@ describe('a clock', { skip: !existsSync(faketime) && 'not installed: libfaketime
     assert.match(log.stdout, /are as they were written/);
   });
 });
-
-const sessionText = (name: string, secret: string) => `name: ${name}
-version: "0.3.10"
-security: {attestation: {tolerate: [debug-mode]}}
-services:
-  - name: s
-    image_name: i
-    mrenclaves: [${'ab'.repeat(32)}]
-    command: [envcas, $$SCONE::token:hex$$]
-    one_time_password_shared_secret: ${secret}
-images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "program: /bin/echo"}]}]
-secrets: [{name: token, kind: binary, size: 16}]
-`;

@@ -77,6 +77,20 @@ export async function read(cas: Ports, who: Identity, name: string): Promise<str
   return (await ask(cas, who, call, v.object({ session: v.string() }))).session;
 }
 
+/** A session with one service that gives out a secret, for a code each time. @param secret base32 */
+export const sessionWithCodes = (name: string, secret: string) => `name: ${name}
+version: "0.3.10"
+security: {attestation: {tolerate: [debug-mode]}}
+services:
+  - name: s
+    image_name: i
+    mrenclaves: [${'ab'.repeat(32)}]
+    command: [envcas, $$SCONE::token:hex$$]
+    one_time_password_shared_secret: ${secret}
+images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "program: /bin/echo"}]}]
+secrets: [{name: token, kind: binary, size: 16}]
+`;
+
 export interface Launch extends Omit<LaunchRequest, 'evidence'> {
   las?: TestLas;
   measurement?: string;
