@@ -1,8 +1,8 @@
 import cluster from 'node:cluster';
-import { constants, generateKeyPairSync } from 'node:crypto';
+import { constants } from 'node:crypto';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { selfSignedCertificate } from '../src/protocol/certificate.ts';
+import { minimalIdentity } from './minimal-identity.ts';
 
 /**
  * What a CAS under load is compared with: an HTTPS server with the same kind of key and handshake, which reads a request and
@@ -18,18 +18,9 @@ if (cluster.isPrimary && processes > 1) {
     });
 } else {
   const answer = 'x'.repeat(bytes);
-  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const cert = await selfSignedCertificate({
-    key: privateKey,
-    commonName: 'minimal',
-    names: ['localhost'],
-    notBefore: new Date(Date.now() - 1000),
-    notAfter: new Date(Date.now() + 86_400_000),
-  });
   const server = createServer(
     {
-      key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
-      cert,
+      ...(await minimalIdentity()),
       minVersion: 'TLSv1.3',
       secureOptions: constants.SSL_OP_NO_TICKET,
     },

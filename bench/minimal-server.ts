@@ -1,27 +1,18 @@
-import { constants, generateKeyPairSync } from 'node:crypto';
+import { constants } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:tls';
-import { selfSignedCertificate } from '../src/protocol/certificate.ts';
 import { frames } from '../src/protocol/frame.ts';
 import { LAUNCH_PROTOCOL } from '../src/protocol/launch.ts';
+import { minimalIdentity } from './minimal-identity.ts';
 
 /**
  * What a CAS is compared with: the same kind of key and TLS, and to whatever comes the same answer.
  * Argument: bytes of the answer.
  */
 const answer = 'x'.repeat(Number(process.argv[2]) - '""'.length);
-const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-const cert = await selfSignedCertificate({
-  key: privateKey,
-  commonName: 'minimal',
-  names: ['localhost'],
-  notBefore: new Date(Date.now() - 1000),
-  notAfter: new Date(Date.now() + 86_400_000),
-});
 const server = createServer(
   {
-    key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
-    cert,
+    ...(await minimalIdentity()),
     minVersion: 'TLSv1.3',
     ALPNProtocols: [LAUNCH_PROTOCOL],
     secureOptions: constants.SSL_OP_NO_TICKET,

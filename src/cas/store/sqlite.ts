@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { failure, reason } from '../../errors.ts';
 import { createTurns } from '../../in-turn.ts';
@@ -69,8 +70,14 @@ export function openSqlite(path: string): Database {
 
   // One connection: while a transaction is open, nothing else may become part of it.
   const inTurn = createTurns();
+  const within = new AsyncLocalStorage<true>();
   let open = 0;
+  const requireOutside = () => {
+    // It would wait for its own end.
+    if (within.getStore()) throw new Error('within a transaction, its own statements are used');
+  };
   const outside = async <Result>(work: () => Result): Promise<Result> => {
+    requireOutside();
     if (open === 0)
       try {
         return work();
@@ -84,12 +91,13 @@ export function openSqlite(path: string): Database {
     name: path,
     all: (sql, ...values) => outside(() => all(sql, values)),
     run: (sql, ...values) => outside(() => run(sql, values)),
-    transaction(work) {
+    async transaction(work) {
+      requireOutside();
       open++;
       return inTurn(async () => {
         await patiently(() => db.exec('BEGIN IMMEDIATE'));
         try {
-          const result = await work(statements);
+          const result = await within.run(true, () => work(statements));
           attempt(() => db.exec('COMMIT'));
           return result;
         } catch (error) {
