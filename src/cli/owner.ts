@@ -9,7 +9,7 @@ import { type OwnerConfiguration, ownerConfiguration, unusedParts } from '../cas
 import { readDump } from '../cas/store/dump.ts';
 import { failure, reason } from '../errors.ts';
 import { defaultPorts, formatAddress, parseAddress, portSetting } from '../policy/address.ts';
-import { parseKeyHash } from '../policy/key-hash.ts';
+import { formatKeyHash, parseKeyHash } from '../policy/key-hash.ts';
 import { callApi, connectApi, transfer } from '../protocol/api-client.ts';
 import { checkKey } from '../protocol/connect.ts';
 import { printable } from '../protocol/refusal.ts';
@@ -204,10 +204,12 @@ export async function registerCas(
     advisories,
   });
   const made = await cas.call({ method: 'POST', path: '/v1/registrations', body }, registration);
+  const { address, key } = knownCas(process.env, options.cas);
+  const source = `${formatAddress(address)}=${formatKeyHash(key)}`;
   return {
     text:
       `${made.id}: ${addressText} may be given the root key of ${cas.name}\n` +
-      `It takes it when it starts with --unseal-from ADDRESS=KEYHASH, those of ${cas.name}\n`,
+      `It asks for it when it is started with --unseal-from ${source}\n`,
     json: made,
   };
 }
