@@ -60,11 +60,11 @@ async function openKept(database: Database, options: CasOptions) {
   return { ...kept, audit, identity, key, rootKey, readKeys, settings };
 }
 
-/** Opens the audit log alone, for a process that writes it for others. @throws Failure as openCas */
+/** Opens the audit log alone, for a process that writes it for others, or into a file. @throws Failure as openCas */
 export async function openRecorder(
   database: Database,
   options: CasOptions,
-): Promise<Pick<AuditLog, 'record'>> {
+): Promise<Pick<AuditLog, 'record' | 'lines'>> {
   return (await openKept(database, options)).audit;
 }
 

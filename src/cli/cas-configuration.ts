@@ -48,6 +48,7 @@ const configuration = v.strictObject({
     }),
   ),
   tpm: v.optional(v.strictObject({ roots: v.optional(text), trusted: v.optional(texts) })),
+  audit_log: v.optional(v.strictObject({ path: v.optional(text) })),
   limits: v.optional(
     v.strictObject({ sessions_per_client: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))) }),
   ),
@@ -84,6 +85,7 @@ export function readCasConfiguration(path: string): Partial<CasServeOptions> {
 /** As options of the command; those that are not said are not there. */
 function optionsOf(its: Configuration, invalid: (detail: string) => Error): Partial<CasServeOptions> {
   const { database, api, processes, seal, las, collateral, tpm, limits, metrics, telemetry, log } = its;
+  const { audit_log: auditLog } = its;
   const [host, apiPort] = splitAddress(api?.api_listen);
   const [enclaveHost, enclavePort] = splitAddress(api?.enclave_listen);
   if (host !== undefined && enclaveHost !== undefined && host !== enclaveHost)
@@ -106,6 +108,7 @@ function optionsOf(its: Configuration, invalid: (detail: string) => Error): Part
     offline: collateral?.offline,
     tpmRoots: tpm?.roots,
     trustedTpm: tpm?.trusted,
+    auditLog: auditLog?.path,
     sessionsPerClient:
       limits?.sessions_per_client === undefined ? undefined : String(limits.sessions_per_client),
     metrics: metrics?.listen,

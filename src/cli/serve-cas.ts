@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { parseCollateral } from '../attestation/collateral.ts';
 import type { TrustedTpms } from '../attestation/tpm/credential.ts';
 import type { Entry } from '../audit/entry.ts';
+import { followInto } from '../cas/audit-file.ts';
 import type { Log } from '../cas/cas.ts';
 import type { Sources } from '../cas/collateral-source.ts';
 import {
@@ -57,6 +58,8 @@ export interface CasServeOptions {
   /** Processes: a number, or `all` for one on each core. */
   workers: string;
   sessionsPerClient: string;
+  /** File that the audit log is appended to. */
+  auditLog?: string;
   /** HOST:PORT for metrics and health. */
   metrics?: string;
   /** Where traces go. */
@@ -167,15 +170,19 @@ async function start(options: CasServeOptions, log: Log, rootKey: Buffer, reload
   const key = rootKey.toString('base64');
   if (count === 1) {
     const cas = await serveCas(casOptions(options, log, key));
+    const record = options.auditLog === undefined ? undefined : await openRecord(options, log, key);
     return {
       ...cas,
+      async close() {
+        await cas.close();
+        await record?.close();
+      },
       key: formatKeyHash(cas.key),
       reload: () => void reload(cas),
       watched: { ask: async (question) => new Map([[process.pid, await cas.answer(question)]]) },
     };
   }
-  const database = await openDatabase(storeOf(options));
-  const recorder = await openRecorder(database, casOptions(options, log, key));
+  const record = await openRecord(options, log, key);
   const api = await listen(options.host, readPort(options.apiPort, '--api-port'));
   const enclave = await listen(options.host, readPort(options.enclavePort, '--enclave-port'));
   const workers = await startWorkers<Omit<Running, 'sealed' | 'close' | 'watched'>>(
@@ -183,7 +190,7 @@ async function start(options: CasServeOptions, log: Log, rootKey: Buffer, reload
     { rootKey: key },
     [api, enclave],
     // They come from processes of this program, over a pipe that nobody else has.
-    (entry) => recorder.record(entry as Entry),
+    (entry) => record.audit.record(entry as Entry),
     log,
   );
   return {
@@ -197,6 +204,21 @@ async function start(options: CasServeOptions, log: Log, rootKey: Buffer, reload
     },
     async close() {
       await workers.stop();
+      await record.close();
+    },
+  };
+}
+
+/** The audit log in this process, for its workers, and for the file that it is appended to. */
+async function openRecord(options: CasServeOptions, log: Log, rootKey: string) {
+  const database = await openDatabase(storeOf(options));
+  const audit = await openRecorder(database, casOptions(options, log, rootKey));
+  const file =
+    options.auditLog === undefined ? undefined : await followInto(resolve(options.auditLog), audit, log);
+  return {
+    audit,
+    async close() {
+      await file?.stop();
       await database.close();
     },
   };

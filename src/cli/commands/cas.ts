@@ -36,6 +36,7 @@ export function addCas(program: Command): void {
     .option('--api-port <port>', 'port for people and tools', String(defaultPorts.api))
     .option('--enclave-port <port>', 'port for launchers', String(defaultPorts.enclave))
     .option('--workers <number>', 'processes that share the work; all: one on each core', 'all')
+    .option('--audit-log <file>', 'append the audit log to this file too, for whoever collects logs')
     .option('--sessions-per-client <number>', 'sessions that one client may create', '10000')
     .option('--metrics <address>', 'answer /metrics, /healthz and /readyz there, without TLS: HOST:PORT')
     .option(
