@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describeMetrics } from '../src/cas/metrics.ts';
+import { describeMetrics } from '../src/cas/observe/metrics.ts';
 
 /** Where the table of metrics stands: `node scripts/document-metrics.ts` writes it, a test compares. */
 export const metricsDocument = join(import.meta.dirname, '../docs/metrics.md');

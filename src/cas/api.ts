@@ -8,7 +8,7 @@ import { addAttestRoute } from './attest-route.ts';
 import type { Cas } from './cas.ts';
 import { endorse } from './evidence.ts';
 import { certificateOf, createHttps } from './http.ts';
-import { addOwnerRoutes, type Control } from './owner-routes.ts';
+import { addOwnerRoutes, type Control } from './owner/routes.ts';
 import { addRoutes, type ClientOf } from './routes.ts';
 
 export interface ApiOptions {

@@ -23,7 +23,7 @@ import {
 import { type HeadAnswer, signHead } from '../audit/tree-head.ts';
 import { Failure, failure } from '../errors.ts';
 import type { Keyring } from './keyring.ts';
-import { metrics, since } from './metrics.ts';
+import { metrics, since } from './observe/metrics.ts';
 import { Conflict, type Database, type Statements } from './store/database.ts';
 import type { State } from './store/store.ts';
 

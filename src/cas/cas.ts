@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import type { TrustedTpms } from '../attestation/tpm/credential.ts';
 import type { AuditLog } from './audit-log.ts';
-import type { CollateralKeeper } from './collateral.ts';
+import type { CollateralKeeper } from './collateral/collateral.ts';
 import type { Keyring } from './keyring.ts';
 import type { MachineNonces } from './machine-nonce.ts';
 import type { OtherCases } from './other-cas.ts';

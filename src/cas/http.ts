@@ -9,10 +9,10 @@ import { InvalidText } from '../policy/problem.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import type { Log } from './cas.ts';
-import { metrics } from './metrics.ts';
-import { observeRequests, requestId } from './observe-server.ts';
-import { requireRoom } from './overload.ts';
-import { limitRequests } from './request-limit.ts';
+import { requireRoom } from './limits/overload.ts';
+import { limitRequests } from './limits/requests.ts';
+import { metrics } from './observe/metrics.ts';
+import { observeRequests, requestId } from './observe/server.ts';
 import { Outer } from './routes.ts';
 
 /** Largest body of a request, in bytes: that of an encrypted session. */

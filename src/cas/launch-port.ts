@@ -17,15 +17,15 @@ import {
 } from '../protocol/launch.ts';
 import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
-import { correlated, newCorrelationId } from './correlation.ts';
 import { Challenge } from './evidence.ts';
-import { placeOf } from './handshake-limit.ts';
-import { metrics } from './metrics.ts';
-import { observeTls } from './observe-server.ts';
-import { requireRoom } from './overload.ts';
+import { placeOf } from './limits/handshakes.ts';
+import { requireRoom } from './limits/overload.ts';
+import { sourceOf } from './limits/source.ts';
+import { correlated, newCorrelationId } from './observe/correlation.ts';
+import { metrics } from './observe/metrics.ts';
+import { observeTls } from './observe/server.ts';
 import { release } from './release.ts';
 import type { LaunchAttempt, LaunchConnection } from './second-factors.ts';
-import { sourceOf } from './source.ts';
 import { PLACES, type Watch } from './watch.ts';
 
 const HANDSHAKE = 10_000;

@@ -12,7 +12,8 @@ import type { Cas } from './cas.ts';
 import { checkAge, verifyLaunchEvidence } from './evidence.ts';
 import { collectForms, type Forms } from './expand.ts';
 import { injectionOf } from './injection.ts';
-import { metrics, since } from './metrics.ts';
+import { metrics, since } from './observe/metrics.ts';
+import { step, traced } from './observe/tracing.ts';
 import {
   checkAccessToken,
   checkOneTimePassword,
@@ -20,7 +21,6 @@ import {
   type LaunchAttempt,
 } from './second-factors.ts';
 import { createResolver, type Recipient, type Resolver } from './secrets.ts';
-import { step, traced } from './tracing.ts';
 import { requireService, type SessionVersion } from './versions.ts';
 import type { Interest } from './watch.ts';
 

@@ -8,7 +8,7 @@ import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-pas
 import type { Secret } from '../secrets/secret.ts';
 import type { Admission } from './admission.ts';
 import type { Cas } from './cas.ts';
-import { metrics } from './metrics.ts';
+import { metrics } from './observe/metrics.ts';
 import type { Interest } from './watch.ts';
 
 /** The connection a request came on. */

@@ -12,19 +12,19 @@ import { formatAddress } from '../policy/address.ts';
 import { version } from '../version.ts';
 import { createApi } from './api.ts';
 import type { Log } from './cas.ts';
-import type { Sources } from './collateral-source.ts';
+import type { Sources } from './collateral/source.ts';
 import { API_TLS } from './http.ts';
 import { openIdentity } from './identity.ts';
 import { createLaunchPort, LAUNCH_TLS } from './launch-port.ts';
 import { followNews } from './news.ts';
-import { observeDatabase } from './observe-database.ts';
+import { observeDatabase } from './observe/database.ts';
+import { startTracing, stopTracing } from './observe/tracing.ts';
+import { watchSelf } from './observe/watched.ts';
 import { openCas, settingsOf, storeAddress } from './open-cas.ts';
-import { provisioningToken } from './owner.ts';
-import type { Control } from './owner-routes.ts';
+import { provisioningToken } from './owner/owner.ts';
+import type { Control } from './owner/routes.ts';
 import { rotate } from './seal/rotate.ts';
 import { openDatabase } from './store/open.ts';
-import { startTracing, stopTracing } from './tracing.ts';
-import { watchSelf } from './watched.ts';
 
 export interface CasOptions {
   /** Folder with everything the CAS keeps. */

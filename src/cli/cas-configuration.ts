@@ -8,7 +8,7 @@ import type { CasServeOptions } from './serve-cas.ts';
 
 /**
  * What the administrator of a host says about the CAS on it (TOML 1.0): where it keeps its store, where it listens, whom it
- * asks. What security rests on is said by the owner (owner-configuration.ts).
+ * asks. What security rests on is said by the owner (cas/owner/configuration.ts).
  */
 const text = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
 const texts = v.pipe(v.array(text), v.maxLength(4096));

@@ -1,6 +1,6 @@
 import { destination, pino } from 'pino';
 import type { Log } from '../cas/cas.ts';
-import { correlation } from '../cas/correlation.ts';
+import { correlation } from '../cas/observe/correlation.ts';
 
 /** One JSON object a line on standard error, written at once; what belongs to one request or launch has the same `correlation`. */
 export function openLog(level: string, name: string): Log {

@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { parse as parseToml } from 'smol-toml';
 import * as v from 'valibot';
 import { parse as parseYaml } from 'yaml';
-import { type OwnerConfiguration, ownerConfiguration, unusedParts } from '../cas/owner-configuration.ts';
+import { type OwnerConfiguration, ownerConfiguration, unusedParts } from '../cas/owner/configuration.ts';
 import { readDump } from '../cas/store/dump.ts';
 import { failure, reason } from '../errors.ts';
 import { defaultPorts, formatAddress, parseAddress, portSetting } from '../policy/address.ts';

@@ -6,14 +6,14 @@ import type { TrustedTpms } from '../attestation/tpm/credential.ts';
 import type { Entry } from '../audit/entry.ts';
 import { followInto } from '../cas/audit-file.ts';
 import type { Log } from '../cas/cas.ts';
-import type { Sources } from '../cas/collateral-source.ts';
+import type { Sources } from '../cas/collateral/source.ts';
 import {
   type Answers,
   type Monitoring,
   type Question,
   serveMonitoring,
   type Watched,
-} from '../cas/monitoring.ts';
+} from '../cas/observe/monitoring.ts';
 import { openRecorder, storeAddress } from '../cas/open-cas.ts';
 import { askForRootKey, type OtherCas } from '../cas/seal/other-cas.ts';
 import { describeMethods, openSeal, readSeal, type Seal } from '../cas/seal/record.ts';

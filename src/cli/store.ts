@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
-import { restoreInto } from '../cas/backup.ts';
 import { keyring as createKeyring, makeMasterKeys } from '../cas/keyring.ts';
 import { storeAddress } from '../cas/open-cas.ts';
+import { restoreInto } from '../cas/owner/backup.ts';
 import { openSlot, type Wanted } from '../cas/seal/methods.ts';
 import {
   createSeal,

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect, createServer } from 'node:tls';
-import { limitHandshakes } from '../../src/cas/handshake-limit.ts';
+import { limitHandshakes } from '../../src/cas/limits/handshakes.ts';
 import { makeIdentity, upload } from '../support/client.ts';
 import { executables, type RunningCas, startCas } from '../support/stack.ts';
 

@@ -15,8 +15,12 @@ import { documentsOf } from '../../src/attestation/documents.ts';
 import { type CollateralNeed, needOf } from '../../src/attestation/hardware.ts';
 import { verifyIntelQuote } from '../../src/attestation/intel/verify.ts';
 import { parseCertificate } from '../../src/attestation/x509/certificate.ts';
-import { type CollateralKeeper, type KeeperOptions, openCollateral } from '../../src/cas/collateral.ts';
-import { AMD, addressOf, INTEL } from '../../src/cas/collateral-source.ts';
+import {
+  type CollateralKeeper,
+  type KeeperOptions,
+  openCollateral,
+} from '../../src/cas/collateral/collateral.ts';
+import { AMD, addressOf, INTEL } from '../../src/cas/collateral/source.ts';
 import { keyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import type { Database } from '../../src/cas/store/database.ts';
 import { openStore } from '../../src/cas/store/sql.ts';

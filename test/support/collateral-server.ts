@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Sources } from '../../src/cas/collateral-source.ts';
+import type { Sources } from '../../src/cas/collateral/source.ts';
 
 /** What is given for a path: a body, and the certificates that come with it in a header. */
 export interface Served {

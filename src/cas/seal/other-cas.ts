@@ -5,7 +5,7 @@ import { callApi, connectApi } from '../../protocol/api-client.ts';
 import { checkKey } from '../../protocol/connect.ts';
 import { evidenceOf } from '../attest-route.ts';
 import { KEY } from '../keyring.ts';
-import { ROOT_KEY_EXPORTER } from '../registrations.ts';
+import { ROOT_KEY_EXPORTER } from '../owner/registrations.ts';
 
 /** Another CAS of the same store, or of the one this is a copy of. */
 export interface OtherCas {

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import { AMD, INTEL } from '../../cas/collateral-source.ts';
+import { AMD, INTEL } from '../../cas/collateral/source.ts';
 import { defaultLasSocket, defaultPorts } from '../../policy/address.ts';
 import { leaveOutOptions } from '../left-out.ts';
 import {

@@ -7,7 +7,7 @@ import {
   type SpanProcessor,
   TracerProvider,
 } from '@opentelemetry/sdk-trace';
-import { version } from '../version.ts';
+import { version } from '../../version.ts';
 import { metrics } from './metrics.ts';
 import type { Span, Tracer } from './tracing.ts';
 

@@ -1,25 +1,25 @@
-import { amdRoots } from '../attestation/amd/certificate.ts';
+import { amdRoots } from '../../attestation/amd/certificate.ts';
 import {
   type Collateral,
   type CollateralFile,
   mergeCollateral,
   parseCollateral,
-} from '../attestation/collateral.ts';
+} from '../../attestation/collateral.ts';
 import {
   type Document,
   documentsOf,
   evaluationOf,
   issuersFirst,
   objectionTo,
-} from '../attestation/documents.ts';
-import type { CollateralNeed } from '../attestation/hardware.ts';
-import { intelRoots } from '../attestation/intel/verify.ts';
-import { formatTime } from '../attestation/x509/chain.ts';
-import { causes, failure, reason } from '../errors.ts';
-import type { Log } from './cas.ts';
-import { fetchFiles } from './collateral-fetch.ts';
-import { addressOf, type Sources } from './collateral-source.ts';
-import { MOST_CHIPS, type Store } from './store/store.ts';
+} from '../../attestation/documents.ts';
+import type { CollateralNeed } from '../../attestation/hardware.ts';
+import { intelRoots } from '../../attestation/intel/verify.ts';
+import { formatTime } from '../../attestation/x509/chain.ts';
+import { causes, failure, reason } from '../../errors.ts';
+import type { Log } from '../cas.ts';
+import { MOST_CHIPS, type Store } from '../store/store.ts';
+import { fetchFiles } from './fetch.ts';
+import { addressOf, type Sources } from './source.ts';
 
 /**
  * What makers of hardware publish, in memory and in the store. A document comes by a fetch or from a file, and is kept only

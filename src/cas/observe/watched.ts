@@ -1,11 +1,11 @@
 import { X509Certificate } from 'node:crypto';
-import type { Identity } from '../protocol/certificate.ts';
-import type { Cas } from './cas.ts';
+import type { Identity } from '../../protocol/certificate.ts';
+import type { Cas } from '../cas.ts';
+import type { Database } from '../store/database.ts';
 import { watchEventLoop } from './event-loop.ts';
 import { metrics, readings } from './metrics.ts';
 import type { Answers, Question } from './monitoring.ts';
 import { watchReadiness } from './readiness.ts';
-import type { Database } from './store/database.ts';
 
 export interface WatchedParts {
   cas: Cas;

@@ -1,8 +1,8 @@
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { failure, reason } from '../errors.ts';
-import { type Address, formatAddress } from '../policy/address.ts';
-import type { Log } from './cas.ts';
+import { failure, reason } from '../../errors.ts';
+import { type Address, formatAddress } from '../../policy/address.ts';
+import type { Log } from '../cas.ts';
 import { aggregate, contentType, metrics, type Readings, readings, remains } from './metrics.ts';
 import type { NotReady } from './readiness.ts';
 

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { causes, failure } from '../errors.ts';
-import type { Cas } from './cas.ts';
+import { causes, failure } from '../../errors.ts';
+import type { Cas } from '../cas.ts';
+import type { Database } from '../store/database.ts';
 import { lateness } from './event-loop.ts';
 import { metrics } from './metrics.ts';
-import type { Database } from './store/database.ts';
 
 /** Why a CAS should be sent no requests at present. */
 export interface NotReady {

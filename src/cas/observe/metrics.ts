@@ -1,7 +1,7 @@
 import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { Root } from '../attestation/claims.ts';
-import type { ErrorCode } from '../errors.ts';
-import { version } from '../version.ts';
+import type { Root } from '../../attestation/claims.ts';
+import type { ErrorCode } from '../../errors.ts';
+import { version } from '../../version.ts';
 
 /**
  * What this process counts, in the exposition format of Prometheus. Every label has a closed set of values, known when the

@@ -1,6 +1,6 @@
 import { getHeapStatistics } from 'node:v8';
-import { failure } from '../errors.ts';
-import { lateness } from './event-loop.ts';
+import { failure } from '../../errors.ts';
+import { lateness } from '../observe/event-loop.ts';
 
 /** Milliseconds that timers may be late, and part of the heap that may be taken, before a CAS takes on no more. */
 const LATE = 2_500;

@@ -2,12 +2,14 @@ import type { Readable } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import * as v from 'valibot';
-import { failure } from '../errors.ts';
+import { failure } from '../../errors.ts';
+import type { Cas } from '../cas.ts';
+import { letTakeTime } from '../http.ts';
+import { sourceOf } from '../limits/source.ts';
+import { body, type ClientOf, query } from '../routes.ts';
 import { type Backed, makeBackup, restoreBackup } from './backup.ts';
-import type { Cas } from './cas.ts';
-import { letTakeTime } from './http.ts';
+import { ownerConfiguration } from './configuration.ts';
 import { authorizeOwner, provision, readOwner, updateOwnerConfiguration } from './owner.ts';
-import { ownerConfiguration } from './owner-configuration.ts';
 import {
   listRegistrations,
   ROOT_KEY_EXPORTER,
@@ -18,8 +20,6 @@ import {
   startUpgrade,
   unregister,
 } from './registrations.ts';
-import { body, type ClientOf, query } from './routes.ts';
-import { sourceOf } from './source.ts';
 
 /** What the owner's commands work on, beside what all parts share. */
 export interface Control {

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { parseKeyHash } from '../policy/key-hash.ts';
+import { parseKeyHash } from '../../policy/key-hash.ts';
 
 /**
  * What the owner of a CAS says about it, as TOML, JSON or YAML: all that security rests on. What a host needs to run it is in

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
-import { failure } from '../errors.ts';
+import { failure } from '../../errors.ts';
 
 /** Requests at a time of one client, so that others find room. */
 const AT_ONCE = 128;

@@ -1,14 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import * as v from 'valibot';
-import type { Claims } from '../attestation/claims.ts';
-import { verifyEvidence } from '../attestation/evidence.ts';
-import { hardwareEvidence } from '../attestation/hardware-evidence.ts';
-import { reportData } from '../attestation/report-data.ts';
-import { failure } from '../errors.ts';
-import type { Cas } from './cas.ts';
-import { endorse } from './evidence.ts';
-import type { Keyring } from './keyring.ts';
-import type { State } from './store/store.ts';
+import type { Claims } from '../../attestation/claims.ts';
+import { verifyEvidence } from '../../attestation/evidence.ts';
+import { hardwareEvidence } from '../../attestation/hardware-evidence.ts';
+import { reportData } from '../../attestation/report-data.ts';
+import { failure } from '../../errors.ts';
+import type { Cas } from '../cas.ts';
+import { endorse } from '../evidence.ts';
+import type { Keyring } from '../keyring.ts';
+import type { State } from '../store/store.ts';
 
 /**
  * Other CAS programs that are given the root key of this store, since the owner has attested and named them: to stand by with

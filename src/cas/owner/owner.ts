@@ -1,11 +1,11 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import * as v from 'valibot';
-import { failure } from '../errors.ts';
-import type { Cas } from './cas.ts';
-import type { Keyring } from './keyring.ts';
-import { metrics } from './metrics.ts';
-import { type OwnerConfiguration, ownerConfiguration } from './owner-configuration.ts';
-import type { State } from './store/store.ts';
+import { failure } from '../../errors.ts';
+import type { Cas } from '../cas.ts';
+import type { Keyring } from '../keyring.ts';
+import { metrics } from '../observe/metrics.ts';
+import type { State } from '../store/store.ts';
+import { type OwnerConfiguration, ownerConfiguration } from './configuration.ts';
 
 /** Who a CAS belongs to, and what they have said about it. It begins without: then it works, and nobody commands it. */
 export interface Owner {

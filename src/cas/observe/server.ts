@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net';
 import type { Server, TLSSocket } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
+import { limitHandshakes, placeOf } from '../limits/handshakes.ts';
 import { correlated, newCorrelationId } from './correlation.ts';
-import { limitHandshakes, placeOf } from './handshake-limit.ts';
 import { metrics, since } from './metrics.ts';
 
 /** Counts the connections of a server, and their handshakes, and closes those that are too many. */

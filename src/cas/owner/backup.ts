@@ -5,12 +5,12 @@ import { createInterface } from 'node:readline';
 import { PassThrough, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as v from 'valibot';
-import { failure, reason } from '../errors.ts';
-import { RESTORED } from './audit-log.ts';
-import type { Cas } from './cas.ts';
-import { requireWhole, rowChecker } from './store/check.ts';
-import type { Database, Statements } from './store/database.ts';
-import { type DumpFacts, dump, emptyTables, isEmpty, readDump, rowWriter } from './store/dump.ts';
+import { failure, reason } from '../../errors.ts';
+import { RESTORED } from '../audit-log.ts';
+import type { Cas } from '../cas.ts';
+import { requireWhole, rowChecker } from '../store/check.ts';
+import type { Database, Statements } from '../store/database.ts';
+import { type DumpFacts, dump, emptyTables, isEmpty, readDump, rowWriter } from '../store/dump.ts';
 
 /** A CAS with its database, as far as backups are concerned. */
 export type Backed = Pick<Cas, 'audit' | 'keyring' | 'log'> & { database: Database };

@@ -1,7 +1,7 @@
 import { request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
-import type { CollateralFile } from '../attestation/collateral.ts';
-import type { Sources } from './collateral-source.ts';
+import type { CollateralFile } from '../../attestation/collateral.ts';
+import type { Sources } from './source.ts';
 
 const ANSWER = 5_000;
 const LARGEST = 1024 * 1024;

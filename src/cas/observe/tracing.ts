@@ -1,6 +1,6 @@
-import { type ErrorCode, Failure } from '../errors.ts';
+import { type ErrorCode, Failure } from '../../errors.ts';
+import { Challenge } from '../evidence.ts';
 import { correlation, within } from './correlation.ts';
-import { Challenge } from './evidence.ts';
 
 /**
  * One trace for each release, where somebody collects them. What is not configured is not loaded, and costs a comparison.

@@ -1,5 +1,5 @@
+import { Conflict, type Database } from '../store/database.ts';
 import { metrics, type StoreOperation, since } from './metrics.ts';
-import { Conflict, type Database } from './store/database.ts';
 
 /** A database of which is counted how long it takes, and how often it fails. */
 export function observeDatabase(database: Database): Database {
