@@ -2,9 +2,9 @@ import type { Command } from 'commander';
 import { parse, TomlError } from 'smol-toml';
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
+import type { CasServeOptions } from './cas-options.ts';
 import { readInput } from './input.ts';
 import type { Output } from './output.ts';
-import type { CasServeOptions } from './serve-cas.ts';
 
 /**
  * What the administrator of a host says about the CAS on it (TOML 1.0): where it keeps its store, where it listens, whom it
