@@ -15,6 +15,7 @@ import { dump } from '../../src/cas/store/dump.ts';
 import { type Table, tables } from '../../src/cas/store/migrations.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
 import { openState, openStore } from '../../src/cas/store/sql.ts';
+import { failure } from '../../src/errors.ts';
 import { launch, makeIdentity, makeLas, upload } from '../support/client.ts';
 import { onEachEngine } from '../support/engines.ts';
 import { executables, run, startCas } from '../support/stack.ts';
@@ -175,6 +176,12 @@ onEachEngine('what is changed in a store behind the back of its CAS', (engine) =
     writeFileSync(path, key, { mode: 0o600 });
   });
 
+  test('that it was sealed at all, and it is not sealed anew', async () => {
+    await database.run("UPDATE state SET name = 'sea1' WHERE name = 'seal'");
+    await assert.rejects(unseal(), { code: 'SEAL_DAMAGED', message: /it is missing/ });
+    assert.equal(await readSeal(openState(database)), undefined);
+  });
+
   test('in a file of SQLite, any bit is told of, or says nothing', {
     skip: engine.name !== 'SQLite',
   }, async (t) => {
@@ -200,7 +207,7 @@ onEachEngine('what is changed in a store behind the back of its CAS', (engine) =
         its = await openDatabase(`sqlite:${copy}`);
         // As `scone cas check-store` does.
         const seal = await readSeal(openState(its));
-        assert.ok(seal);
+        if (!seal) throw failure('SEAL_DAMAGED', { detail: 'it is missing' });
         const { problems } = await checkStore(its, createKeyring(openSeal(seal, rootKey)));
         if (problems.length > 0) told++;
         else assert.equal(await textOf(its), whole, what);

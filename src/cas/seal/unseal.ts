@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { causes, failure } from '../../errors.ts';
 import { readOrCreatePrivate, readPrivate } from '../../platform/private-file.ts';
-import { KEY, keysOfOne, makeMasterKeys } from '../keyring.ts';
+import { KEY, keyring, keysOfOne, makeMasterKeys } from '../keyring.ts';
 import type { Database } from '../store/database.ts';
 import { openState } from '../store/sql.ts';
 import { type Given, openSlot, type Slot } from './methods.ts';
@@ -77,12 +77,23 @@ export function readKeyFile(path: string): Buffer {
   throw failure('STATE_UNUSABLE', { path, detail: `a key has ${KEY} bytes, this has ${key.length}` });
 }
 
+/** @throws Failure SEAL_DAMAGED where a key is not the one that an older version has sealed the store with */
+function requireMaster(key: Buffer, identity: Buffer): void {
+  try {
+    keyring(keysOfOne(key)).open(identity, 'state/identity');
+  } catch (error) {
+    throw failure('SEAL_DAMAGED', { detail: 'it is missing' }, error);
+  }
+}
+
 async function makeSeal(database: Database, { keyFile }: OwnMeans): Promise<Seal> {
   const state = openState(database);
-  const isOld = (await state.readState('identity')) !== undefined;
+  const identity = await state.readState('identity');
+  const isOld = identity !== undefined;
   if (isOld && !existsSync(keyFile))
     throw failure('STATE_UNUSABLE', { path: keyFile, detail: 'the master key of the store is missing' });
   const key = readKeyFile(keyFile);
+  if (isOld) requireMaster(key, identity);
   await createSeal(
     state,
     isOld ? keysOfOne(key) : makeMasterKeys(),
