@@ -52,6 +52,9 @@ export async function runCas(given: CasServeOptions, command: Command): Promise<
   const read = () => withConfiguration(given, command);
   const options = read();
   const log = openLog(options.logLevel, 'cas');
+  // What is wrong with them is told before anything is made.
+  readWorkers(options.workers);
+  casOptions(options, log, '');
   const reload: Reload = async (reloadable) => {
     try {
       await reloadable.reload(changeable(read()));

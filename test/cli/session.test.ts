@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { executables, run, type Stack, startStack } from '../support/stack.ts';
@@ -195,5 +195,6 @@ test('a command that is none, or misused, is told with the status of a usage err
   const fetching = ['cas', 'serve', '--dir', 'x', '--pccs', 'http://example.org'];
   for (const args of [['nonsense'], ['session', 'create'], ['cas', 'serve'], ['up', '--nonsense'], fetching])
     assert.equal(run(executables().scone, args, stack.env).status, 64, args.join(' '));
+  assert.equal(existsSync('x'), false, 'nothing is made before that');
   assert.equal(run(executables().scone, ['--version'], stack.env).status, 0);
 });
