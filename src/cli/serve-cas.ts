@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Entry } from '../audit/entry.ts';
 import { followInto } from '../cas/audit-file.ts';
+import type { AuditLog } from '../cas/audit-log.ts';
 import type { Log } from '../cas/cas.ts';
 import {
   type Answers,
@@ -135,29 +136,56 @@ interface Ports {
 async function start(options: CasServeOptions, log: Log, rootKey: Buffer, reload: Reload): Promise<Running> {
   const count = readWorkers(options.workers);
   const key = rootKey.toString('base64');
-  if (count === 1) {
-    const cas = await serveCas(casOptions(options, log, key));
-    const record = options.auditLog === undefined ? undefined : await openRecord(options, log, key);
+  const record =
+    count > 1 || options.auditLog !== undefined ? await openRecord(options, log, key) : undefined;
+  try {
+    const cas =
+      count > 1 && record
+        ? await startSeveral(count, options, key, record.audit, log)
+        : await startOne(options, key, reload, log);
     return {
       ...cas,
       async close() {
         await cas.close();
         await record?.close();
       },
-      key: formatKeyHash(cas.key),
-      reload: () => void reload(cas),
-      watched: { ask: async (question) => new Map([[process.pid, await cas.answer(question)]]) },
     };
+  } catch (error) {
+    await record?.close();
+    throw error;
   }
-  const record = await openRecord(options, log, key);
+}
+
+async function startOne(
+  options: CasServeOptions,
+  rootKey: string,
+  reload: Reload,
+  log: Log,
+): Promise<Running> {
+  const cas = await serveCas(casOptions(options, log, rootKey));
+  return {
+    ...cas,
+    key: formatKeyHash(cas.key),
+    reload: () => void reload(cas),
+    watched: { ask: async (question) => new Map([[process.pid, await cas.answer(question)]]) },
+  };
+}
+
+async function startSeveral(
+  count: number,
+  options: CasServeOptions,
+  rootKey: string,
+  audit: Pick<AuditLog, 'record'>,
+  log: Log,
+): Promise<Running> {
   const api = await listen(options.host, readPort(options.apiPort, '--api-port'));
   const enclave = await listen(options.host, readPort(options.enclavePort, '--enclave-port'));
   const workers = await startWorkers<Omit<Running, 'sealed' | 'close' | 'watched'>>(
     count,
-    { rootKey: key },
+    { rootKey },
     [api, enclave],
     // They come from processes of this program, over a pipe that nobody else has.
-    (entry) => record.audit.record(entry as Entry),
+    (entry) => audit.record(entry as Entry),
     log,
   );
   return {
@@ -169,26 +197,28 @@ async function start(options: CasServeOptions, log: Log, rootKey: Buffer, reload
       ask: <Asked extends Question>(question: Asked) =>
         workers.ask(question) as Promise<Map<number, Answers[Asked]>>,
     },
-    async close() {
-      await workers.stop();
-      await record.close();
-    },
+    close: () => workers.stop(),
   };
 }
 
 /** The audit log in this process, for its workers, and for the file that it is appended to. */
 async function openRecord(options: CasServeOptions, log: Log, rootKey: string) {
   const database = await openDatabase(storeOf(options));
-  const audit = await openRecorder(database, casOptions(options, log, rootKey));
-  const file =
-    options.auditLog === undefined ? undefined : await followInto(resolve(options.auditLog), audit, log);
-  return {
-    audit,
-    async close() {
-      await file?.stop();
-      await database.close();
-    },
-  };
+  try {
+    const audit = await openRecorder(database, casOptions(options, log, rootKey));
+    const file =
+      options.auditLog === undefined ? undefined : await followInto(resolve(options.auditLog), audit, log);
+    return {
+      audit,
+      async close() {
+        await file?.stop();
+        await database.close();
+      },
+    };
+  } catch (error) {
+    await database.close();
+    throw error;
+  }
 }
 
 /** @throws Failure ADDRESS_IN_USE */

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { missingPostgres, startPostgres } from '../support/postgres.ts';
 import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
 
 const { scone } = executables();
@@ -84,4 +85,23 @@ test('workers end with the process that has started them, however it ends', asyn
   const next = childrenOf(again.server.process.pid);
   assert.equal(await again.server.stop('SIGTERM'), 0);
   assert.ok(!next.some(isAlive));
+});
+
+test('one whose port is taken says so, and ends', { skip: missingPostgres }, async () => {
+  const postgres = await startPostgres();
+  try {
+    const store = await postgres.database();
+    const start = performance.now();
+    const ports = ['--api-port', cas.apiPort, '--enclave-port', '0', '--host', '127.0.0.1'];
+    const { status, stderr } = run(
+      scone,
+      ['cas', 'serve', '--dir', join(folder, 'second'), '--store', store, '--workers', '2', ...ports],
+      env,
+    );
+    assert.equal(status, 69, stderr);
+    assert.match(stderr, /Code: ADDRESS_IN_USE/);
+    assert.ok(performance.now() - start < 30_000, 'without waiting for its connections to be given up');
+  } finally {
+    await postgres.stop();
+  }
 });
