@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { documentErrors, errorsDocument } from '../scripts/document-errors.ts';
+import { verdicts } from '../src/audit/verify-log.ts';
 import { errors, failure } from '../src/errors.ts';
 import { version } from '../src/version.ts';
 
@@ -21,6 +22,15 @@ test('every declared error has a message, a hint and a status, and fills in its 
   }
   const made = failure('HOST_ARGUMENT_MISSING', { number: 3, count: 1 });
   assert.equal(made.message, 'the policy asks for host argument @@3, but only 1 were given');
+});
+
+test('docs/operations.md says what each exit status of verify-audit-log means', () => {
+  const operations = readFileSync(join(root, 'docs/operations.md'), 'utf8');
+  const said = [...operations.matchAll(/^\| (\d+) \| (.*) \|$/gm)].map(([, exit, text]) => ({
+    exit: Number(exit),
+    text,
+  }));
+  assert.deepEqual(said, Object.values(verdicts));
 });
 
 test('every dependency has its line in docs/dependencies.md, and no other has', () => {
