@@ -81,8 +81,9 @@ export const BLOCK = 256;
 const AT_ONCE = 256;
 /** How often others may be faster in a row. */
 const TRIES = 200;
-/** Refusals a second; whoever is refused must not fill the disk. */
+/** Refusals at once, and a second; whoever is refused must not fill the disk. */
 const REFUSALS = 50;
+const REFUSALS_A_SECOND = 2;
 /** Lines that are read at a time. */
 const READ_AT_ONCE = 2 * BLOCK;
 
@@ -280,8 +281,8 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
     return hashes[0] as Buffer;
   };
 
-  let second = 0;
-  let refusals = 0;
+  let refusals = REFUSALS;
+  let counted = performance.now();
   let omitted = 0;
   return {
     key,
@@ -300,14 +301,18 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
         }),
       ),
     async recordRefusal(entry) {
-      const now = Math.floor(performance.now() / 1000);
-      if (now !== second) {
-        const count = omitted;
-        [second, refusals, omitted] = [now, 0, 0];
-        if (count > 0) await record({ operation: 'refusals_omitted', count });
+      const now = performance.now();
+      refusals = Math.min(REFUSALS, refusals + ((now - counted) / 1000) * REFUSALS_A_SECOND);
+      counted = now;
+      if (refusals < 1) {
+        omitted++;
+        return;
       }
-      if (++refusals <= REFUSALS) await record(entry);
-      else omitted++;
+      refusals--;
+      const count = omitted;
+      omitted = 0;
+      if (count > 0) await record({ operation: 'refusals_omitted', count });
+      await record(entry);
     },
     async head(first) {
       const { frontier } = await inTurn(catchUp);
