@@ -1,4 +1,4 @@
-import { timingSafeEqual } from 'node:crypto';
+import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { statSync } from 'node:fs';
 import * as v from 'valibot';
 import type { Evidence } from '../attestation/hardware-evidence.ts';
@@ -57,14 +57,26 @@ export interface CasSession {
   close(): void;
 }
 
+/** One launch, which may take several connections. */
+export interface Launch {
+  /** 32 random bytes in base64, by which the CAS knows it again where it was cut off. */
+  attempt?: string;
+}
+
+/** Made as late as can be: by then Node has loaded its cryptography while it waited for others. */
+function attemptOf(launch: Launch): string {
+  launch.attempt ??= randomBytes(32).toString('base64');
+  return launch.attempt;
+}
+
 type Las = LasConnection | { error: unknown };
 
 /**
  * Connects to CAS and LAS at once, and checks the CAS's key.
- * @param attempt 32 random bytes by which the CAS knows a launch again that was cut off
+ * @param launch for each of the connections that are made for it
  * @throws Failure CAS_UNREACHABLE, CAS_PROTOCOL, CAS_KEY_UNKNOWN or CAS_KEY_MISMATCH
  */
-export async function openSession(settings: Settings, attempt?: Buffer): Promise<CasSession> {
+export async function openSession(settings: Settings, launch?: Launch): Promise<CasSession> {
   const { configId, log, mode } = settings;
   const now = Date.now();
   const address = formatAddress(settings.cas);
@@ -158,7 +170,7 @@ export async function openSession(settings: Settings, attempt?: Buffer): Promise
         ...(round === 0 && oneTimePassword !== undefined && { oneTimePassword }),
         ...evidence,
         ...(accessToken !== undefined && { accessToken }),
-        ...(attempt && { attempt: attempt.toString('base64') }),
+        ...(launch && { attempt: attemptOf(launch) }),
         watch: true,
       });
       let answer = await exchange(request(), started + PATIENCE);

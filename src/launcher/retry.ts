@@ -1,9 +1,8 @@
-import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure, reason } from '../errors.ts';
 import { unlockMemory } from '../platform/libc.ts';
 import type { Configuration } from '../protocol/launch.ts';
-import { type CasSession, openSession } from './obtain.ts';
+import { type CasSession, type Launch, openSession } from './obtain.ts';
 import { decisiveCode } from './report.ts';
 import type { Settings } from './settings.ts';
 
@@ -44,7 +43,7 @@ export async function obtain(
 ): Promise<{ session: CasSession; configuration: Configuration }> {
   // Whatever the clock is set to meanwhile.
   const deadline = performance.now() + settings.startTimeout;
-  const launch = randomBytes(32);
+  const launch: Launch = {};
   for (let attempt = 0; ; attempt++) {
     let session: CasSession | undefined;
     try {
