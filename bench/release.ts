@@ -24,7 +24,7 @@ export async function release(): Promise<void> {
     for (const secrets of [1, 50, 500]) {
       const directory = join(work, String(secrets));
       await fillStore(directory, policyWith(secrets, las.platform), ['bench']);
-      const cas = await startCas(directory);
+      const cas = await startCas(directory, '--workers', '1');
       const { answer } = await askFor('bench', Number(cas.match[1]), las);
       const bytes = Buffer.byteLength(JSON.stringify(v.parse(granted, answer) && answer));
       const bare = await startServer(

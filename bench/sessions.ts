@@ -43,7 +43,7 @@ export async function sessions(): Promise<void> {
       // Without Evidence, so that what the store takes weighs as much as it can.
       await fillStore(directory, policyWith(3), names(stored));
       console.log(`${stored} sessions stored in ${((performance.now() - start) / 1000).toFixed(0)} s`);
-      contenders.push({ stored, cas: await startCas(directory), perSecond: [], cpu: [] });
+      contenders.push({ stored, cas: await startCas(directory, '--workers', '1'), perSecond: [], cpu: [] });
     }
     for (let round = -WARM_UP; round < ROUNDS; round++)
       for (const contender of contenders) {
