@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -60,11 +61,19 @@ test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS o
   }
 });
 
-/** A port of which the forty after it are free as well, most likely. */
+/** A port of which the forty after it are free as well; none of those that the system gives out by itself. */
 async function freePorts(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  return port > 65_000 ? port - 100 : port;
+  for (;;) {
+    const first = randomInt(10_000, 32_000);
+    const wanted = [10, 20, 30].flatMap((replica) => [0, 1, 2].map((port) => first + replica + port));
+    if ((await Promise.all(wanted.map(isFree))).every(Boolean)) return first;
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+      .once('error', () => resolve(false))
+      .listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }
