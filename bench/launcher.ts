@@ -21,6 +21,29 @@ export interface Las {
 }
 
 /**
+ * Connects as a launcher does, and has its request ready, with Evidence over the connection.
+ * @param protocol ALPN name
+ */
+export async function approach(session: string, port: number, las?: Las, protocol = LAUNCH_PROTOCOL) {
+  const deadline = Date.now() + PATIENCE;
+  const start = performance.now();
+  const { socket, key } = await connectCas(
+    { host: '127.0.0.1', port },
+    { ALPNProtocols: [protocol], minVersion: 'TLSv1.3' },
+    deadline,
+  );
+  const connecting = performance.now() - start;
+  const request: LaunchRequest = { session, service: SERVICE };
+  if (las) {
+    const channel = channelBinding(socket);
+    const data = reportData({ role: 'launcher', channel, casKey: key, configId: formatConfigId(request) });
+    const measured = { measurement: MEASUREMENT, pid: 1, uid: 0, gid: 0, id: MEASUREMENT, properties: [] };
+    request.evidence = await signSoftwareEvidence(measured, data, las, Date.now());
+  }
+  return { socket, request, deadline, connecting };
+}
+
+/**
  * Asks a CAS for the configuration of a session as a launcher does.
  * @returns what it answered, and the milliseconds that connecting and asking took, making Evidence not included
  */
@@ -29,26 +52,14 @@ export async function askFor(
   port: number,
   las?: Las,
 ): Promise<{ answer: unknown; took: number }> {
-  const deadline = Date.now() + PATIENCE;
-  const start = performance.now();
-  const { socket, key } = await connectCas(
-    { host: '127.0.0.1', port },
-    { ALPNProtocols: [LAUNCH_PROTOCOL], minVersion: 'TLSv1.3' },
-    deadline,
-  );
-  const connected = performance.now();
-  const request: LaunchRequest = { session, service: SERVICE };
-  if (las) {
-    const channel = channelBinding(socket);
-    const data = reportData({ role: 'launcher', channel, casKey: key, configId: formatConfigId(request) });
-    const measured = { measurement: MEASUREMENT, pid: 1, uid: 0, gid: 0, id: MEASUREMENT, properties: [] };
-    request.evidence = await signSoftwareEvidence(measured, data, las, Date.now());
+  const { socket, request, deadline, connecting } = await approach(session, port, las);
+  try {
+    const ready = performance.now();
+    const channel = frames(socket, CONFIGURATION_LIMIT);
+    channel.write(request);
+    const answer = await channel.read(deadline);
+    return { answer, took: performance.now() - ready + connecting };
+  } finally {
+    socket.destroy();
   }
-  const ready = performance.now();
-  const channel = frames(socket, CONFIGURATION_LIMIT);
-  channel.write(request);
-  const answer = await channel.read(deadline);
-  const took = performance.now() - ready + (connected - start);
-  socket.destroy();
-  return { answer, took };
 }

@@ -1,12 +1,9 @@
-import { createPrivateKey, createPublicKey, randomInt } from 'node:crypto';
+import { createPrivateKey, createPublicKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { reportData } from '../src/attestation/report-data.ts';
-import { platformOf, signSoftwareEvidence } from '../src/attestation/software.ts';
-import { formatConfigId } from '../src/policy/names.ts';
-import { connectCas } from '../src/protocol/connect.ts';
-import { frames } from '../src/protocol/frame.ts';
-import { CONFIGURATION_LIMIT, channelBinding, LAUNCH_PROTOCOL } from '../src/protocol/launch.ts';
-import { MEASUREMENT, SERVICE } from './policy.ts';
+import * as v from 'valibot';
+import { platformOf } from '../src/attestation/software.ts';
+import { Refused, refusal } from '../src/protocol/refusal.ts';
+import { approach, askFor } from './launcher.ts';
 
 /** What many launchers at once do, each with a connection of its own for each launch. */
 export interface Load {
@@ -18,8 +15,6 @@ export interface Load {
   /** When no more are begun: after milliseconds, or after that many launches. */
   milliseconds?: number;
   launches?: number;
-  /** Sessions to choose from, `service-0` and so on; 1 is just `bench`. */
-  sessions?: number;
   /** File with the key of the LAS that vouches for them. */
   key: string;
 }
@@ -34,7 +29,6 @@ export interface Served {
   failed: Record<string, number>;
 }
 
-const PATIENCE = 60_000;
 const MOST_KEPT = 100_000;
 
 const load = JSON.parse(process.argv[2] ?? '') as Load;
@@ -42,36 +36,25 @@ const privateKey = createPrivateKey(readFileSync(load.key));
 const las = { private: privateKey, platform: platformOf(createPublicKey(privateKey)) };
 
 async function launch(): Promise<void> {
-  const deadline = Date.now() + PATIENCE;
-  const { socket, key } = await connectCas(
-    { host: '127.0.0.1', port: load.port },
-    { ALPNProtocols: [load.to === 'cas' ? LAUNCH_PROTOCOL : 'http/1.1'], minVersion: 'TLSv1.3' },
-    deadline,
-  );
+  if (load.to === 'https') return post();
+  const { answer } = await askFor('bench', load.port, las);
+  const refused = v.safeParse(refusal, answer);
+  if (refused.success) throw new Refused(refused.output);
+}
+
+/** Sends the request that a launcher sends to another kind of server. */
+async function post(): Promise<void> {
+  const { socket, request } = await approach('bench', load.port, las, 'http/1.1');
   try {
-    const session = load.sessions ? `service-${randomInt(load.sessions)}` : 'bench';
-    const request = { session, service: SERVICE };
-    const channel = channelBinding(socket);
-    const data = reportData({ role: 'launcher', channel, casKey: key, configId: formatConfigId(request) });
-    const measured = { measurement: MEASUREMENT, pid: 1, uid: 0, gid: 0, id: MEASUREMENT, properties: [] };
-    const evidence = await signSoftwareEvidence(measured, data, las, Date.now());
-    if (load.to === 'cas') {
-      const stream = frames(socket, CONFIGURATION_LIMIT);
-      stream.write({ ...request, evidence });
-      const answer = await stream.read(deadline);
-      if (!(answer as object) || !Object.hasOwn(answer as object, 'configuration'))
-        throw Object.assign(new Error('refused'), { code: (answer as { code?: string }).code ?? 'REFUSED' });
-    } else {
-      const body = JSON.stringify({ ...request, evidence });
-      socket.write(
-        `POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
-      );
-      await new Promise<void>((resolve, reject) => {
-        socket.on('error', reject);
-        socket.on('end', resolve);
-        socket.resume();
-      });
-    }
+    const body = JSON.stringify(request);
+    socket.write(
+      `POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+    );
+    await new Promise<void>((resolve, reject) => {
+      socket.on('error', reject);
+      socket.on('end', resolve);
+      socket.resume();
+    });
   } finally {
     socket.destroy();
   }

@@ -83,10 +83,9 @@ export async function verifySoftwareEvidence(evidence: string): Promise<Claims> 
   try {
     // Base64url can spell the same bytes in several ways; only the shortest is taken.
     const parts = evidence.split('.');
-    if (parts.some((part) => Buffer.from(part, 'base64url').toString('base64url') !== part))
-      throw new Error('it is not spelled as a JWS is');
+    const isShortest = (part: string) => Buffer.from(part, 'base64url').toString('base64url') === part;
+    if (parts.length !== 3 || !parts.every(isShortest)) throw new Error('it is not spelled as a JWS is');
     const [head = '', body = '', signature = ''] = parts;
-    if (parts.length !== 3) throw new Error('it is not spelled as a JWS is');
     const decoded = (part: string): unknown => JSON.parse(Buffer.from(part, 'base64url').toString());
     const { kid } = v.parse(header, decoded(head));
     const x = Buffer.from(kid, 'hex').toString('base64url');

@@ -1,7 +1,7 @@
 import { constants } from 'node:crypto';
 import { type IncomingMessage, maxHeaderSize, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import type { TLSSocket } from 'node:tls';
+import type { Server, TLSSocket } from 'node:tls';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { causes, type ErrorCode, errors, Failure, failure, reason } from '../errors.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
@@ -9,6 +9,7 @@ import { InvalidText } from '../policy/problem.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import type { Log } from './cas.ts';
+import { limitHandshakes } from './limits/handshakes.ts';
 import { requireRoom } from './limits/overload.ts';
 import { limitRequests } from './limits/requests.ts';
 import { metrics } from './observe/metrics.ts';
@@ -84,6 +85,7 @@ export function createHttps(
   });
 
   observeRequests(app);
+  limitHandshakes(app.server as unknown as Server, () => metrics.dropped({ port: 'api' }));
   app.addHook('onRequest', async ({ raw }) => {
     requireRoom();
     limitTime(raw);
@@ -116,14 +118,16 @@ function limitTime(request: IncomingMessage): void {
   const { 'content-length': length = '0', 'transfer-encoding': encoding } = request.headers;
   if (length === '0' && encoding === undefined) return;
   const late = () => refuse(request.socket, failure('REQUEST_SLOW', { seconds: REQUEST_TIMEOUT / 1000 }));
-  timers.set(request, setTimeout(late, REQUEST_TIMEOUT).unref());
-  request.once('end', () => letTakeTime(request));
-  request.once('close', () => letTakeTime(request));
+  const timer = setTimeout(late, REQUEST_TIMEOUT).unref();
+  timers.set(request, timer);
+  request.once('end', () => clearTimeout(timer));
+  request.once('close', () => clearTimeout(timer));
 }
 
-/** For a body that may be large: it may come for as long as something comes. */
+/** For a request that is large, or takes long to be answered. */
 export function letTakeTime(request: IncomingMessage): void {
   clearTimeout(timers.get(request));
+  request.socket.setTimeout(0);
 }
 
 /** Digest of the key that the client proved to hold, hexadecimal, where it showed a certificate. */

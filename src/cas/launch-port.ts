@@ -18,7 +18,7 @@ import {
 import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
 import { Challenge } from './evidence.ts';
-import { placeOf } from './limits/handshakes.ts';
+import { limitHandshakes, placeOf } from './limits/handshakes.ts';
 import { requireRoom } from './limits/overload.ts';
 import { sourceOf } from './limits/source.ts';
 import { correlated, newCorrelationId } from './observe/correlation.ts';
@@ -79,6 +79,7 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
   });
   server.maxConnections = CONNECTIONS;
   observeTls(server, 'enclave');
+  limitHandshakes(server, () => metrics.dropped({ port: 'enclave' }));
   server.on('connection', (socket: Socket) => {
     const place = placeOf(socket);
     open.set(place, socket);

@@ -9,6 +9,7 @@ import type { Cas } from './cas.ts';
 import { openCollateral } from './collateral/collateral.ts';
 import { openEncryptionKey, openIdentity } from './identity.ts';
 import { keyring as createKeyring, type MasterKeys } from './keyring.ts';
+import { SESSIONS_PER_CLIENT } from './limits/sessions.ts';
 import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
 import { announceRestore } from './owner/backup.ts';
@@ -32,7 +33,6 @@ export interface OpenedCas {
   readKeys(): Promise<MasterKeys>;
 }
 
-export const SESSIONS_PER_CLIENT = 10_000;
 /** Bytes of ciphertext of versions that are kept decrypted. */
 const VERSIONS = 16 * 1024 * 1024;
 

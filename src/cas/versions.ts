@@ -155,20 +155,13 @@ export function countedCreator(keyring: Keyring, holder: KeyHolder): Buffer {
 
 /** Hash of a version, and when and by whom it was uploaded, which older versions of this program did not keep. */
 export function openUpload(
-  cas: Cas,
+  cas: Pick<Cas, 'keyring'>,
   stored: StoredVersion,
 ): { hash: string; created?: number; by: KeyHolder[] } {
   if (!stored.upload) {
     const version = cas.keyring.open(stored.sealed, placeOf(stored));
     return { hash: v.parse(v.object({ hash: v.string() }), JSON.parse(version.toString())).hash, by: [] };
   }
-  return openUploadRecord(cas.keyring, stored);
-}
-
-export function openUploadRecord(
-  keyring: Keyring,
-  stored: StoredVersion,
-): v.InferOutput<typeof sealedUpload> {
-  const plaintext = keyring.open(stored.upload ?? Buffer.alloc(0), `upload of ${placeOf(stored)}`);
+  const plaintext = cas.keyring.open(stored.upload, `upload of ${placeOf(stored)}`);
   return v.parse(sealedUpload, JSON.parse(plaintext.toString()));
 }

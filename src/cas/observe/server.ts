@@ -1,11 +1,11 @@
 import type { Socket } from 'node:net';
 import type { Server, TLSSocket } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
-import { limitHandshakes, placeOf } from '../limits/handshakes.ts';
+import { placeOf } from '../limits/handshakes.ts';
 import { correlated, newCorrelationId } from './correlation.ts';
 import { metrics, since } from './metrics.ts';
 
-/** Counts the connections of a server, and their handshakes, and closes those that are too many. */
+/** Counts the connections of a server, and their handshakes. */
 export function observeTls(server: Server, port: 'api' | 'enclave'): void {
   /** When handshakes began. */
   const handshakes = new Map<string, number>();
@@ -24,7 +24,6 @@ export function observeTls(server: Server, port: 'api' | 'enclave'): void {
   });
   server.on('tlsClientError', () => metrics.handshakeFailed({ port }));
   server.on('drop', () => metrics.dropped({ port }));
-  limitHandshakes(server, () => metrics.dropped({ port }));
 }
 
 /** Counts requests by the call they are for, and gives each an id: its log lines have it, and a header of the answer. */

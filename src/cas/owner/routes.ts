@@ -85,7 +85,7 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
   });
 
   app.post('/v1/rotations', owned, async (request) => {
-    request.raw.socket.setTimeout(0);
+    letTakeTime(request.raw);
     return control.rotate();
   });
   app.post('/v1/seal', owned, async (request, reply) => {
@@ -96,7 +96,7 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
 
   app.get('/v1/backup', owned, async (request, reply) => {
     await cas.audit.record({ operation: 'backup_made', certificate: known(request) });
-    request.raw.socket.setTimeout(0);
+    letTakeTime(request.raw);
     reply.type(BACKUP);
     return makeBackup({ ...control, ...cas }, cas.clock());
   });
@@ -105,7 +105,6 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
     if (request.headers['content-type'] !== BACKUP)
       throw failure('REQUEST_INVALID', { detail: `a backup comes as ${BACKUP}` });
     letTakeTime(request.raw);
-    request.raw.socket.setTimeout(0);
     const { created, rows } = await restoreBackup({ ...control, ...cas }, request.body as Readable);
     return { created, rows };
   });
@@ -120,7 +119,7 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
     return { removed: request.params['*'] };
   });
   app.post('/v1/upgrades', owned, async (request) => {
-    request.raw.socket.setTimeout(0);
+    letTakeTime(request.raw);
     await startUpgrade(cas, known(request));
     return control.rotate();
   });

@@ -6,7 +6,7 @@ import { namespaceOf } from '../../policy/names.ts';
 import { BLOCK, formatTree, isNews, RESTORED } from '../audit-log.ts';
 import type { Keyring } from '../keyring.ts';
 import { sealedColumns } from '../seal/sealed-rows.ts';
-import { countedCreator, openUploadRecord } from '../versions.ts';
+import { countedCreator, openUpload } from '../versions.ts';
 import type { Database, Row } from './database.ts';
 import { eachRow } from './dump.ts';
 import type { Table } from './migrations.ts';
@@ -34,13 +34,11 @@ export function rowChecker(keyring: Keyring): RowChecker {
   /** Of the sessions that the audit log tells of, the number of the newest version. */
   const newest = new Map<string, number>();
   const known = new Map<string, number>();
-
   /** The last entry about a restore, and the one that clients are told of. */
   let restored: number | undefined;
   let toldOf: string | undefined;
 
   const checkSealed = (table: Table, row: Row) => {
-    if (table === 'state' && row.name === RESTORED) toldOf = String(row.value);
     for (const { column, place } of sealedColumns(table, row)) {
       const plaintext = keyring.open(row[column] as Buffer, place);
       if (table === 'state' && row.name === 'audit-log-key')
@@ -61,8 +59,8 @@ export function rowChecker(keyring: Keyring): RowChecker {
     if (row.creator !== null && !isCreator(row)) throw new Error('who created it was changed');
   };
   const isCreator = (row: Row): boolean => {
-    if (row.upload === null || row.number !== 1) return false;
-    const { by } = openUploadRecord(keyring, row as unknown as StoredVersion);
+    if (row.number !== 1) return false;
+    const { by } = openUpload({ keyring }, row as unknown as StoredVersion);
     return by.some((holder) => countedCreator(keyring, holder).equals(row.creator as Buffer));
   };
   const checkEntry = (row: Row) => {
@@ -106,6 +104,7 @@ export function rowChecker(keyring: Keyring): RowChecker {
           throw new Error('it was not written by this CAS, or was changed');
         if (table === 'version') checkVersion(row);
         if (table === 'audit_log') checkEntry(row);
+        if (table === 'state' && row.name === RESTORED) toldOf = String(row.value);
         checkSealed(table, row);
         return [];
       } catch (error) {

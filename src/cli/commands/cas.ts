@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import { AMD, INTEL } from '../../cas/collateral/source.ts';
+import { SESSIONS_PER_CLIENT } from '../../cas/limits/sessions.ts';
 import { defaultLasSocket, defaultPorts } from '../../policy/address.ts';
 import { leaveOutOptions } from '../left-out.ts';
 import {
@@ -37,7 +38,11 @@ export function addCas(program: Command): void {
     .option('--enclave-port <port>', 'port for launchers', String(defaultPorts.enclave))
     .option('--workers <number>', 'processes that share the work; all: one on each core', 'all')
     .option('--audit-log <file>', 'append the audit log to this file too, for whoever collects logs')
-    .option('--sessions-per-client <number>', 'sessions that one client may create', '10000')
+    .option(
+      '--sessions-per-client <number>',
+      'sessions that one client may create',
+      String(SESSIONS_PER_CLIENT),
+    )
     .option('--metrics <address>', 'answer /metrics, /healthz and /readyz there, without TLS: HOST:PORT')
     .option(
       '--otlp <url>',
