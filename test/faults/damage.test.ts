@@ -149,6 +149,18 @@ onEachEngine('what is changed in a store behind the back of its CAS', (engine) =
     assert.deepEqual((await checkStore(database, keyring)).problems, []);
   });
 
+  test('is told of with the row, where a number is larger than any that a CAS writes', async () => {
+    const problemsWith = async (term: string) => {
+      await database.run(`UPDATE version SET number = number + ${term} WHERE session = 'two'`);
+      return (await checkStore(database, keyring)).problems;
+    };
+    assert.match((await problemsWith('4611686018427387904')).join('\n'), /^version two 4611686/m);
+    const used = database.all("SELECT number FROM version WHERE session = 'two'");
+    if (database.engine === 'sqlite') await assert.rejects(used, { code: 'STORE_DAMAGED' });
+    else await used;
+    assert.deepEqual(await problemsWith('-4611686018427387904'), []);
+  });
+
   test('any bit of the key file, and the CAS says so instead of starting', async () => {
     const path = join(directory(), 'master.key');
     const key = readFileSync(path);

@@ -112,12 +112,12 @@ export function openSqlite(path: string): Database {
       const reader = attempt(() => new DatabaseSync(path, { readOnly: true, timeout: PATIENCE }));
       try {
         const each = async (sql: string, values: Value[]) =>
-          attempt(() =>
-            reader
-              .prepare(numbered(sql))
-              .all(...values)
-              .map(toRow),
-          );
+          attempt(() => {
+            const statement = reader.prepare(numbered(sql));
+            // Whoever checks a store is to be given the row of a damaged number, instead of an error.
+            statement.setReadBigInts(true);
+            return statement.all(...values).map(toRow);
+          });
         attempt(() => reader.exec('BEGIN'));
         return await work({
           all: (sql, ...values) => each(sql, values),
@@ -154,6 +154,7 @@ function toRow(row: Record<string, unknown>): Row {
   for (const [name, value] of Object.entries(row))
     if (value instanceof Uint8Array)
       row[name] = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+    else if (typeof value === 'bigint') row[name] = Number(value);
   return row as Row;
 }
 
@@ -165,7 +166,10 @@ const isBusy = (error: unknown) => ((error as { errcode?: number }).errcode ?? 0
 
 /** By SQLite's result codes (sqlite.org/rescode.html); the first eight bits say which kind it is. */
 function toFailure(name: string, error: unknown): unknown {
-  const { errcode } = error as { errcode?: number };
+  const { errcode, code: nodeCode } = error as { errcode?: number; code?: string };
+  // No number that was written is above 2^53.
+  if (nodeCode === 'ERR_OUT_OF_RANGE')
+    return failure('STORE_DAMAGED', { store: name, detail: reason(error) });
   if (errcode === undefined) return error;
   if (UNIQUE.includes(errcode)) return new Conflict(reason(error));
   const code = DAMAGED.includes(errcode & 0xff) ? 'STORE_DAMAGED' : 'STORE_UNAVAILABLE';
