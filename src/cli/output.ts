@@ -1,4 +1,5 @@
-import { accessSync, constants, existsSync, writeFileSync } from 'node:fs';
+import { accessSync, existsSync, constants as modes, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { failure, reason } from '../errors.ts';
@@ -44,7 +45,7 @@ function render(output: Output, json: boolean): string {
 /** Finds out before a command has effects; what goes wrong later is told later. */
 function checkWritable(path: string): void {
   try {
-    accessSync(existsSync(path) ? path : dirname(path), constants.W_OK);
+    accessSync(existsSync(path) ? path : dirname(path), modes.W_OK);
   } catch (error) {
     throw unwritable(path, error);
   }
@@ -59,9 +60,17 @@ function save(path: string, text: string): void {
   }
 }
 
-function print(text: string): Promise<void> {
+/**
+ * Prints to standard output. Where nobody reads on there, as before `| head`, the process ends as others do by SIGPIPE,
+ * which Node ignores.
+ * @throws Failure OUTPUT_UNWRITABLE
+ */
+export function print(text: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    const refuse = (error: Error) => reject(unwritable('standard output', error));
+    const refuse = (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE') process.exit(128 + constants.signals.SIGPIPE);
+      reject(unwritable('standard output', error));
+    };
     process.stdout.once('error', refuse);
     process.stdout.write(text, (error) => (error ? refuse(error) : resolve()));
   });

@@ -4,6 +4,7 @@ import * as v from 'valibot';
 import { signSoftwareEvidence } from '../attestation/software.ts';
 import { failure, reason } from '../errors.ts';
 import { type PeerCredentials, peerCredentials } from '../platform/libc.ts';
+import { cannotSeeMappedFiles } from '../platform/process.ts';
 import { FrameError, type Frames, frames } from '../protocol/frame.ts';
 import { ask, challengeName, hello, LAS_MESSAGE_LIMIT } from '../protocol/las.ts';
 import { toRefusal } from '../protocol/refusal.ts';
@@ -31,9 +32,10 @@ const CONNECTIONS_OF_USER = 512;
 
 /**
  * Serves the LAS on a Unix socket that every user of the host may connect to.
- * @throws Failure ADDRESS_IN_USE or STATE_UNUSABLE
+ * @throws Failure PROCESSES_UNSEEN, ADDRESS_IN_USE or STATE_UNUSABLE
  */
 export async function serveLas(options: LasOptions): Promise<{ close(): Promise<void> }> {
+  requireSight(options.demands);
   await claimSocket(options.socket);
   const open = new Map<Socket, number>();
   const server = createServer((socket) => {
@@ -65,6 +67,13 @@ export async function serveLas(options: LasOptions): Promise<{ close(): Promise<
         for (const socket of open.keys()) socket.destroy();
       }),
   };
+}
+
+/** A LAS that cannot see what it is to look at would refuse everybody. @throws Failure PROCESSES_UNSEEN */
+function requireSight({ require, containers }: Demands): void {
+  if (!containers && !require.includes('root-owned-code')) return;
+  const error = cannotSeeMappedFiles();
+  if (error) throw failure('PROCESSES_UNSEEN', { detail: reason(error) });
 }
 
 async function serveConnection(socket: Socket, peer: PeerCredentials, options: LasOptions): Promise<void> {

@@ -105,11 +105,14 @@ export function setOwnProcessName(name: string): void {
 
 /**
  * Keeps the kernel from dumping the memory of this process, to a file or to a program (core(5)). Of all limits
- * only that of one byte also keeps it from a program.
+ * only that of one byte also keeps it from a program; where none may be dumped anyhow, a limit above that is not to be had,
+ * and a program that takes dumps is told of it.
  */
 export function forbidCoreDumps(): void {
-  const oneByte = Buffer.from(BigUint64Array.of(1n, 1n).buffer);
-  if (libc().setrlimit(RLIMIT_CORE, oneByte) !== 0) throw new Error('setrlimit(RLIMIT_CORE) failed');
+  const limited = [1n, 0n].some(
+    (bytes) => libc().setrlimit(RLIMIT_CORE, Buffer.from(BigUint64Array.of(bytes, bytes).buffer)) === 0,
+  );
+  if (!limited) throw new Error('setrlimit(RLIMIT_CORE) failed');
 }
 
 /**

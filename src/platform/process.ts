@@ -169,6 +169,17 @@ export function mappedFile(pid: number, place: string): Stats {
   return statSync(`/proc/${pid}/map_files/${name}`);
 }
 
+/** Whether this process may look at such files. @returns why not, or undefined */
+export function cannotSeeMappedFiles(): Error | undefined {
+  try {
+    const [place = ''] = readdirSync('/proc/self/map_files');
+    mappedFile(process.pid, place);
+    return undefined;
+  } catch (error) {
+    return error as Error;
+  }
+}
+
 /** Real, effective and saved group of a process (proc_pid_status(5)). */
 export function groupsOf(pid: number): { real: number; effective: number; saved: number } {
   const status = readFileSync(`/proc/${pid}/status`, 'latin1');

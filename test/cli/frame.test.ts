@@ -90,9 +90,15 @@ test('-o that cannot be written is told, and before anything has happened where 
   assert.match(scone('-o', '/dev/full', 'version').stderr, /no space left on the device/);
   const server = scone('-o', file('server'), 'las', 'serve', '--dir', file('las'));
   assert.deepEqual([server.status, existsSync(file('las'))], [64, false]);
-  const full = run('/bin/sh', ['-c', `"$0" version > /dev/full`, executables().scone], {});
-  assert.equal(full.status, 73);
-  assert.match(full.stderr, /cannot write standard output: no space left on the device/);
+  const shell = (line: string) => run('/bin/bash', ['-c', line, executables().scone], {});
+  for (const command of ['version', '--help', 'cas serve --help', '--version']) {
+    const full = shell(`"$0" ${command} > /dev/full`);
+    assert.equal(full.status, 73, command);
+    assert.match(full.stderr, /cannot write standard output: no space left on the device/);
+    // As other programs end whose output nobody reads.
+    const closed = shell(`{ sleep 0.2; "$0" ${command}; echo "$?" >&2; } | :`);
+    assert.equal(closed.stderr, '141\n', command);
+  }
 });
 
 test('@FILE stands for the arguments in it', () => {
