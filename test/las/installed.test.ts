@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { cannotSeeMappedFiles } from '../../src/platform/process.ts';
 import {
   executables,
   missing,
@@ -54,9 +55,7 @@ const cannot = (() => {
     'chroot',
   );
   if (absent) return absent;
-  const [place = ''] = /^\S+/.exec(readFileSync('/proc/self/maps', 'latin1')) ?? [];
-  if (!readable(`/proc/self/map_files/${place.replace(/\b0+(?=.)/g, '')}`))
-    return 'root may not look at what is mapped here (CAP_CHECKPOINT_RESTORE)';
+  if (cannotSeeMappedFiles()) return 'root may not look at what is mapped here (CAP_CHECKPOINT_RESTORE)';
   const options = execFileSync('findmnt', ['-no', 'OPTIONS', '-T', directory], { encoding: 'utf8' });
   return /\b(nosuid|noexec)\b/.test(options) && `${tmpdir()} is mounted nosuid or noexec`;
 })();
@@ -72,14 +71,6 @@ const withUserNamespaces = {
 
 function asNobody(): string[] {
   return [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups'];
-}
-
-function readable(file: string): boolean {
-  try {
-    return statSync(file).isFile();
-  } catch {
-    return false;
-  }
 }
 
 const servers: Server[] = [];
@@ -308,6 +299,18 @@ describe('what packaging/install.sh installs', { skip: cannot }, () => {
     const unit = readFileSync(path('stage/usr/lib/systemd/system/envcas-las.service'), 'utf8');
     assert.match(unit, /^ExecStart=\/opt\/envcas\/bin\/scone las serve /m);
     rmSync(path('stage'), { recursive: true });
+  });
+
+  it('starts as a LAS where no core may be dumped, and not where it is to look at code and has no right to', async () => {
+    for (const demand of [['--containers'], ['--require', 'root-owned-code'], []]) {
+      const serve = ['las', 'serve', '--dir', path('own'), '--socket', path('own', 'las.sock'), ...demand];
+      const script = `rm -rf "$1" && mkdir "$1" && chown ${NOBODY} "$1" && shift && ulimit -c 0 && exec timeout 2 "$@"`;
+      const command = ['setpriv', ...asNobody(), path('prefix/bin/scone'), ...serve];
+      const { status, stdout, stderr } = run('sh', ['-c', script, 'sh', path('own'), ...command], plain);
+      if (demand.length === 0) assert.match(stdout, /^LAS ready/, stderr);
+      else assert.match(stderr, /cannot see which files[\s\S]*Code: PROCESSES_UNSEEN/);
+      assert.equal(status, demand.length === 0 ? 124 : 77, stderr);
+    }
   });
 
   it('knows its own hash and its environment', () => {

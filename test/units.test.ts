@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { test } from 'node:test';
+import { executables, missing } from './support/stack.ts';
+
+/**
+ * The units that packaging/install.sh installs, started by systemd itself: in a container with a network of its own, on this
+ * machine's files, of which nothing is changed.
+ */
+const root = resolve(import.meta.dirname, '..');
+
+const trial = `set -eu
+as_user() { HOME=/tmp/home setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
+wait_for() { for try in $(seq 100); do if "$@" >/dev/null 2>&1; then return; fi; sleep 0.1; done; "$@"; }
+ready() { curl -sf http://127.0.0.1:9464/readyz; }
+said() { journalctl --unit "$1" --output cat | sed -n "s/^$2: //p" | tail -1; }
+launch() { as_user env SCONE_CAS_ADDR=localhost SCONE_CONFIG_ID=trial/web SCONE_CAS_KEY="$key" envcas; }
+
+sh /envcas/packaging/install.sh
+systemctl daemon-reload
+systemctl enable --now envcas-las envcas-cas-las envcas-cas
+wait_for ready
+systemctl is-active envcas-las envcas-cas-las envcas-cas
+
+mkdir -m 777 /tmp/home
+cd /tmp/home
+key=$(said envcas-cas 'CAS key hash')
+cat >trial.yaml <<END
+name: trial
+version: "0.3.10"
+security:
+  attestation:
+    tolerate: [debug-mode]
+    require: [secure-execution, root-owned-code]
+    trusted_scone_qe_pubkeys: [$(said envcas-las 'LAS key (platform)')]
+services:
+  - name: web
+    image_name: image
+    mrenclaves: [$(sha256sum /usr/local/bin/envcas | cut -d' ' -f1)]
+    command: [envcas, 'with \\$\\$SCONE::password\\$\\$']
+    pwd: /
+images: [{name: image, injection_files: [{path: /etc/envcas/config.yaml, content: "program: /bin/echo"}]}]
+secrets: [{name: password, kind: ascii, size: 12}]
+END
+as_user scone cas attest localhost --cas-key-hash "$key" --only_for_testing-trust-any --only_for_testing-debug \\
+  --only_for_testing-ignore-signer
+as_user scone session create trial.yaml
+echo "first: $(launch)"
+
+systemctl reload envcas-cas
+wait_for ready
+systemctl kill --signal=KILL envcas-cas envcas-las envcas-cas-las
+sleep 3
+wait_for ready
+systemctl is-active envcas-las envcas-cas-las envcas-cas
+echo "after a crash: $(launch)"
+
+pid=$(systemctl show --property MainPID --value envcas-cas)
+grep 'Max core file size' /proc/$pid/limits
+systemctl stop envcas-cas envcas-las envcas-cas-las
+systemctl show --property Result --value envcas-cas envcas-las envcas-cas-las
+`;
+
+const unit = `[Unit]
+Requires=basic.target
+After=basic.target
+SuccessAction=exit
+FailureAction=exit
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /trial/trial.sh
+StandardOutput=truncate:/trial/output
+StandardError=inherit
+TimeoutStartSec=90
+`;
+
+/** A container on an overlay of this machine's root folder. Where it ends, so do its mounts. */
+const container = `set -e
+mount --make-rprivate /
+mount -t tmpfs overlay "$1"
+cd "$1"
+mkdir upper work root
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" root
+shift
+exec systemd-nspawn --quiet --directory=root --register=no --keep-unit --private-network --capability=all "$@"`;
+
+function boot(folder: string, ...more: string[]) {
+  const overlay = join(folder, 'overlay');
+  mkdirSync(overlay);
+  try {
+    return spawnSync('unshare', ['--mount', 'sh', '-c', container, 'sh', overlay, ...more], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: 110_000,
+    });
+  } finally {
+    rmSync(overlay, { recursive: true });
+  }
+}
+
+test('systemd starts the units, ends them, and starts them again; a launch of an ordinary user is attested', {
+  skip: process.getuid?.() !== 0 ? 'only root can make a container' : missing('systemd-nspawn', 'curl'),
+}, (t) => {
+  executables();
+  const folder = mkdtempSync(join(tmpdir(), 'envcas-systemd-'));
+  try {
+    const possible = boot(folder, 'true');
+    if (possible.status !== 0) return t.skip(`no container can be made here: ${possible.stderr}`);
+    mkdirSync(join(folder, 'trial'));
+    writeFileSync(join(folder, 'trial/trial.sh'), trial);
+    writeFileSync(join(folder, 'trial/trial.service'), unit);
+    const binds = [
+      `--bind=${folder}/trial:/trial`,
+      `--bind-ro=${root}:/envcas`,
+      `--bind-ro=${folder}/trial/trial.service:/etc/systemd/system/trial.service`,
+    ];
+    const { status, stdout } = boot(folder, ...binds, '--boot', '--', '--unit=trial.service');
+    const output = readFileSync(join(folder, 'trial/output'), 'utf8');
+    assert.equal(status, 0, `${output}\n${stdout}`);
+    assert.equal(output.match(/^active\nactive\nactive$/gm)?.length, 2, output);
+    const [, first] = /^first: with (\S{12})$/m.exec(output) ?? [];
+    const [, second] = /^after a crash: with (\S{12})$/m.exec(output) ?? [];
+    assert.ok(first !== undefined && first === second, output);
+    assert.match(output, /^Max core file size +1 +1 +bytes/m);
+    assert.match(output, /^success\n\nsuccess\n\nsuccess$/m);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
