@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
@@ -20,7 +21,9 @@ import { keyring as createKeyring, makeMasterKeys } from '../../src/cas/keyring.
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { createRecent } from '../../src/cas/recent.ts';
-import { openStore } from '../../src/cas/store/sql.ts';
+import { createSeal, readSeal, type Seal } from '../../src/cas/seal/record.ts';
+import { serveSealed } from '../../src/cas/sealed.ts';
+import { openState, openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
 import { createWatches } from '../../src/cas/watch.ts';
 import { errors } from '../../src/errors.ts';
@@ -106,6 +109,8 @@ for (const [path, { parameters: shared = [], ...methods }] of Object.entries<Jso
       ),
     });
   }
+/** Those of a CAS that is open. */
+const calls = [...operations.values()].filter(({ tags }) => !tags.includes('sealed'));
 const operation = (id: string): Operation => operations.get(id) ?? assert.fail(`no operation ${id}`);
 
 const ajv = new Ajv2020({ allErrors: true, allowUnionTypes: true });
@@ -195,7 +200,7 @@ test('the calls are those of the server', async () => {
     );
     await api.ready();
     const documented = new Set<string>();
-    for (const { method, path } of operations.values()) {
+    for (const { method, path } of calls) {
       // The server takes names in a path as one piece, since they have slashes.
       const url = path.replace(/(session=)?\{.*/, '*');
       assert.ok(api.hasRoute({ method, url }), `${method} ${url}`);
@@ -256,8 +261,10 @@ describe('what a real CAS answers', { skip: missing('curl', 'openssl') }, () => 
   }
 
   /** Sends bytes on one TLS connection, and reads what comes until it is closed. */
-  async function raw(bytes: string): Promise<{ head: string; answer: Answer }[]> {
-    const port = stack.env.SCONE_CAS_API_PORT;
+  async function raw(
+    bytes: string,
+    port = stack.env.SCONE_CAS_API_PORT,
+  ): Promise<{ head: string; answer: Answer }[]> {
     const client = spawn('openssl', ['s_client', '-quiet', '-connect', `localhost:${port}`], {
       stdio: ['pipe', 'pipe', 'ignore'],
     });
@@ -312,7 +319,7 @@ describe('what a real CAS answers', { skip: missing('curl', 'openssl') }, () => 
   });
 
   test('a certificate is asked for where the document says so', async () => {
-    for (const { id, method, path, security } of operations.values()) {
+    for (const { id, method, path, security } of calls) {
       const isNeeded = security.length > 0 && security.every((way) => 'mutualTLS' in way);
       const answer =
         method === 'GET'
@@ -398,7 +405,7 @@ describe('what a real CAS answers', { skip: missing('curl', 'openssl') }, () => 
     );
     await create(session('told/below'));
     const alike = { session: 'told', service: 's' };
-    const calls = [
+    const reads = [
       'readSession',
       'readSessionVersion',
       'readHash',
@@ -407,7 +414,7 @@ describe('what a real CAS answers', { skip: missing('curl', 'openssl') }, () => 
       'planLaunch',
       'readSharedSecret',
     ];
-    for (const id of calls) {
+    for (const id of reads) {
       if (id !== 'readSharedSecret') assert.equal((await ask(id, alike, 'alice')).status, 200);
       await refused('ACCESS_DENIED', ask(id, alike, 'bob'));
       await refused('SESSION_NOT_FOUND', ask(id, { ...alike, session: 'nowhere' }, 'alice'));
@@ -564,7 +571,7 @@ ${published('gone', 'import: {session: nowhere, secret: x}')}`,
 
   test('a client who asks for much at a time is told to wait, whatever he asks for', async () => {
     const slow = request('GET', pathOf('attest', { nonce }));
-    const each = [...operations.values()].map(({ id, method }) =>
+    const each = calls.map(({ id, method }) =>
       request(
         method,
         pathOf(id, { session: 'shop', service: 'web', secret: 'color', nonce }),
@@ -574,7 +581,7 @@ ${published('gone', 'import: {session: nowhere, secret: x}')}`,
     const answers = await raw([...Array(128).fill(slow), ...each, request('GET', '/', last)].join(''));
     const codes = answers.slice(0, 128).map(({ answer }) => check('attest', answer).body.code ?? 'given');
     assert.deepEqual([...new Set(codes)], ['given', 'CAS_BUSY']);
-    for (const [index, id] of [...operations.keys()].entries())
+    for (const [index, { id }] of calls.entries())
       await refused(
         'TOO_MANY_REQUESTS',
         Promise.resolve(check(id, answers[128 + index]?.answer ?? assert.fail(id))),
@@ -665,9 +672,9 @@ secrets: [{name: far, export_public: true, ${from}, export: [{cas_key: ${cas.key
 
   test('a method that a path does not take is told with those that it takes', async () => {
     const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE', 'QUERY'];
-    for (const { id, path: template } of operations.values()) {
+    for (const { id, path: template } of calls) {
       const path = pathOf(id, { session: 'shop', service: 'web', secret: 'color', nonce });
-      const right = [...operations.values()].filter((it) => it.path === template).map((it) => it.method);
+      const right = calls.filter((it) => it.path === template).map((it) => it.method);
       const wrong = methods.filter((it) => !right.includes(it)).map((it) => request(it, path));
       const answers = await raw(`${wrong.join('')}${request('GET', '/', last)}`);
       for (const { head, answer } of answers.slice(0, wrong.length)) {
@@ -706,6 +713,64 @@ secrets: [{name: far, export_public: true, ${from}, export: [{cas_key: ${cas.key
   test('a CAS that no LAS vouches for says so', async () => {
     rmSync(join(stack.directory, 'las.sock'));
     await refused('CAS_NOT_VOUCHED_FOR', ask('attest', { nonce }));
+  });
+
+  test('a sealed CAS', async () => {
+    const state = openState(openSqlite(':memory:'));
+    const passphrase = 'four words and a number';
+    const wanted = [
+      { method: 'passphrase', passphrase: Buffer.from(passphrase) },
+      { method: 'shares', threshold: 2, total: 3 },
+    ] as const;
+    const { shares, rootKey } = await createSeal(state, makeMasterKeys(), wanted);
+    const seal = (await readSeal(state)) as Seal;
+    const damaged = { ...seal, record: { ...seal.record, code: '0'.repeat(64) } };
+    const log = { info() {}, warn() {}, error() {} };
+    const serve = (its: Seal) =>
+      serveSealed({ host: '127.0.0.1', apiPort: 0, names: [], lasSocket: '/nowhere', seal: its, log });
+    for (const its of [seal, damaged]) {
+      const sealed = await serve(its);
+      const port = String(sealed.apiPort);
+      const post = (content: object | string) => {
+        const body = typeof content === 'string' ? content : JSON.stringify(content);
+        return request('POST', '/v1/unseal', `Content-Length: ${body.length}\r\n`) + body;
+      };
+      const answers = async (...requests: string[]) =>
+        (await raw([...requests, request('GET', '/v1/hashes/x', last)].join(''), port)).map(
+          ({ answer }) => answer,
+        );
+      const unseal = async (content: object | string) => {
+        const [answer] = await answers(post(content));
+        return check('unseal', answer ?? assert.fail());
+      };
+      if (its === damaged) await refused('SEAL_DAMAGED', unseal({ passphrase }));
+      else {
+        const [status, other] = await answers(request('GET', '/v1/seal'));
+        const { methods } = check('readSeal', status ?? assert.fail()).body;
+        assert.deepEqual(methods, [
+          { method: 'passphrase' },
+          { method: 'shares', threshold: 2, total: 3, given: 0 },
+        ]);
+        assert.deepEqual([other?.status, other?.body.code], [503, 'CAS_SEALED']);
+        await refused('REQUEST_INVALID', unseal({ passphrase, more: 1 }));
+        await refused('REQUEST_TOO_LARGE', unseal('a'.repeat(4 << 20)));
+        await refused('SHARE_INVALID', unseal({ share: 'x' }));
+        assert.equal((await unseal({ share: shares[2] })).body.methods[1].given, 1);
+        const many = await answers(
+          ...Array(128).fill(post({ passphrase: 'another one' })),
+          request('GET', '/v1/seal'),
+          post({ passphrase }),
+        );
+        await refused('UNSEAL_REFUSED', Promise.resolve(check('unseal', many[0] ?? assert.fail())));
+        await refused('UNSEAL_THROTTLED', Promise.resolve(check('unseal', many[1] ?? assert.fail())));
+        await refused('TOO_MANY_REQUESTS', Promise.resolve(check('readSeal', many[128] ?? assert.fail())));
+        await refused('TOO_MANY_REQUESTS', Promise.resolve(check('unseal', many[129] ?? assert.fail())));
+        await setTimeout(1100);
+        assert.deepEqual((await unseal({ share: shares[0] })).body, { sealed: false, methods: [] });
+        assert.deepEqual(await sealed.rootKey, rootKey);
+      }
+      await sealed.close();
+    }
   });
 
   test('everything that is documented was seen', () => {
