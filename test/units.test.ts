@@ -21,7 +21,13 @@ launch() { as_user env SCONE_CAS_ADDR=localhost SCONE_CONFIG_ID=trial/web SCONE_
 
 sh /envcas/packaging/install.sh
 systemctl daemon-reload
+store="--dir /var/lib/scone-cas --store sqlite:/var/lib/scone-cas/cas.db"
+scone cas init $store --shares 2/3 >/tmp/shares
+for share in 1 2 3; do sed -n "$((share + 2))p" /tmp/shares >/tmp/share-$share; chmod 600 /tmp/share-$share; done
 systemctl enable --now envcas-las envcas-cas-las envcas-cas
+wait_for curl -sf http://127.0.0.1:9464/healthz
+any='--only_for_testing-trust-any --only_for_testing-debug --only_for_testing-ignore-signer'
+for share in 1 3; do wait_for scone cas unseal localhost $any --share --secret-file /tmp/share-$share; done
 wait_for ready
 systemctl is-active envcas-las envcas-cas-las envcas-cas
 
@@ -45,13 +51,19 @@ services:
 images: [{name: image, injection_files: [{path: /etc/envcas/config.yaml, content: "program: /bin/echo"}]}]
 secrets: [{name: password, kind: ascii, size: 12}]
 END
-as_user scone cas attest localhost --cas-key-hash "$key" --only_for_testing-trust-any --only_for_testing-debug \\
-  --only_for_testing-ignore-signer
+as_user scone cas attest localhost --cas-key-hash "$key" $any
 as_user scone session create trial.yaml
 echo "first: $(launch)"
 
 systemctl reload envcas-cas
 wait_for ready
+systemctl stop envcas-cas
+cat /tmp/share-1 /tmp/share-2 | scone cas rekey $store --new-key-file /var/lib/scone-cas/master.key
+scone cas check-store $store
+systemctl start envcas-cas
+wait_for ready
+stat --format '%a %n' /var/lib/scone-cas/cas.db /var/lib/scone-cas/master.key
+
 systemctl kill --signal=KILL envcas-cas envcas-las envcas-cas-las
 sleep 3
 wait_for ready
@@ -101,7 +113,7 @@ function boot(folder: string, ...more: string[]) {
   }
 }
 
-test('systemd starts the units, ends them, and starts them again; a launch of an ordinary user is attested', {
+test('systemd starts the units, sealed or not, and again when they end; a launch of an ordinary user is attested', {
   skip: process.getuid?.() !== 0 ? 'only root can make a container' : missing('systemd-nspawn', 'curl'),
 }, (t) => {
   executables();
@@ -126,6 +138,8 @@ test('systemd starts the units, ends them, and starts them again; a launch of an
     const [, first] = /^first: with (\S{12})$/m.exec(output) ?? [];
     const [, second] = /^after a crash: with (\S{12})$/m.exec(output) ?? [];
     assert.ok(first !== undefined && first === second, output);
+    assert.match(output, /^All \d+ rows of .* are as they were written$/m);
+    assert.match(output, /^600 \S+cas\.db\n600 \S+master\.key$/m);
     assert.match(output, /^Max core file size +1 +1 +bytes/m);
     assert.match(output, /^success\n\nsuccess\n\nsuccess$/m);
   } finally {

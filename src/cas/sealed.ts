@@ -1,15 +1,14 @@
 import { createPublicKey, generateKeyPairSync } from 'node:crypto';
-import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
-import { formatAddress } from '../policy/address.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
 import { version } from '../version.ts';
 import { addAttestRoute } from './attest-route.ts';
 import type { Log } from './cas.ts';
 import { createHttps } from './http.ts';
+import { listen } from './listen.ts';
 import { body } from './routes.ts';
 import { openSlot, readShare, type Slot } from './seal/methods.ts';
 import { openSeal, type Seal } from './seal/record.ts';
@@ -116,17 +115,17 @@ export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
     reply.raw.once('close', () => opened.resolve(rootKey));
     return { sealed: false, methods: [] };
   });
-  try {
-    await app.listen({ host, port: options.apiPort });
-  } catch (error) {
-    const address = formatAddress({ host, port: options.apiPort });
-    throw failure('ADDRESS_IN_USE', { address, detail: reason(error) });
-  }
+  await app.ready();
   return {
-    apiPort: (app.server.address() as AddressInfo).port,
+    apiPort: await listen(app.server, { host, port: options.apiPort }),
     key,
     rootKey: opened.promise,
-    close: () => app.close(),
+    close: () =>
+      new Promise((resolve) => {
+        app.server.close(() => resolve());
+        // Nobody keeps an open store waiting.
+        app.server.closeAllConnections();
+      }),
   };
 }
 

@@ -1,4 +1,3 @@
-import type { AddressInfo, Server } from 'node:net';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Server as TlsServer } from 'node:tls';
@@ -6,9 +5,8 @@ import type { FastifyInstance } from 'fastify';
 import type { TrustedTpms } from '../attestation/tpm/credential.ts';
 import type { Entry } from '../audit/entry.ts';
 import { introduce } from '../audit/introduction.ts';
-import { failure, reason } from '../errors.ts';
+import { reason } from '../errors.ts';
 import { makePrivateDirectory } from '../platform/private-file.ts';
-import { formatAddress } from '../policy/address.ts';
 import { version } from '../version.ts';
 import { createApi } from './api.ts';
 import type { Log } from './cas.ts';
@@ -16,6 +14,7 @@ import type { Sources } from './collateral/source.ts';
 import { API_TLS } from './http.ts';
 import { openIdentity } from './identity.ts';
 import { createLaunchPort, LAUNCH_TLS } from './launch-port.ts';
+import { listen } from './listen.ts';
 import { followNews } from './news.ts';
 import { observeDatabase } from './observe/database.ts';
 import { startTracing, stopTracing } from './observe/tracing.ts';
@@ -180,20 +179,6 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
     await database.close();
     throw error;
   }
-}
-
-/** Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn). */
-export const BACKLOG = 4096;
-
-/** @returns the port @throws Failure ADDRESS_IN_USE */
-function listen(server: Server, where: { fd: number } | { host: string; port: number }): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error) => {
-      const address = 'fd' in where ? `descriptor ${where.fd}` : formatAddress(where);
-      reject(failure('ADDRESS_IN_USE', { address, detail: reason(error) }));
-    });
-    server.listen({ ...where, backlog: BACKLOG }, () => resolve((server.address() as AddressInfo).port));
-  });
 }
 
 /** Accepts nothing any more, and ends when what was asked for is answered, or some time has passed. */

@@ -4,6 +4,7 @@ import type { Entry } from '../audit/entry.ts';
 import { followInto } from '../cas/audit-file.ts';
 import type { AuditLog } from '../cas/audit-log.ts';
 import type { Log } from '../cas/cas.ts';
+import { BACKLOG } from '../cas/listen.ts';
 import {
   type Answers,
   type Monitoring,
@@ -12,7 +13,7 @@ import {
   type Watched,
 } from '../cas/observe/monitoring.ts';
 import { openRecorder } from '../cas/open-cas.ts';
-import { BACKLOG, serveCas } from '../cas/serve.ts';
+import { serveCas } from '../cas/serve.ts';
 import { openDatabase } from '../cas/store/open.ts';
 import { isWorker, socketOfWorker, startWorkers, work } from '../cas/workers.ts';
 import { causes, failure, reason } from '../errors.ts';

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   constants,
+  fchownSync,
   fstatSync,
   fsyncSync,
   linkSync,
@@ -10,6 +11,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
@@ -29,12 +31,17 @@ export function makePrivateDirectory(path: string): void {
 /**
  * Reads a private file; if there is none, makes it. Of two processes that do so at once, one makes it and both
  * read the same.
+ * @param owner whose a new file is: of who makes it, or, where that is root, of whom its folder belongs to
  * @throws Failure STATE_UNUSABLE, also where other users may read the file
  */
-export function readOrCreatePrivate(path: string, create: () => Buffer): Buffer {
+export function readOrCreatePrivate(
+  path: string,
+  create: () => Buffer,
+  owner: 'maker' | 'folder' = 'maker',
+): Buffer {
   const present = readPrivate(path);
   if (present) return present;
-  writePrivate(path, create(), 'new');
+  writePrivate(path, create(), 'new', owner);
   const made = readPrivate(path);
   if (made) return made;
   throw failure('STATE_UNUSABLE', { path, detail: 'something that is no file is in its place' });
@@ -57,16 +64,45 @@ export function readPrivate(path: string): Buffer | undefined {
   }
 }
 
+/** Makes an empty private file where there is none; that root makes belongs to whom its folder belongs to. */
+export function createPrivate(path: string): void {
+  try {
+    const fd = openSync(path, NEW_FILE, 0o600);
+    try {
+      giveToFolder(fd, path);
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw unusable(path, error);
+  }
+}
+
+const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+
+/** What root makes for a service is to be read by that. */
+function giveToFolder(fd: number, path: string): void {
+  if (process.geteuid?.() !== 0) return;
+  const { uid, gid } = statSync(dirname(path));
+  fchownSync(fd, uid, gid);
+}
+
 /**
  * Writes a private file whole or not at all.
  * @param mode 'new' leaves a file alone that somebody else has made meanwhile
  */
-export function writePrivate(path: string, content: Buffer, mode: 'new' | 'replace'): void {
+export function writePrivate(
+  path: string,
+  content: Buffer,
+  mode: 'new' | 'replace',
+  owner: 'maker' | 'folder' = 'maker',
+): void {
   const temporary = `${path}.${randomBytes(6).toString('hex')}`;
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    const fd = openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+    const fd = openSync(temporary, NEW_FILE, 0o600);
     try {
+      if (owner === 'folder') giveToFolder(fd, path);
       writeFileSync(fd, content);
       fsyncSync(fd);
     } finally {

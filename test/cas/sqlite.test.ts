@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -79,4 +79,16 @@ test('a database of a newer version is left alone', async () => {
 
 test('a file that is no database is refused', () => {
   assert.throws(() => openSqlite(folder), { code: 'STATE_UNUSABLE' });
+});
+
+test('a new database, and what SQLite makes beside it, can be read by its owner alone', async () => {
+  const umask = process.umask(0o022);
+  try {
+    const database = openSqlite(path);
+    await openStore(database, authenticate).createState('a', Buffer.of(1));
+    for (const name of ['', '-wal', '-shm']) assert.equal(statSync(`${path}${name}`).mode & 0o777, 0o600);
+    await database.close();
+  } finally {
+    process.umask(umask);
+  }
 });

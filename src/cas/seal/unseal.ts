@@ -72,7 +72,7 @@ export function readPassphrase(path: string): Buffer {
 
 /** Key in a file, made where there is none. @throws Failure STATE_UNUSABLE */
 export function readKeyFile(path: string): Buffer {
-  const key = readOrCreatePrivate(path, () => randomBytes(KEY));
+  const key = readOrCreatePrivate(path, () => randomBytes(KEY), 'folder');
   if (key.length === KEY) return key;
   throw failure('STATE_UNUSABLE', { path, detail: `a key has ${KEY} bytes, this has ${key.length}` });
 }

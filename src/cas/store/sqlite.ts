@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { failure, reason } from '../../errors.ts';
 import { createTurns } from '../../in-turn.ts';
+import { createPrivate } from '../../platform/private-file.ts';
 import { Conflict, type Database, type Row, type Statements, type Value } from './database.ts';
 import { migrations } from './migrations.ts';
 
@@ -23,6 +24,8 @@ const LONGEST_PAUSE = 20;
 export function openSqlite(path: string): Database {
   let db: DatabaseSync;
   try {
+    // The files that SQLite makes beside it are like it.
+    if (path !== ':memory:') createPrivate(path);
     db = new DatabaseSync(path, { timeout: PATIENCE });
     db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;');
     migrate(db, path);

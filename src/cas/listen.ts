@@ -1,0 +1,24 @@
+import type { AddressInfo, Server } from 'node:net';
+import { failure, reason } from '../errors.ts';
+import { formatAddress } from '../policy/address.ts';
+
+/** Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn). */
+export const BACKLOG = 4096;
+
+/**
+ * Listens. Not by fastify, which looks up all addresses of the host for its log: under the unit, no process may.
+ * @returns the port
+ * @throws Failure ADDRESS_IN_USE
+ */
+export function listen(
+  server: Server,
+  where: { fd: number } | { host: string; port: number },
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => {
+      const address = 'fd' in where ? `descriptor ${where.fd}` : formatAddress(where);
+      reject(failure('ADDRESS_IN_USE', { address, detail: reason(error) }));
+    });
+    server.listen({ ...where, backlog: BACKLOG }, () => resolve((server.address() as AddressInfo).port));
+  });
+}
