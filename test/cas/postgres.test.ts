@@ -95,6 +95,7 @@ describe('a PostgreSQL that is reached over a network', {
     const { status, stderr, stdout } = init('?sslmode=verify-full', all());
     assert.equal(status, 0, stderr);
     assert.match(stdout, /^The store opens by: file/);
+    assert.equal(stderr, '');
   });
 });
 

@@ -1,5 +1,7 @@
 import { createHash } from 'node:crypto';
 import pg from 'pg';
+import { parseIntoClientConfig } from 'pg-connection-string';
+import pgpass from 'pgpass';
 import { failure, reason } from '../../errors.ts';
 import { Conflict, type Database, type Row, type Statements, type Value } from './database.ts';
 import { migrations } from './migrations.ts';
@@ -160,7 +162,16 @@ function connectionOf(url: string): pg.PoolConfig {
   if (!isHere) byDefault('sslmode', 'verify-full');
   // As libpq has it (§34.15), and `pg` does not.
   if (parsed.searchParams.has('sslmode')) byDefault('sslrootcert', process.env.PGSSLROOTCERT);
-  return { connectionString: parsed.toString() };
+  const config = parseIntoClientConfig(parsed.toString());
+  // As libpq has it (§34.15), a variable before a file.
+  return process.env.PGPASSWORD ? config : { ...config, password: passwordInFile };
+}
+
+/** The password in the file that PGPASSFILE names. `pg` tells whom it connects to, though its types do not say so. */
+async function passwordInFile(...[connection]: unknown[]): Promise<string> {
+  return new Promise((resolve) =>
+    pgpass(connection as Parameters<typeof pgpass>[0], (password) => resolve(password ?? '')),
+  );
 }
 
 /** For people: host and database. */
