@@ -69,6 +69,11 @@ export function createHttps(
   app.server.maxConnections = CONNECTIONS;
   // What Node would answer without a body, or not at all.
   app.server.on('checkExpectation', (request, response) => app.routing(request, response));
+  app.server.on('checkContinue', (request, response) => {
+    // Who asks before sending (RFC 9110 §10.1.1) is told at once where it is too much.
+    if (Number(request.headers['content-length'] ?? 0) <= BODY_LIMIT) response.writeContinue();
+    app.routing(request, response);
+  });
   app.server.on('connect', (_request, socket: Socket) =>
     refuse(socket, failure('REQUEST_INVALID', { detail: 'a CAS is no proxy' })),
   );
