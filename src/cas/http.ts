@@ -18,6 +18,8 @@ import { Outer } from './routes.ts';
 
 /** Largest body of a request, in bytes: that of an encrypted session. */
 const BODY_LIMIT = ENCRYPTED_SESSION_LIMIT;
+/** The type of bodies that have no limit, as they are read while they come: backups. */
+export const STREAMED = 'application/x-ndjson';
 const CONNECTIONS = 1024;
 const HANDSHAKE = 10_000;
 const GRACE = 1000;
@@ -71,7 +73,8 @@ export function createHttps(
   app.server.on('checkExpectation', (request, response) => app.routing(request, response));
   app.server.on('checkContinue', (request, response) => {
     // Who asks before sending (RFC 9110 §10.1.1) is told at once where it is too much.
-    if (Number(request.headers['content-length'] ?? 0) <= BODY_LIMIT) response.writeContinue();
+    const { 'content-length': length = 0, 'content-type': type } = request.headers;
+    if (Number(length) <= BODY_LIMIT || type === STREAMED) response.writeContinue();
     app.routing(request, response);
   });
   app.server.on('connect', (_request, socket: Socket) =>

@@ -276,7 +276,7 @@ describe('what a real CAS answers', { skip: missing('curl', 'openssl') }, () => 
     const answers = [];
     while (rest !== '') {
       const [head = ''] = rest.split('\r\n\r\n', 1);
-      const length = Number(/^content-length: (\d+)/im.exec(head)?.[1]);
+      const length = Number(/^content-length: (\d+)/im.exec(head)?.[1] ?? 0);
       const start = head.length + 4;
       const [, status] = /^HTTP\/1\.1 (\d{3}) /.exec(head) ?? assert.fail(head);
       const body = rest.slice(start, start + length);
@@ -392,6 +392,18 @@ describe('what a real CAS answers', { skip: missing('curl', 'openssl') }, () => 
     await refused('ENCRYPTED_SESSION_INVALID', send('uploadSession', await encryptSession('', publicKey)));
     for (const id of ['uploadSession', 'uploadEncryptedSession', 'exportSecret', ...withFiles])
       await refused('REQUEST_TOO_LARGE', send(id, Buffer.alloc(4 << 20, 'a'), 'alice'));
+  });
+
+  test('who asks before sending a body is told to go on, or at once that it is too much', async () => {
+    const statuses = async (path: string, length: number, type = 'application/yaml') => {
+      const expects = `Content-Type: ${type}\r\nContent-Length: ${length}\r\nExpect: 100-continue\r\n${last}`;
+      const body = length === 1 ? 'a' : '';
+      return (await raw(request('POST', path, expects) + body)).map(({ answer }) => answer.status);
+    };
+    assert.deepEqual(await statuses('/session', 4 << 20), [413]);
+    assert.deepEqual(await statuses('/session', 1), [100, 401]);
+    // A backup has no limit.
+    assert.deepEqual(await statuses('/v1/restorations', 4 << 20, 'application/x-ndjson'), [100, 401]);
   });
 
   test('what is told of sessions', async () => {

@@ -44,7 +44,7 @@ export function rest(stack: Stack): Rest {
         { maxBuffer: 1 << 26 },
       );
     // Who is refused before the whole body is sent may find the connection closed before the answer is read.
-    const { stdout } = await run().catch(run).catch(run).catch(run);
+    const { stdout } = await run().catch(run);
     const split = stdout.lastIndexOf('\n');
     return { status: Number(stdout.slice(split + 1)), body: JSON.parse(stdout.slice(0, split)) };
   };

@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import * as v from 'valibot';
 import { failure } from '../../errors.ts';
 import type { Cas } from '../cas.ts';
-import { letTakeTime } from '../http.ts';
+import { letTakeTime, STREAMED } from '../http.ts';
 import { sourceOf } from '../limits/source.ts';
 import { body, type ClientOf, query } from '../routes.ts';
 import { type Backed, makeBackup, restoreBackup } from './backup.ts';
@@ -31,7 +31,6 @@ export interface Control {
   seal(): void;
 }
 
-const BACKUP = 'application/x-ndjson';
 const number = (least: number, most: number) =>
   v.pipe(v.string(), v.regex(/^\d{1,15}$/), v.transform(Number), v.minValue(least), v.maxValue(most));
 const MOST_LINES = 1000;
@@ -97,13 +96,13 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
   app.get('/v1/backup', owned, async (request, reply) => {
     await cas.audit.record({ operation: 'backup_made', certificate: known(request) });
     letTakeTime(request.raw);
-    reply.type(BACKUP);
+    reply.type(STREAMED);
     return makeBackup({ ...control, ...cas }, cas.clock());
   });
-  app.addContentTypeParser(BACKUP, (_request, payload, done) => done(null, payload));
+  app.addContentTypeParser(STREAMED, (_request, payload, done) => done(null, payload));
   app.post('/v1/restorations', owned, async (request) => {
-    if (request.headers['content-type'] !== BACKUP)
-      throw failure('REQUEST_INVALID', { detail: `a backup comes as ${BACKUP}` });
+    if (request.headers['content-type'] !== STREAMED)
+      throw failure('REQUEST_INVALID', { detail: `a backup comes as ${STREAMED}` });
     letTakeTime(request.raw);
     const { created, rows } = await restoreBackup({ ...control, ...cas }, request.body as Readable);
     return { created, rows };
