@@ -1,12 +1,23 @@
-import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { build, transform } from 'esbuild';
 
 /**
  * Builds the two executables, byte for byte the same from the same sources:
  *
- *     node scripts/build.ts [FOLDER [NAME=ENTRY …]]        (default: envcas and scone, into dist)
+ *     node scripts/node.cjs scripts/build.ts [FOLDER [NAME=ENTRY …]]        (default: envcas and scone, into dist)
  *
  * One program each, put into a copy of the Node executable that runs this script. It is compiled here (code-cache.ts);
  * Node's own code cache would differ from run to run, and a measurement must not.
@@ -42,41 +53,61 @@ require = (name) => {
 };
 `;
 
+const execute = promisify(execFile);
+
+const work = makeWorkFolder();
+process.on('exit', () => rmSync(work, { recursive: true, force: true }));
+for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1));
+
 mkdirSync(target, { recursive: true });
-const work = mkdtempSync(join(target, '.build-'));
-try {
-  for (const [name = '', entry = ''] of programs) {
-    const assets = await bundle(resolve(root, entry), name);
-    writeFileSync(
-      join(work, 'sea.json'),
-      JSON.stringify({
-        main: 'main.cjs',
-        output: name,
-        assets,
-        disableExperimentalSEAWarning: true,
-        useCodeCache: false,
-        useSnapshot: false,
-        execArgv: [
-          '--disable-warning=ExperimentalWarning',
-          // SIGUSR1 would open a debugger to every process of the host.
-          '--disable-sigusr1',
-          // It knows its CAS by the key alone, so Node need not load its certificate authorities, which takes 5 ms.
-          ...(name === 'envcas' ? ['--use-openssl-ca'] : []),
-          ...v8Options,
-        ],
-        // The environment (NODE_OPTIONS) and the command line give Node no options.
-        execArgvExtension: 'none',
-      }),
-    );
-    execFileSync(process.execPath, ['--build-sea', 'sea.json'], {
-      cwd: work,
-      stdio: ['ignore', 'ignore', 'inherit'],
-    });
-    chmodSync(join(work, name), 0o755);
-    renameSync(join(work, name), join(target, name));
+for (const [name = '', entry = ''] of programs) {
+  const assets = await bundle(resolve(root, entry), name);
+  writeFileSync(
+    join(work, 'sea.json'),
+    JSON.stringify({
+      main: 'main.cjs',
+      output: name,
+      assets,
+      disableExperimentalSEAWarning: true,
+      useCodeCache: false,
+      useSnapshot: false,
+      execArgv: [
+        '--disable-warning=ExperimentalWarning',
+        // SIGUSR1 would open a debugger to every process of the host.
+        '--disable-sigusr1',
+        // It knows its CAS by the key alone, so Node need not load its certificate authorities, which takes 5 ms.
+        ...(name === 'envcas' ? ['--use-openssl-ca'] : []),
+        ...v8Options,
+      ],
+      // The environment (NODE_OPTIONS) and the command line give Node no options.
+      execArgvExtension: 'none',
+    }),
+  );
+  await execute(process.execPath, ['--build-sea', 'sea.json'], { cwd: work });
+  chmodSync(join(work, name), 0o755);
+  move(join(work, name), join(target, name));
+}
+
+/** Folder of this build, apart from its result. Folders of builds that were killed are removed. */
+function makeWorkFolder(): string {
+  const cache = join(root, 'node_modules/.cache/envcas');
+  mkdirSync(cache, { recursive: true });
+  for (const name of readdirSync(cache)) {
+    const [, pid] = /^build-(\d+)-/.exec(name) ?? [];
+    if (pid && !existsSync(`/proc/${pid}`)) rmSync(join(cache, name), { recursive: true, force: true });
   }
-} finally {
-  rmSync(work, { recursive: true, force: true });
+  return mkdtempSync(join(cache, `build-${process.pid}-`));
+}
+
+/** Replaces a file at once, also on another file system. */
+function move(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EXDEV') throw error;
+    copyFileSync(from, `${to}.new`);
+    renameSync(`${to}.new`, to);
+  }
 }
 
 /**
@@ -119,7 +150,7 @@ async function bundle(entry: string, name: string): Promise<Record<string, strin
     }),
   );
   const compiler = join(root, 'scripts/code-cache.ts');
-  execFileSync(process.execPath, [...v8Options, V8_SEED, compiler, ...pieces], { cwd: work });
+  await execute(process.execPath, [...v8Options, V8_SEED, compiler, ...pieces], { cwd: work });
   writeFileSync(join(work, 'main.cjs'), `${loader}require('./${name}.js');`);
   return Object.fromEntries(pieces.flatMap((piece) => [piece, `${piece}.cache`]).map((file) => [file, file]));
 }
