@@ -1,10 +1,11 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Secret, TOTP } from 'otpauth';
+import { environmentIn } from '../test/support/stack.ts';
 
 /**
  * Shows what this is for, on any machine: builds the executables, starts a CAS and a LAS in a temporary
@@ -27,6 +28,7 @@ const say = (text: string) => console.log(`\n# ${text}`);
 function show(line: string, expected = 0): string {
   console.log(`$ ${line}`);
   const { status, stdout, stderr } = spawnSync('/bin/bash', ['-c', line], {
+    cwd: root,
     env,
     encoding: 'utf8',
     // A bash that finds a socket there takes it for a remote shell, and reads its start-up files.
@@ -46,7 +48,7 @@ try {
 
   say('Start a CAS and a LAS for this machine, everything they keep in a temporary folder');
   const state = join(work, 'state');
-  console.log(`$ scone up --dir ${state} --free-ports &`);
+  console.log('$ scone up --dir "$DIR/state" --free-ports &');
   servers = spawn(join(dist, 'scone'), ['up', '--dir', state, '--free-ports'], {
     env,
     stdio: ['ignore', 'ignore', 'inherit'],
@@ -55,10 +57,7 @@ try {
     if (servers.exitCode !== null) throw new Error('the servers did not start');
     await sleep(20);
   }
-  for (const line of readFileSync(join(state, 'env'), 'utf8').trim().split('\n')) {
-    const [name = '', value = ''] = line.replace(/^export /, '').split('=', 2);
-    env[name] = value;
-  }
+  Object.assign(env, environmentIn(join(state, 'env')));
 
   say('Attest the CAS and pin its key. This machine has no root of trust but software, and the flags say so');
   const attested = show(
@@ -75,7 +74,7 @@ try {
   say('Launch: envcas is attested, gets the secrets, writes the files and becomes /bin/bash');
   const line = show('SCONE_CONFIG_ID=$SESSION/envcas envcas');
   if (!/^Secret=".{32}"$/.test(line)) throw new Error('the program did not print its secret');
-  show('stat -c "%A %s bytes %n" $DIR/out1 $DIR/out2 $DIR/out3');
+  show('stat -c "%A %s bytes %n" "$DIR"/out?');
 
   say('The same service, protected by a one-time password: without a code it is refused');
   show('SCONE_CONFIG_ID=$SESSION/with_otp envcas', 77);

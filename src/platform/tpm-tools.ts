@@ -71,7 +71,11 @@ function output(
       if (said.length < MOST_OUTPUT) said += chunk;
     });
     child.stdin.on('error', () => {});
-    child.on('error', (error) => reject(tpmUnusable(program, reason(error), error)));
+    child.on('error', (error: NodeJS.ErrnoException) => {
+      const detail =
+        error.code === 'ENOENT' ? 'not found in PATH; the package tpm2-tools has it' : reason(error);
+      reject(tpmUnusable(program, detail, error));
+    });
     child.on('close', (code, signal) => {
       if (code === 0) return resolve(Buffer.concat(printed));
       // The last error that it tells of is just that there was one.

@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { executables, run, startCas, startServer, startStack } from '../support/stack.ts';
+import { environmentIn, executables, run, startCas, startServer, startStack } from '../support/stack.ts';
 
 let folder: string;
 before(() => {
@@ -84,6 +84,19 @@ test('what the servers keep is private; a second one on the same folder is refus
     if (!(error instanceof Error && error.message.includes('the session is empty'))) throw error;
   } finally {
     await stack.stop();
+  }
+});
+
+test('what is printed for a shell leads to the servers, whatever their folder is called', async () => {
+  const directory = join(folder, `ü 'a' "b" $HOME \`id\` \\n = &`);
+  const up = ['up', '--dir', directory, '--free-ports'];
+  const server = await startServer(scone, up, /To use them: (.*)\n/, { env: env() });
+  try {
+    const script = `${server.match[1]} && printf %s "$SCONE_LAS_ADDR"`;
+    assert.equal(run('/bin/sh', ['-c', script], env()).stdout, join(directory, 'las.sock'));
+    assert.equal(environmentIn(join(directory, 'env')).SCONE_LAS_ADDR, join(directory, 'las.sock'));
+  } finally {
+    await server.stop();
   }
 });
 

@@ -11,6 +11,7 @@ import { verifyTpmQuote } from '../../src/attestation/tpm/verify.ts';
 import { isEnrolled, openTpm, type Tpm } from '../../src/las/tpm.ts';
 import { ENDORSEMENT, message, pcrs, publicArea } from '../attestation/tpm/synthetic.ts';
 import { newKey } from '../support/pki.ts';
+import { missing } from '../support/stack.ts';
 import { skip, startTpm, type TestTpm } from '../support/tpm.ts';
 
 /** A TPM through the programs of tpm2-tools: swtpm, which is one in all but the chip. */
@@ -207,17 +208,19 @@ test('it is trusted by the certificate that its maker has put into it', { skip }
   assert.equal(verifyEndorsementKey({ endorsementKey, certificate }, trusted).trustedBy, 'certificate');
 });
 
-test('where there is no TPM, the reason is told', async () => {
+const unusable = async (env: NodeJS.ProcessEnv, message: RegExp) => {
   const folder = mkdtempSync(join(tmpdir(), 'envcas-las-'));
   try {
-    const env = { ...process.env, TPM2TOOLS_TCTI: 'device:/nonexistent' };
-    await assert.rejects(openTpm({ directory: folder, env }), { code: 'TPM_UNUSABLE', message: /tcti/ });
-    await assert.rejects(openTpm({ directory: folder, env: { PATH: '/nonexistent' } }), {
-      code: 'TPM_UNUSABLE',
-      message: /tpm2_/,
-    });
+    await assert.rejects(openTpm({ directory: folder, env }), { code: 'TPM_UNUSABLE', message });
     assert.equal(isEnrolled(folder), false);
   } finally {
     rmSync(folder, { recursive: true });
   }
-});
+};
+
+test('where there is no TPM, the reason is told', { skip: missing('tpm2_getcap') }, () =>
+  unusable({ ...process.env, TPM2TOOLS_TCTI: 'device:/nonexistent' }, /tcti/),
+);
+
+test('where tpm2-tools are not installed, that is told', () =>
+  unusable({ PATH: '/nonexistent' }, /tpm2_getcap: not found in PATH; the package tpm2-tools has it/));

@@ -1,5 +1,5 @@
 import { type ChildProcess, execFileSync, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
@@ -19,6 +19,14 @@ export function missing(...programs: string[]): string | false {
     (program) => spawnSync('/bin/sh', ['-c', 'command -v "$0"', program]).status !== 0,
   );
   return absent.length > 0 ? `not installed: ${absent.join(', ')}` : false;
+}
+
+/** The variables in a file of `scone up`, as a shell reads them. */
+export function environmentIn(file: string): Record<string, string> {
+  const env = { PATH: process.env.PATH };
+  const words = execFileSync('/bin/sh', ['-c', '. "$0" && exec env -0', file], { env, encoding: 'utf8' });
+  const variables = words.matchAll(/(?<=^|\0)(SCONE_\w+)=([^\0]*)/g);
+  return Object.fromEntries(Array.from(variables, ([, name = '', value = '']) => [name, value]));
 }
 
 export interface Server {
@@ -204,13 +212,7 @@ export async function startStack(): Promise<Stack> {
     startServer(scone, ['up', '--dir', directory, '--free-ports', '--log-level', 'info'], /To use them/, {
       env: plain,
     });
-  const readEnvironment = () =>
-    Object.fromEntries(
-      readFileSync(join(directory, 'env'), 'utf8')
-        .trim()
-        .split('\n')
-        .map((line) => line.replace(/^export /, '').split('=', 2) as [string, string]),
-    );
+  const readEnvironment = () => environmentIn(join(directory, 'env'));
 
   const stack: Stack = {
     directory,
