@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
-import { describe, it, type TestContext } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { createRedactor } from '../../src/launcher/redact.ts';
+import { missing } from '../support/stack.ts';
 
 const MARK = '[redacted]';
 
@@ -123,42 +124,47 @@ describe('what comes between a program and its reader', () => {
   });
 });
 
-/** Programs that write what they read in an encoding. */
-const encoders: [name: string, command: string[]][] = [
-  ['openssl, base64', ['openssl', 'base64']],
-  ['openssl, base64 in one line', ['openssl', 'base64', '-A']],
-  ['coreutils, base64 in lines of 76', ['base64']],
-  ['coreutils, base64url', ['basenc', '--base64url', '-w0']],
-  ['coreutils, hexadecimal', ['basenc', '--base16']],
-  ['od', ['od', '-An', '-v', '-tx1']],
-  ['xxd', ['xxd', '-p']],
-  ['xxd, upper case', ['xxd', '-p', '-u']],
-  ['jq, JSON', ['jq', '-Rs', '.']],
-  ['jq, JSON in ASCII', ['jq', '-Rsa', '.']],
-  ['jq, base64', ['jq', '-Rsr', '@base64']],
-  ['jq, URI', ['jq', '-Rsr', '@uri']],
-  ['jq, words for a shell', ['jq', '-Rsr', '@sh']],
-  ['Python, URI', python('urllib.parse.quote(text)')],
-  ['Python, form', python('urllib.parse.quote_plus(text)')],
-  ['Python, JSON', python('json.dumps(text)')],
-  ['Python, representation', python('repr(text)')],
-  ['Python, representation of bytes', python('repr(text.encode())')],
-  ['Python, word for a shell', python('shlex.quote(text)')],
-  ['Python, hexadecimal', python('text.encode().hex(" ")')],
-  ['Node, URI', [process.execPath, '-p', 'encodeURIComponent(fs.readFileSync(0))']],
-  ['Node, form', [process.execPath, '-p', 'String(new URLSearchParams({ text: fs.readFileSync(0) }))']],
-  ['Node, JSON', [process.execPath, '-p', 'JSON.stringify(String(fs.readFileSync(0)))']],
-  ['Node, as objects are shown', [process.execPath, '-p', '[[String(fs.readFileSync(0))]]']],
-  ['bash, printf %q', ['bash', '-c', 'printf %q "$(cat)"']],
-  ['bash, @Q', ['bash', '-c', 'text=$(cat); echo "${text@Q}"']],
-  ['bash, set -x', ['bash', '-c', 'text=$(cat); set -x; : "$text"']],
-  ['sh, set -x', ['sh', '-c', 'text=$(cat); set -x; : "$text"']],
-  ['sed, l', ['sed', '-n', 'l 0']],
+/** Programs that write what they read in an encoding: all of it, or each line by itself. */
+const encoders: [name: string, command: string[], reads: 'all' | 'lines'][] = [
+  ['openssl, base64', ['openssl', 'base64'], 'all'],
+  ['openssl, base64 in one line', ['openssl', 'base64', '-A'], 'all'],
+  ['coreutils, base64 in lines of 76', ['base64'], 'all'],
+  ['coreutils, base64url', ['basenc', '--base64url', '-w0'], 'all'],
+  ['coreutils, hexadecimal', ['basenc', '--base16'], 'all'],
+  ['od', ['od', '-An', '-v', '-tx1'], 'all'],
+  ['xxd', ['xxd', '-p'], 'all'],
+  ['xxd, upper case', ['xxd', '-p', '-u'], 'all'],
+  ['jq, JSON', ['jq', '-R', '.'], 'lines'],
+  ['jq, JSON in ASCII', ['jq', '-Ra', '.'], 'lines'],
+  ['jq, base64', ['jq', '-Rr', '@base64'], 'lines'],
+  ['jq, URI', ['jq', '-Rr', '@uri'], 'lines'],
+  ['jq, words for a shell', ['jq', '-Rr', '@sh'], 'lines'],
+  ['Python, URI', python('urllib.parse.quote(text)'), 'lines'],
+  ['Python, form', python('urllib.parse.quote_plus(text)'), 'lines'],
+  ['Python, JSON', python('json.dumps(text)'), 'lines'],
+  ['Python, representation', python('repr(text)'), 'lines'],
+  ['Python, representation of bytes', python('repr(text.encode())'), 'lines'],
+  ['Python, word for a shell', python('shlex.quote(text)'), 'lines'],
+  ['Python, hexadecimal', python('text.encode().hex(" ")'), 'lines'],
+  ['Node, URI', node('encodeURIComponent(text)'), 'lines'],
+  ['Node, form', node('String(new URLSearchParams({ text }))'), 'lines'],
+  ['Node, JSON', node('JSON.stringify(text)'), 'lines'],
+  ['Node, as objects are shown', node('[[text]]'), 'all'],
+  ['bash, printf %q', ['bash', '-c', 'printf %q "$(cat)"'], 'all'],
+  ['bash, @Q', ['bash', '-c', 'text=$(cat); echo "${text@Q}"'], 'all'],
+  ['bash, set -x', ['bash', '-c', 'text=$(cat); set -x; : "$text"'], 'all'],
+  ['sh, set -x', ['sh', '-c', 'text=$(cat); set -x; : "$text"'], 'all'],
+  ['sed, l', ['sed', '-n', 'l 0'], 'lines'],
 ];
 
 function python(expression: string): string[] {
-  const program = `import sys, json, shlex, urllib.parse; text = sys.stdin.read(); print(${expression})`;
-  return ['python3', '-X', 'utf8', '-c', program];
+  const each = `for text in sys.stdin.read().split("\\n"): print(${expression})`;
+  return ['python3', '-X', 'utf8', '-c', `import sys, json, shlex, urllib.parse\n${each}`];
+}
+
+function node(expression: string): string[] {
+  const each = `for (const text of fs.readFileSync(0, 'utf8').split('\\n')) console.log(${expression})`;
+  return [process.execPath, '-e', each];
 }
 
 describe('what other programs make of a text with a secret', () => {
@@ -175,21 +181,22 @@ describe('what other programs make of a text with a secret', () => {
     ],
     ['a tab', '', 'first\tsecond', 'fjrsu\txecone'],
   ];
-  for (const [name, [program = '', ...args]] of encoders)
-    it(name, (t: TestContext) => {
-      const encode = (text: string) => {
-        const { error, status, stdout, stderr } = spawnSync(program, args, { input: text });
-        if (error && 'code' in error && error.code === 'ENOENT') return undefined;
+  for (const [name, [program = '', ...args], reads] of encoders)
+    it(name, { skip: missing(program) }, () => {
+      const encode = (input: string) => {
+        const { status, stdout, stderr } = spawnSync(program, args, { input });
         assert.equal(status, 0, stderr.toString());
-        return Buffer.concat([stdout, stderr]);
+        return Buffer.concat([stdout, stderr]).toString('latin1');
       };
-      for (const [kind, before, ...secrets] of kinds) {
-        const outputs = secrets.map((secret) => encode(`${before}${secret}" and so on`));
-        if (outputs.includes(undefined)) return t.skip(`there is no ${program}`);
-        const [one, other] = secrets.map((secret, index) =>
-          redact([secret], outputs[index] ?? '', [5]).toString('latin1'),
+      const texts = kinds.flatMap(([, before, ...secrets]) =>
+        secrets.map((secret) => `${before}${secret}" and so on`),
+      );
+      const outputs = reads === 'all' ? texts.map(encode) : encode(texts.join('\n')).split('\n');
+      for (const [index, [kind, , ...secrets]] of kinds.entries()) {
+        const [one, other] = secrets.map((secret, which) =>
+          redact([secret], Buffer.from(outputs[index * 2 + which] ?? '', 'latin1'), [5]).toString('latin1'),
         );
-        assert.ok(one?.includes(MARK), `${kind}: ${outputs[0]}`);
+        assert.ok(one?.includes(MARK), `${kind}: ${outputs[index * 2]}`);
         assert.equal(one, other, kind);
       }
     });
