@@ -57,16 +57,23 @@ function checkMachine() {
 }
 
 function make() {
-  const { makePortable } = require(maker);
   mkdirSync(cache, { recursive: true });
   // Another run may be making it as well.
   const made = `${portable}.${process.pid}`;
   try {
-    writeFileSync(made, makePortable(readFileSync(original)));
+    writeFileSync(made, portableNode());
     chmodSync(made, 0o755);
     renameSync(made, portable);
   } finally {
     rmSync(made, { force: true });
+  }
+}
+
+function portableNode() {
+  try {
+    return require(maker).makePortable(readFileSync(original));
+  } catch (error) {
+    return stop(`${original} is damaged (${/** @type {Error} */ (error).message}); run: npm ci`);
   }
 }
 

@@ -12,54 +12,52 @@
  */
 
 /**
- * The function by processor, assembled. It ends the process for other sizes than eight.
- * The first two instructions are the resolver: they return the address of the third.
- * @type {Record<number, { name: string, jumpSlot: number, irelative: number, code: string }>}
+ * The function by processor (e_machine of ELF), as machine code and assembly. It ends the process for other sizes than
+ * eight. The first two instructions are the resolver: they return the address of the third.
+ * @type {Record<number, { jumpSlot: number, irelative: number, code: string }>}
  */
 const processors = {
   62: {
-    name: 'x64',
     jumpSlot: 7, // R_X86_64_JUMP_SLOT
     irelative: 37, // R_X86_64_IRELATIVE
     code: `
-      488d0501000000  lea  rax, [rip+1]
+      488d0501000000  lea rax, [rip + 1]
       c3              ret
-      4883ff08        cmp  rdi, 8
-      7519            jne  other_size
-      488b02          mov  rax, [rdx]
-      488b09          mov  rcx, [rcx]
+      4883ff08        cmp rdi, 8
+      7519            jne 2f
+      488b02          mov rax, [rdx]
+      488b09          mov rcx, [rcx]
       f0480fb10e      lock cmpxchg [rsi], rcx
-      7506            jne  differs
-      b801000000      mov  eax, 1
+      7506            jne 1f
+      b801000000      mov eax, 1
       c3              ret
-      488902          mov  [rdx], rax      ; differs
-      31c0            xor  eax, eax
+      488902          1: mov [rdx], rax
+      31c0            xor eax, eax
       c3              ret
-      0f0b            ud2                  ; other_size`,
+      0f0b            2: ud2`,
   },
   183: {
-    name: 'arm64',
     jumpSlot: 1026, // R_AARCH64_JUMP_SLOT
     irelative: 1032, // R_AARCH64_IRELATIVE
     code: `
-      40000010  adr   x0, 8
+      40000010  adr x0, .+8
       c0035fd6  ret
-      1f2000f1  cmp   x0, #8
-      c1010054  b.ne  other_size
-      440040f9  ldr   x4, [x2]
-      650040f9  ldr   x5, [x3]
-      26fc5fc8  ldaxr x6, [x1]            ; again
-      df0004eb  cmp   x6, x4
-      a1000054  b.ne  differs
+      1f2000f1  cmp x0, #8
+      c1010054  b.ne 3f
+      440040f9  ldr x4, [x2]
+      650040f9  ldr x5, [x3]
+      26fc5fc8  1: ldaxr x6, [x1]
+      df0004eb  cmp x6, x4
+      a1000054  b.ne 2f
       25fc07c8  stlxr w7, x5, [x1]
-      87ffff35  cbnz  w7, again
-      20008052  mov   w0, #1
+      87ffff35  cbnz w7, 1b
+      20008052  mov w0, #1
       c0035fd6  ret
-      5f3f03d5  clrex                     ; differs
-      460000f9  str   x6, [x2]
-      00008052  mov   w0, #0
+      5f3f03d5  2: clrex
+      460000f9  str x6, [x2]
+      00008052  mov w0, #0
       c0035fd6  ret
-      00000000  udf   #0                  ; other_size`,
+      00000000  3: udf #0`,
   },
 };
 
@@ -98,6 +96,10 @@ function withoutSymbols(elf) {
     'a 64-bit little-endian ELF file',
   );
   const sections = sectionHeaders(elf);
+  expect(
+    sections.every((section) => section + SECTION_HEADER <= elf.length),
+    'a whole file',
+  );
   const names = /** @type {number} */ (sections[elf.readUInt16LE(0x3e)]);
   /** @param {number} section */
   const end = (section) =>
@@ -174,11 +176,7 @@ function removeLibatomic(elf) {
 
   const symbols = offset(value(DT_SYMTAB));
   const versionOf = offset(value(DT_VERSYM));
-  const resolver = addCode(
-    elf,
-    headers,
-    Buffer.from(processor.code.replace(/^\s*(\S+).*$/gm, '$1').replaceAll('\n', ''), 'hex'),
-  );
+  const resolver = addCode(elf, headers, machineCode(processor.code));
   const relocations = [
     ...table(offset(value(DT_JMPREL)), value(DT_PLTRELSZ) / RELOCATION, RELOCATION),
     ...table(offset(value(DT_RELA)), value(DT_RELASZ) / RELOCATION, RELOCATION),
@@ -233,6 +231,18 @@ function removeVersions(elf, first, text) {
   elf.writeUInt32LE(elf.readUInt32LE(at + 8) + distance, at + 8);
   if (elf.readUInt32LE(at + 12) !== 0) elf.writeUInt32LE(elf.readUInt32LE(at + 12) + distance, at + 12);
   return versions;
+}
+
+/**
+ * The first column of a listing.
+ * @param {string} listing
+ */
+function machineCode(listing) {
+  const columns = listing
+    .trim()
+    .split('\n')
+    .map((line) => line.trim().split(' ', 1)[0]);
+  return Buffer.from(columns.join(''), 'hex');
 }
 
 /**
@@ -314,4 +324,4 @@ function expect(condition, what) {
   if (!condition) throw new Error(`expected of Node's executable: ${what}`);
 }
 
-module.exports = { makePortable };
+module.exports = { machineCode, makePortable, processors };

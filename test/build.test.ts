@@ -1,24 +1,38 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { executables, run } from './support/stack.ts';
 
+const root = resolve(import.meta.dirname, '..');
 const digest = (path: string) => createHash('sha256').update(readFileSync(path)).digest('hex');
 
-test('the executables are the same byte for byte when they are built again, elsewhere', () => {
+test('the executables are the same byte for byte when they are built again, elsewhere, after a build was killed', async (t) => {
   const built = executables();
   const folder = mkdtempSync(join(tmpdir(), 'envcas-build-'));
-  try {
-    execFileSync(process.execPath, [resolve(import.meta.dirname, '../scripts/build.ts'), folder]);
-    assert.equal(digest(join(folder, 'envcas')), digest(built.envcas));
-    assert.equal(digest(join(folder, 'scone')), digest(built.scone));
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  t.after(() => rmSync(folder, { recursive: true }));
+  const script = resolve(import.meta.dirname, '../scripts/build.ts');
+  const killed = spawn(process.execPath, [script, folder], { stdio: 'ignore' });
+  const left = () =>
+    readdirSync(join(root, 'node_modules/.cache/envcas')).filter((name) =>
+      name.startsWith(`build-${killed.pid}-`),
+    );
+  while (left().length === 0) await sleep(10);
+  killed.kill('SIGKILL');
+  await once(killed, 'exit');
+  assert.deepEqual(readdirSync(folder), []);
+  assert.equal(left().length, 1);
+
+  execFileSync(process.execPath, [script, folder]);
+  assert.equal(digest(join(folder, 'envcas')), digest(built.envcas));
+  assert.equal(digest(join(folder, 'scone')), digest(built.scone));
+  assert.deepEqual(readdirSync(folder).sort(), ['envcas', 'scone']);
+  assert.deepEqual(left(), []);
 });
 
 test('what is compiled when they are built is taken by V8 that has another seed, and the same options', () => {
