@@ -40,6 +40,8 @@ esac
 for program in envcas scone; do
   [ -x "$dist/$program" ] || fail "dist/$program is not built; run: npm ci && npm run build"
 done
+missing=$(ldd "$dist/scone" | sed -n 's/^[[:space:]]*\([^ ]*\) => not found$/\1/p' | tr '\n' ' ')
+[ -z "$missing" ] || fail "the programs need libraries that are not installed: $missing(Debian has them in libstdc++6 and libgcc-s1)"
 
 if getent group "$group" >/dev/null; then
   members=$(getent group "$group" | cut -d: -f4)

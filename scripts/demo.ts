@@ -40,6 +40,8 @@ function show(line: string, expected = 0): string {
 }
 
 let servers: ReturnType<typeof spawn> | undefined;
+for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const)
+  process.on(signal, () => void cleanUp().then(() => process.exit(1)));
 const started = Date.now();
 try {
   say('Build dist/envcas and dist/scone');
@@ -92,6 +94,10 @@ try {
     `Root of trust: ${rootOfTrust}. Done in ${Math.round((Date.now() - started) / 1000)} seconds; cleaning up`,
   );
 } finally {
+  await cleanUp();
+}
+
+async function cleanUp(): Promise<void> {
   if (servers?.exitCode === null) {
     servers.kill('SIGTERM');
     await once(servers, 'exit');

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errors } from '../src/errors.ts';
 
-/** Where the list of errors stands: `node scripts/document-errors.ts` writes it, a test compares. */
+/** Where the list of errors stands: `node scripts/node.cjs scripts/document-errors.ts` writes it, a test compares. */
 export const errorsDocument = join(import.meta.dirname, '../docs/errors.md');
 
 export function documentErrors(): string {

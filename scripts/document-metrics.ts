@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeMetrics } from '../src/cas/observe/metrics.ts';
 
-/** Where the table of metrics stands: `node scripts/document-metrics.ts` writes it, a test compares. */
+/** Where the table of metrics stands: `node scripts/node.cjs scripts/document-metrics.ts` writes it, a test compares. */
 export const metricsDocument = join(import.meta.dirname, '../docs/metrics.md');
 
 const HEAD = '| metric | type | labels | meaning |\n|---|---|---|---|\n';

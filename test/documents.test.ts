@@ -10,7 +10,7 @@ import { version } from '../src/version.ts';
 const root = resolve(import.meta.dirname, '..');
 const read = (path: string) => readFileSync(join(root, path), 'utf8');
 
-test('docs/errors.md lists the declared errors (node scripts/document-errors.ts writes it)', () => {
+test('docs/errors.md lists the declared errors (node scripts/node.cjs scripts/document-errors.ts writes it)', () => {
   assert.equal(readFileSync(errorsDocument, 'utf8'), documentErrors());
 });
 
