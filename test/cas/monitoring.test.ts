@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import { Agent, get } from 'node:https';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -50,28 +51,29 @@ after(async () => {
 });
 
 const env = () => ({ PATH: process.env.PATH ?? '', HOME: folder });
-const curl = (path: string, ...args: string[]) => {
-  const { stdout } = run('curl', ['-s', '-w', '\n%{http_code}', ...args, `http://${address}${path}`], env());
-  const end = stdout.lastIndexOf('\n');
-  return { status: Number(stdout.slice(end + 1)), body: stdout.slice(0, end) };
+/** Over a connection of its own. One that is refused has status 0. */
+const ask = async (path: string, method = 'GET', at = address) => {
+  try {
+    const response = await fetch(`http://${at}${path}`, { method, headers: { connection: 'close' } });
+    return { status: response.status, body: await response.text() };
+  } catch {
+    return { status: 0, body: '' };
+  }
 };
-const scrape = (): Sample[] => parseExposition(curl('/metrics').body);
-const reasons = () =>
-  JSON.parse(curl('/readyz').body).reasons.map(({ reason }: { reason: string }) => reason);
+const scrape = async (): Promise<Sample[]> => parseExposition((await ask('/metrics')).body);
+const reasons = async () =>
+  JSON.parse((await ask('/readyz')).body).reasons.map(({ reason }: { reason: string }) => reason);
 
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 100));
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 100));
 }
 
 const agent = new Agent({ keepAlive: true, maxSockets: 8, rejectUnauthorized: false });
 after(() => agent.destroy());
-const request = (path: string): Promise<number | undefined> =>
+const request = (path: string, headers: OutgoingHttpHeaders = {}): Promise<IncomingMessage> =>
   new Promise((resolve, reject) => {
-    const options = { agent, host: '127.0.0.1', port: cas.apiPort, path };
-    get(options, (response) => response.resume().on('end', () => resolve(response.statusCode))).on(
-      'error',
-      reject,
-    );
+    const options = { agent, host: '127.0.0.1', port: cas.apiPort, path, headers };
+    get(options, (response) => response.resume().on('end', () => resolve(response))).on('error', reject);
   });
 
 const guess = (code: string) => launch(cas, { session: 'watched', service: 'otp', oneTimePassword: code });
@@ -82,13 +84,13 @@ const refused = (launching: Promise<unknown>) =>
   );
 
 test('releases, refusals and one-time passwords are counted by what became of them', async () => {
-  const first = scrape();
+  const first = await scrape();
   await launch(cas, { session: 'watched', service: 's' });
   await launch(cas, { session: 'watched', service: 's' });
   const code = new TOTP({ secret: oneTimePassword }).generate();
   await guess(code);
   assert.equal(await refused(guess('000000')), 'OTP_INVALID');
-  const second = scrape();
+  const second = await scrape();
   const rise = (name: string, labels: Record<string, string> = {}) =>
     total(second, name, labels) - total(first, name, labels);
   assert.equal(rise('envcas_cas_releases_total', { root: 'none' }), 3);
@@ -101,8 +103,8 @@ test('releases, refusals and one-time passwords are counted by what became of th
   assert.equal(rise('envcas_cas_tls_handshake_duration_seconds_count', { port: 'enclave' }), 4);
 });
 
-test('what describes the CAS is there once for all of its processes', () => {
-  const samples = scrape();
+test('what describes the CAS is there once for all of its processes', async () => {
+  const samples = await scrape();
   const value = (name: string) => {
     const found = samples.filter((sample) => sample.name === name);
     assert.equal(found.length, 1, name);
@@ -127,37 +129,37 @@ test('a thousand sessions and paths make no time series, and are named in none',
       request(`/v1/hashes/${name}`),
       request(`/${name}`),
     ]);
-  const ask = (name: string) => refused(launch(cas, { session: name, service: name }));
-  for (let count = 0; count < 8; count++) await Promise.all([visit('strange-warm'), ask('strange-warm')]);
-  const known = new Set(scrape().map(formatSeries));
+  const knock = (name: string) => refused(launch(cas, { session: name, service: name }));
+  for (let count = 0; count < 8; count++) await Promise.all([visit('strange-warm'), knock('strange-warm')]);
+  const known = new Set((await scrape()).map(formatSeries));
   for (let count = 0; count < 1000; count += 20)
     await Promise.all(
       Array.from({ length: 20 }, (_, at) =>
-        Promise.all([visit(`strange-${count + at}`), ...(at === 0 ? [ask(`strange-${count + at}`)] : [])]),
+        Promise.all([visit(`strange-${count + at}`), ...(at === 0 ? [knock(`strange-${count + at}`)] : [])]),
       ),
     );
-  const samples = scrape();
+  const samples = await scrape();
   assert.ok(total(samples, 'envcas_cas_requests_total') >= 4000);
   assert.deepEqual(
     samples.map(formatSeries).filter((series) => !known.has(series) && !/in_flight|connections/.test(series)),
     [],
   );
-  assert.ok(!curl('/metrics').body.includes('strange'));
+  assert.ok(!(await ask('/metrics')).body.includes('strange'));
   for (const { labels } of samples)
     if (labels.code) assert.ok(Object.hasOwn(errors, labels.code), labels.code);
 });
 
-test('no secret, one-time password or token is in the metrics or the log', () => {
+test('no secret, one-time password or token is in the metrics or the log', async () => {
   const token = /provisioning token: (\w+)/.exec(cas.server.output())?.[1] ?? '';
   const log = cas.server.output().replace(/^CAS provisioning token: .*$/m, '');
   assert.ok(token);
   const search = searchFor([secret, oneTimePassword.base32, token]);
-  search('/metrics', curl('/metrics').body);
+  search('/metrics', (await ask('/metrics')).body);
   search('the log', log);
 });
 
-test('promtool finds nothing to say', { skip: missing('promtool') }, () => {
-  const { body } = curl('/metrics');
+test('promtool finds nothing to say', { skip: missing('promtool') }, async () => {
+  const { body } = await ask('/metrics');
   const metrics = run('promtool', ['check', 'metrics'], env(), body);
   assert.deepEqual([metrics.status, metrics.stdout, metrics.stderr], [0, '', '']);
   const rules = resolve(import.meta.dirname, '../../packaging/prometheus-alerts.yaml');
@@ -178,15 +180,10 @@ test('alerts rest on metrics that there are', () => {
   assert.deepEqual(alerts(described, /^\| `(Envcas\w+)`/gm), alerts(rules, /alert: (\w+)/g));
 });
 
-test('a request has an id of its own in the answer, which the client does not choose', () => {
-  const ask = () =>
-    run(
-      'curl',
-      ['-skD', '-', '-H', 'x-request-id: chosen', `https://127.0.0.1:${cas.apiPort}/v1/version`],
-      env(),
-    );
-  const ids = [ask(), ask()].map(({ stdout }) => /^x-request-id: (.*?)\r?$/m.exec(stdout)?.[1]);
-  for (const id of ids) assert.match(id ?? '', /^[0-9a-f]{16}$/);
+test('a request has an id of its own in the answer, which the client does not choose', async () => {
+  const chosen = () => request('/v1/version', { 'x-request-id': 'chosen' });
+  const ids = [await chosen(), await chosen()].map(({ headers }) => String(headers['x-request-id']));
+  for (const id of ids) assert.match(id, /^[0-9a-f]{16}$/);
   assert.notEqual(ids[0], ids[1]);
 });
 
@@ -204,24 +201,24 @@ test('lines of the log about one launch have one id, and those of another have a
 });
 
 test('a CAS whose store cannot be written lives, and is not ready until it can be', async () => {
-  assert.deepEqual(reasons(), []);
+  assert.deepEqual(await reasons(), []);
   const other = new DatabaseSync(join(folder, 'cas', 'cas.db'));
   try {
     other.exec('BEGIN IMMEDIATE');
-    await until(() => curl('/readyz').status === 503);
-    assert.ok(reasons().includes('STORE_UNAVAILABLE'));
-    assert.equal(curl('/healthz').status, 200);
-    assert.equal(total(scrape(), 'envcas_cas_store_up'), 0);
+    await until(async () => (await ask('/readyz')).status === 503);
+    assert.ok((await reasons()).includes('STORE_UNAVAILABLE'));
+    assert.equal((await ask('/healthz')).status, 200);
+    assert.equal(total(await scrape(), 'envcas_cas_store_up'), 0);
   } finally {
     other.exec('ROLLBACK');
     other.close();
   }
-  await until(() => curl('/readyz').status === 200);
-  assert.equal(total(scrape(), 'envcas_cas_store_up'), 1);
+  await until(async () => (await ask('/readyz')).status === 200);
+  assert.equal(total(await scrape(), 'envcas_cas_store_up'), 1);
 });
 
-test('looking whether the store can be written leaves nothing in it', () => {
-  assert.equal(curl('/readyz').status, 200);
+test('looking whether the store can be written leaves nothing in it', async () => {
+  assert.equal((await ask('/readyz')).status, 200);
   const store = new DatabaseSync(join(folder, 'cas', 'cas.db'), { readOnly: true });
   try {
     assert.deepEqual(store.prepare("SELECT name FROM state WHERE name LIKE 'readiness%'").all(), []);
@@ -231,25 +228,27 @@ test('looking whether the store can be written leaves nothing in it', () => {
 });
 
 test('a worker that ends takes no counts with it', async () => {
-  const before = total(scrape(), 'envcas_cas_releases_total');
+  const before = total(await scrape(), 'envcas_cas_releases_total');
   assert.ok(before >= 3);
   const { pid } = cas.server.process;
   const children = () =>
     readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
   for (const victim of children()) {
     process.kill(victim, 'SIGKILL');
-    await until(() => !children().includes(victim) && total(scrape(), 'envcas_cas_processes') === 2);
-    assert.ok(total(scrape(), 'envcas_cas_releases_total') >= before);
+    await until(
+      async () => !children().includes(victim) && total(await scrape(), 'envcas_cas_processes') === 2,
+    );
+    assert.ok(total(await scrape(), 'envcas_cas_releases_total') >= before);
   }
 });
 
 test('there is nothing else on the port, and nobody keeps it for himself', async () => {
-  assert.equal(curl('/').status, 404);
-  assert.equal(curl('/__proto__').status, 404);
-  assert.equal(curl('/metrics', '-X', 'POST', '-d', 'x').status, 405);
+  assert.equal((await ask('/')).status, 404);
+  assert.equal((await ask('/__proto__')).status, 404);
+  assert.equal((await ask('/metrics', 'POST')).status, 405);
   const [host = '', port] = address.split(':');
   const silent = Array.from({ length: 40 }, () => connect(Number(port), host).on('error', () => {}));
-  await until(() => curl('/healthz').status === 200);
+  await until(async () => (await ask('/healthz')).status === 200);
   for (const socket of silent) socket.destroy();
 });
 
@@ -280,11 +279,11 @@ test('a CAS that waits to be unsealed lives and is not ready, and says which of 
     { env: env() },
   );
   try {
-    const ask = (path: string) => run('curl', ['-s', `http://${its}${path}`], env()).stdout;
-    const { ready, reasons } = JSON.parse(ask('/readyz'));
+    const from = async (path: string) => (await ask(path, 'GET', its)).body;
+    const { ready, reasons } = JSON.parse(await from('/readyz'));
     assert.deepEqual([ready, reasons.map(({ reason }: { reason: string }) => reason)], [false, ['SEALED']]);
-    assert.deepEqual(JSON.parse(ask('/healthz')), { alive: true });
-    const samples = parseExposition(ask('/metrics'));
+    assert.deepEqual(JSON.parse(await from('/healthz')), { alive: true });
+    const samples = parseExposition(await from('/metrics'));
     assert.equal(total(samples, 'envcas_cas_sealed'), 1);
     assert.ok(!samples.some(({ name }) => name === 'envcas_cas_store_up'), 'nobody has looked');
   } finally {

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, randomBytes, type X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { connect } from 'node:tls';
 import * as v from 'valibot';
 import type { Identity } from '../../src/protocol/certificate.ts';
 import { ask, makeIdentity, read, upload } from '../support/client.ts';
-import { executables, missing, type RunningCas, run, type Server, startCas } from '../support/stack.ts';
+import { executables, type RunningCas, run, type Server, startCas } from '../support/stack.ts';
 
 const { scone } = executables();
 const anything = v.any();
@@ -52,12 +53,7 @@ describe('an owner', () => {
       { token: its, configuration: { api_identity: { common_name: 'cas' } } },
       who,
     );
-  const namesOf = (port: string) => {
-    const shown = spawnSync('openssl', ['s_client', '-connect', `127.0.0.1:${port}`], { input: '' });
-    return execFileSync('openssl', ['x509', '-noout', '-ext', 'subjectAltName'], {
-      input: shown.stdout,
-    }).toString();
-  };
+  const namesOf = async (port: string) => (await certificateOf(port)).subjectAltName ?? '';
 
   test('is nobody at first, and nobody commands the CAS then', async () => {
     assert.deepEqual(await get('/v1/provisioning'), { provisioned: false, version: 0 });
@@ -97,25 +93,21 @@ describe('an owner', () => {
     assert.equal((await get(path, alice)).version, 2);
   });
 
-  test('has the certificate name what the configuration says, on both ports, without a restart', {
-    skip: missing('openssl'),
-  }, async () => {
+  test('has the certificate name what the configuration says, on both ports, without a restart', async () => {
     for (const port of [cas.apiPort, cas.enclavePort])
-      while (!namesOf(port).includes('DNS:cas.example.org'))
+      while (!(await namesOf(port)).includes('DNS:cas.example.org'))
         await new Promise((resolve) => setTimeout(resolve, 100));
   });
 
-  test('an administrator changes what his file says, by a signal; a broken file changes nothing', {
-    skip: missing('openssl'),
-  }, async () => {
+  test('an administrator changes what his file says, by a signal; a broken file changes nothing', async () => {
     writeFileSync(file('cas.toml'), '[api]\nnames = ["reloaded.example.org"]\n');
     cas.server.process.kill('SIGHUP');
-    while (!namesOf(cas.apiPort).includes('DNS:reloaded.example.org'))
+    while (!(await namesOf(cas.apiPort)).includes('DNS:reloaded.example.org'))
       await new Promise((resolve) => setTimeout(resolve, 100));
     writeFileSync(file('cas.toml'), '[api]\nname = 1\n');
     cas.server.process.kill('SIGHUP');
     await outputWith(cas.server, /not taken over.*|api\.name is no key of it/);
-    assert.match(namesOf(cas.apiPort), /reloaded\.example\.org/);
+    assert.match(await namesOf(cas.apiPort), /reloaded\.example\.org/);
     writeFileSync(file('cas.toml'), '');
   });
 
@@ -181,7 +173,9 @@ describe('an owner', () => {
     pem('alice.pem', alice);
     pem('bob.pem', bob);
     const state = {
-      cas_db: { cas: { url: `https://127.0.0.1:${cas.apiPort}/`, chain: chainOf(cas.apiPort) } },
+      cas_db: {
+        cas: { url: `https://127.0.0.1:${cas.apiPort}/`, chain: `${await certificateOf(cas.apiPort)}` },
+      },
       default_cas: 'cas',
     };
     writeFileSync(file('cli.json'), JSON.stringify(state), { mode: 0o600 });
@@ -238,10 +232,14 @@ describe('an owner', () => {
   });
 });
 
-/** The certificate that a server shows, as PEM. */
-function chainOf(port: string): string {
-  const shown = spawnSync('openssl', ['s_client', '-connect', `127.0.0.1:${port}`], { input: '' });
-  return execFileSync('openssl', ['x509'], { input: shown.stdout }).toString();
+/** The certificate that a server shows. */
+async function certificateOf(port: string): Promise<X509Certificate> {
+  const socket = connect({ host: '127.0.0.1', port: Number(port), rejectUnauthorized: false });
+  await once(socket, 'secureConnect');
+  const certificate = socket.getPeerX509Certificate();
+  socket.destroy();
+  assert.ok(certificate);
+  return certificate;
 }
 
 /** What a server has written, once something is in it. */

@@ -14,7 +14,12 @@ after(() => stack.stop());
 /** Asks for a service, and reads nothing of the answer. */
 async function askAndStall(session: string): Promise<TLSSocket> {
   const port = Number(stack.env.SCONE_CAS_ENCLAVE_PORT);
-  const socket = connect({ port, rejectUnauthorized: false, ALPNProtocols: [LAUNCH_PROTOCOL] });
+  const socket = connect({
+    host: '127.0.0.1',
+    port,
+    rejectUnauthorized: false,
+    ALPNProtocols: [LAUNCH_PROTOCOL],
+  });
   socket.on('error', () => {});
   await once(socket, 'secureConnect');
   socket.pause();

@@ -12,7 +12,7 @@ import { launch, makeIdentity, makeLas, upload } from '../support/client.ts';
 import { parseExposition, total } from '../support/exposition.ts';
 import { searchFor } from '../support/leaks.ts';
 import { freePort } from '../support/port.ts';
-import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
+import { executables, type RunningCas, startCas } from '../support/stack.ts';
 
 /** A span as OTLP 1.x writes it in JSON (opentelemetry/proto/trace/v1/trace.proto). */
 const attribute = v.object({
@@ -169,11 +169,11 @@ test('a collector that takes nothing keeps no launch waiting, and what it missed
     try {
       for (let count = 0; count < 20; count++)
         await Promise.all([1, 2, 3, 4].map(() => launch(its, { session: 'traced', service: 's', las })));
-      const dropped = () => {
-        const { stdout } = run('curl', ['-s', `http://${metrics}/metrics`], { PATH: process.env.PATH });
-        return total(parseExposition(stdout), 'envcas_cas_trace_spans_dropped_total');
+      const dropped = async () => {
+        const response = await fetch(`http://${metrics}/metrics`);
+        return total(parseExposition(await response.text()), 'envcas_cas_trace_spans_dropped_total');
       };
-      while (dropped() === 0) await new Promise((resolve) => setTimeout(resolve, 200));
+      while ((await dropped()) === 0) await new Promise((resolve) => setTimeout(resolve, 200));
     } finally {
       assert.equal(await its.server.stop(), 0);
     }

@@ -51,7 +51,12 @@ type Message = any;
 
 async function client(): Promise<Client> {
   const { port: number } = port.server.address() as AddressInfo;
-  const socket = connect({ port: number, rejectUnauthorized: false, ALPNProtocols: [LAUNCH_PROTOCOL] });
+  const socket = connect({
+    host: '127.0.0.1',
+    port: number,
+    rejectUnauthorized: false,
+    ALPNProtocols: [LAUNCH_PROTOCOL],
+  });
   sockets.push(socket);
   await once(socket, 'secureConnect');
   const channel = frames(socket, 1 << 26);

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { missingPostgres, startPostgres } from '../support/postgres.ts';
-import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
+import { executables, missing, type RunningCas, run, startCas } from '../support/stack.ts';
 
 const { scone } = executables();
 let folder: string;
@@ -49,12 +49,14 @@ const version = () =>
     env,
   );
 
-test('as many processes as wanted share the ports, and the identity', () => {
+test('as many processes as wanted share the ports, and the identity', { skip: missing('curl') }, () => {
   assert.equal(childrenOf(cas.server.process.pid).length, 3);
   for (let request = 0; request < 12; request++) assert.match(version().stdout, /version/);
 });
 
-test('one that is killed is followed by another, and the others go on', async () => {
+test('one that is killed is followed by another, and the others go on', {
+  skip: missing('curl'),
+}, async () => {
   const [victim, ...others] = childrenOf(cas.server.process.pid);
   assert.ok(victim);
   process.kill(victim, 'SIGKILL');

@@ -101,7 +101,7 @@ export async function upload(
   identity ??= makeIdentity();
   const credentials = await identity;
   const [status, answer] = await new Promise<[number | undefined, string]>((resolve, reject) => {
-    const url = `https://localhost:${stack.env.SCONE_CAS_API_PORT}/session`;
+    const url = `https://127.0.0.1:${stack.env.SCONE_CAS_API_PORT}/session`;
     const posting = request(
       url,
       { method: 'POST', rejectUnauthorized: false, ...credentials },
