@@ -1,7 +1,5 @@
 import {
   closeSync,
-  constants,
-  fstatSync,
   lstatSync,
   openSync,
   readFileSync,
@@ -15,9 +13,7 @@ import {
 import { basename } from 'node:path';
 import { type Ownership, ownershipOf, sameOwnership, setOwnership } from '../platform/ownership.ts';
 import { renameToNew } from '../platform/rename.ts';
-import type { Stage } from './temporary.ts';
-
-const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;
+import { reading, type Stage } from './temporary.ts';
 
 /** Something that a launch puts into a place, decided when it looked at the place. */
 export interface Change {
@@ -118,12 +114,8 @@ function lookAt(place: string): (Content & { names: number }) | string | undefin
   if (!found.isFile()) throw new Error(neither);
   const user = process.geteuid?.();
   if (user !== 0 && user !== found.uid) throw new Error('a file of another user is there');
-  const fd = openSync(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-  try {
-    const opened = fstatSync(fd);
+  return reading(place, (fd, opened) => {
     if (!opened.isFile()) throw new Error(neither);
     return { ...ownershipOf(opened), names: opened.nlink, content: readFileSync(fd) };
-  } finally {
-    closeSync(fd);
-  }
+  });
 }

@@ -1,7 +1,6 @@
 import {
   closeSync,
   constants,
-  fstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -14,14 +13,14 @@ import { basename, dirname, join } from 'node:path';
 import { type Ownership, ownershipOf, sameOwnership, setOwnership } from '../platform/ownership.ts';
 import { type Change, type Content, sameContent, writeNew } from './change.ts';
 import { pathIn } from './folder.ts';
-import { isGenerationOf, linkAt, openIfThere, remove, type Stage } from './temporary.ts';
+import { isGenerationOf, linkAt, reading, remove, type Stage } from './temporary.ts';
 
 /**
  * Files that change together: a symbolic link NAME to a folder `.NAME.RANDOM` beside it, which is replaced by one to
  * another folder. The folder before is removed at once.
  */
 
-const { O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;
+const { O_DIRECTORY, O_NOFOLLOW, O_RDONLY } = constants;
 
 type Folder = Ownership & { content?: undefined };
 /** By relative path, folders before what is in them, and the uppermost one under the empty path. */
@@ -131,18 +130,15 @@ function lookAt(place: string): Tree | string | undefined {
 function readTree(root: string): Tree {
   const tree: Tree = new Map();
   const read = (path: string, name: string) => {
-    const fd = openIfThere(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-    if (fd === undefined) return;
-    try {
-      const stats = fstatSync(fd);
-      if (stats.isFile()) tree.set(name, { ...ownershipOf(stats), content: readFileSync(fd) });
-      if (!stats.isDirectory()) return;
+    reading(path, (fd, stats) => {
+      if (stats.isFile()) {
+        tree.set(name, { ...ownershipOf(stats), content: readFileSync(fd) });
+        return;
+      }
       tree.set(name, ownershipOf(stats));
       for (const entry of readdirSync(pathIn(fd), { withFileTypes: true }))
         if (entry.isFile() || entry.isDirectory()) read(pathIn(fd, entry.name), join(name, entry.name));
-    } finally {
-      closeSync(fd);
-    }
+    });
   };
   const user = process.geteuid?.();
   read(root, '');

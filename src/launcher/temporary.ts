@@ -10,6 +10,7 @@ import {
   readdirSync,
   readlinkSync,
   rmdirSync,
+  type Stats,
   unlinkSync,
 } from 'node:fs';
 import { lockFile } from '../platform/libc.ts';
@@ -138,19 +139,14 @@ function removeLeftover(
   users: ReadonlySet<number>,
 ): void {
   const path = pathIn(parent, name);
-  let fd: number | undefined;
   try {
-    fd = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-    const found = fstatSync(fd);
-    if (!found.isDirectory() && !found.isFile()) return;
-    if (!users.has(found.uid) || !lockFile(fd, 0)) return;
-    // Whoever had the lock before may have made it the current generation. One that got its final name is not found.
-    if (isCurrent(parent, name, link)) return;
-    remove(path);
+    reading(path, (fd, { uid }) => {
+      if (!users.has(uid) || !lockFile(fd, 0)) return;
+      // Whoever had the lock before may have made it the current generation. One that got its final name is not found.
+      if (!isCurrent(parent, name, link)) remove(path);
+    });
   } catch {
     // The next launch tries again.
-  } finally {
-    if (fd !== undefined) closeSync(fd);
   }
 }
 
@@ -180,8 +176,38 @@ export function remove(path: string): void {
   }
 }
 
+/**
+ * Opens a file or folder for reading. A mode that keeps its owner from that is another one meanwhile.
+ * @returns undefined where there is none, or something else
+ */
+export function reading<Result>(
+  path: string,
+  read: (fd: number, stats: Stats) => Result,
+): Result | undefined {
+  const place = openIfThere(path, O_PATH | O_NOFOLLOW);
+  if (place === undefined) return undefined;
+  const same = `/proc/self/fd/${place}`;
+  let fd: number | undefined;
+  try {
+    const stats = fstatSync(place);
+    if (!stats.isFile() && !stats.isDirectory()) return undefined;
+    const needed = stats.isFile() ? 0o400 : 0o500;
+    const isClosed = (stats.mode & needed) !== needed && stats.uid === process.geteuid?.();
+    if (isClosed) chmodSync(same, (stats.mode & 0o7777) | needed);
+    try {
+      fd = openSync(same, O_RDONLY | O_NONBLOCK);
+      return read(fd, stats);
+    } finally {
+      if (isClosed) chmodSync(same, stats.mode & 0o7777);
+    }
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+    closeSync(place);
+  }
+}
+
 /** The open file or folder, or undefined where there is none. */
-export function openIfThere(path: string, flags: number): number | undefined {
+function openIfThere(path: string, flags: number): number | undefined {
   try {
     return openSync(path, flags);
   } catch (error) {

@@ -587,6 +587,55 @@ test('removeFiles removes files and generations, and nothing else', () => {
   assert.equal(removeFiles({ files: bare, directories }), undefined);
 });
 
+describe('what not even its owner may read by its mode', () => {
+  /** As an ordinary user, whom modes bind. */
+  const asUser = root ? asNobody : <Result>(work: () => Result) => work();
+  const place = () => {
+    const path = folder();
+    if (root) chownSync(path, NOBODY, NOBODY);
+    return path;
+  };
+
+  for (const [fileMode, folderMode] of [
+    [0o200, 0o700],
+    [0, 0o500],
+    [0o600, 0o300],
+    [0, 0],
+  ] as const)
+    test(`is replaced and put back: ${fileMode.toString(8)} in ${folderMode.toString(8)}`, () => {
+      const path = place();
+      const launch = (content: string) =>
+        write(
+          ['file', 'set/one', 'set/deep/two'].map((name) =>
+            file(`${path}/${name}`, content, { mode: fileMode }),
+          ),
+          [directory(`${path}/set`, { generation: true, mode: folderMode })],
+        );
+      // Root sees all of it.
+      const look = () => (root ? everything(path) : names(path));
+      asUser(() => launch('old'));
+      const before = look();
+      assert.equal(asUser(() => launch('old')).changed, false);
+      const { changed, undo } = asUser(() => launch('new'));
+      assert.equal(changed, true);
+      assert.equal(readdirSync(path).length, 3);
+      assert.equal(asUser(undo), undefined);
+      assert.deepEqual(look(), before);
+    });
+
+  test('is removed where it was left behind', () => {
+    const path = place();
+    asUser(() => {
+      for (const name of [`.envcas-${HEX}`, `.set.${HEX}`]) {
+        mkdirSync(`${path}/${name}/deep`, { recursive: true });
+        for (const within of ['/deep', '']) chmodSync(`${path}/${name}${within}`, 0);
+      }
+      writeGeneration(`${path}/set`, { a: 'a' });
+    });
+    assert.deepEqual(names(path), ['set']);
+  });
+});
+
 describe('leftovers', () => {
   const temporary = `.envcas-${HEX}`;
   const generation = `.set.${HEX}`;
