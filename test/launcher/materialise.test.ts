@@ -26,14 +26,12 @@ import type { DirectoryToMake, FileToWrite } from '../../src/launcher/assemble.t
 import { materialise, removeFiles } from '../../src/launcher/materialise.ts';
 import { lockFile } from '../../src/platform/libc.ts';
 import { writeLetter } from '../fixtures/launcher/materialise.ts';
+import { removeAll } from '../support/stack.ts';
 import { fixtures, NOBODY, root, start } from './support.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'envcas-materialise-'));
 chmodSync(scratch, 0o711);
-after(() => {
-  spawnSync('chmod', ['-R', 'u+rwX', scratch]);
-  rmSync(scratch, { recursive: true });
-});
+after(() => removeAll(scratch));
 
 let folders = 0;
 function folder(mode = 0o700): string {

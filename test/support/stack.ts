@@ -21,6 +21,12 @@ export function missing(...programs: string[]): string | false {
   return absent.length > 0 ? `not installed: ${absent.join(', ')}` : false;
 }
 
+/** Removes a folder with what is in it, also where a launcher gave it a mode by which its user may not. */
+export function removeAll(folder: string): void {
+  spawnSync('chmod', ['-R', 'u+rwX', folder], { stdio: 'ignore' });
+  rmSync(folder, { recursive: true, force: true });
+}
+
 /** The variables in a file of `scone up`, as a shell reads them. */
 export function environmentIn(file: string): Record<string, string> {
   const env = { PATH: process.env.PATH };
@@ -195,7 +201,7 @@ export async function startApart(logLevel = 'info'): Promise<Apart> {
     },
     async stop() {
       await Promise.all([apart.cas.stop(), apart.las.stop()]);
-      rmSync(home, { recursive: true, force: true });
+      removeAll(home);
     },
   };
   return apart;
@@ -242,7 +248,7 @@ export async function startStack(): Promise<Stack> {
     },
     async stop() {
       await stack.server.stop();
-      rmSync(home, { recursive: true, force: true });
+      removeAll(home);
     },
   };
   const attest = () =>
