@@ -2,17 +2,15 @@ import { lstatSync, mkdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { failure, reason } from '../errors.ts';
-
-/** sun_path of unix(7), less its final NUL. */
-const LONGEST = 107;
+import { pathTooLong } from '../protocol/las.ts';
 
 /**
  * Makes the path free to listen on: a socket that nobody answers on any more is removed.
  * @throws Failure ADDRESS_IN_USE where a server answers, STATE_UNUSABLE where the path cannot be used
  */
 export async function claimSocket(path: string): Promise<void> {
-  if (Buffer.byteLength(path) > LONGEST)
-    throw failure('STATE_UNUSABLE', { path, detail: `a socket path has at most ${LONGEST} bytes` });
+  const detail = pathTooLong(path);
+  if (detail !== undefined) throw failure('STATE_UNUSABLE', { path, detail });
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   } catch (error) {

@@ -71,6 +71,11 @@ export interface LasConnection {
   close(): void;
 }
 
+/** Why no socket can have a path: sun_path of unix(7), less its final NUL. */
+export function pathTooLong(path: string): string | undefined {
+  return Buffer.byteLength(path) > 107 ? 'a socket path has at most 107 bytes' : undefined;
+}
+
 /**
  * @param cas HOST:PORT of the CAS whose key is wanted
  * @param deadline milliseconds since 1970
@@ -81,6 +86,8 @@ export async function connectLas(
   cas: string | undefined,
   deadline: number,
 ): Promise<LasConnection> {
+  const detail = pathTooLong(path);
+  if (detail !== undefined) throw failure('LAS_UNREACHABLE', { socket: path, detail });
   const socket: Socket = connect({ path });
   const channel: Frames = frames(socket, LAS_MESSAGE_LIMIT);
   const exchange = async <Schema extends v.GenericSchema>(message: unknown, schema: Schema) => {

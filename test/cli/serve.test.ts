@@ -100,6 +100,13 @@ test('what is printed for a shell leads to the servers, whatever their folder is
   }
 });
 
+test('a path that is too long for a socket is told', () => {
+  const socket = join(folder, 'x'.repeat(108));
+  const { status, stderr } = run(scone, ['las', 'serve', '--dir', folder, '--socket', socket], env());
+  assert.equal(status, 74);
+  assert.match(stderr, /x: a socket path has at most 107 bytes\n/);
+});
+
 test('a port that is taken is told, with what to do', () => {
   const first = run(
     scone,

@@ -544,7 +544,15 @@ describe('a server', { concurrency: 4 }, () => {
       start: ((path: string) => Promise<{ close(): void }>) | undefined,
       ErrorCode,
       string,
+      name?: string,
     ][] = [
+      [
+        'is where no socket can be',
+        undefined,
+        'LAS_UNREACHABLE',
+        'a socket path has at most 107 bytes',
+        'x'.repeat(108),
+      ],
       ['is down', undefined, 'LAS_UNREACHABLE', 'no such file or directory'],
       [
         'has left its socket behind',
@@ -596,9 +604,9 @@ describe('a server', { concurrency: 4 }, () => {
         'closed before an answer came',
       ],
     ];
-    for (const [what, serve, code, says] of cases)
+    for (const [what, serve, code, says, name = 'las.sock'] of cases)
       test(`that ${what}: the cause names it where Evidence is needed, and only there`, async () => {
-        const path = join(folder(stack), 'las.sock');
+        const path = join(folder(stack), name);
         const server = await serve?.(path);
         const env = { SCONE_LAS_ADDR: path, SCONE_CAS_KEY: casKey };
         await fails(
