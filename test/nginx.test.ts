@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,13 +9,15 @@ import { promisify } from 'node:util';
 import { openToOthers } from './launcher/support.ts';
 import { freePort } from './support/port.ts';
 import { rest } from './support/rest.ts';
-import { executables, missing, run, type Stack, startStack } from './support/stack.ts';
+import { executables, missing, nameless, ownName, run, type Stack, startStack } from './support/stack.ts';
 
 const example = resolve(import.meta.dirname, '../examples/nginx');
 const execute = promisify(execFile);
-const runAs = process.getuid?.() === 0 ? 'www-data' : userInfo().username;
+const runAs = process.getuid?.() === 0 ? 'www-data' : ownName;
 
-describe('examples/nginx', { skip: missing('/usr/sbin/nginx', '/usr/bin/curl', 'openssl') }, () => {
+const skip = missing('/usr/sbin/nginx', '/usr/bin/curl', 'openssl') || nameless;
+
+describe('examples/nginx', { skip }, () => {
   let stack: Stack;
   before(async () => {
     stack = await startStack();

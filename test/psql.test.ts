@@ -1,19 +1,17 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chownSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir, userInfo } from 'node:os';
+import { chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { openToOthers } from './launcher/support.ts';
+import { dba, missingPostgres, programs } from './support/postgres.ts';
 import { missing, run, type Server, type Stack, startServer, startStack } from './support/stack.ts';
 
 const example = resolve(import.meta.dirname, '../examples/psql');
-/** The server does not run as root. */
-const dba = process.getuid?.() === 0 ? 'postgres' : userInfo().username;
-const programs = globSync('/usr/lib/postgresql/*/bin').sort().at(-1) ?? '/usr/lib/postgresql';
 
-describe('examples/psql', { skip: missing(join(programs, 'postgres'), '/usr/bin/psql') }, () => {
+describe('examples/psql', { skip: missing('/usr/bin/psql') || missingPostgres }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'envcas-postgres-'));
   const data = join(folder, 'data');
   let stack: Stack | undefined;

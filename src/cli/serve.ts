@@ -1,5 +1,4 @@
 import { rmSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Property } from '../attestation/claims.ts';
 import { serveCas } from '../cas/serve.ts';
@@ -7,6 +6,7 @@ import { failure } from '../errors.ts';
 import { openLasKey } from '../las/key.ts';
 import { openMachine } from '../las/machine.ts';
 import { serveLas } from '../las/serve.ts';
+import { homeFolder } from '../platform/home.ts';
 import { type Mode, readMode } from '../platform/mode.ts';
 import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts';
 import { defaultPorts, formatAddress, parseAddress } from '../policy/address.ts';
@@ -126,7 +126,7 @@ const SOFTWARE_ROOT =
   'The LAS is a software root of trust: it proves nothing against the administrator of this machine.';
 
 function defaultDirectory(env: NodeJS.ProcessEnv): string {
-  return join(env.XDG_STATE_HOME || join(env.HOME || homedir(), '.local', 'state'), 'scone');
+  return join(env.XDG_STATE_HOME || join(homeFolder(env), '.local', 'state'), 'scone');
 }
 
 /** ADDRESS or ADDRESS=KEYHASH; without the hash, the CAS must have been attested by this user. */

@@ -1,9 +1,9 @@
 import { X509Certificate } from 'node:crypto';
 import { closeSync, openSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
+import { homeFolder } from '../platform/home.ts';
 import { lockFile } from '../platform/libc.ts';
 import { makePrivateDirectory, readPrivate, writePrivate } from '../platform/private-file.ts';
 import { type Address, formatAddress } from '../policy/address.ts';
@@ -34,7 +34,7 @@ const clientState = v.looseObject({
 export type ClientState = v.InferOutput<typeof clientState>;
 
 export function clientStatePath(env: NodeJS.ProcessEnv): string {
-  return env.SCONE_CLI_CONFIG || join(env.HOME || homedir(), '.cas', 'config.json');
+  return env.SCONE_CLI_CONFIG || join(homeFolder(env), '.cas', 'config.json');
 }
 
 /** @throws Failure FILE_INVALID, or STATE_UNUSABLE where other users may read it */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { inspect } from 'node:util';
@@ -11,6 +11,7 @@ import {
   readClientState,
   updateClientState,
 } from '../../src/protocol/client-state.ts';
+import { nameless } from '../support/stack.ts';
 
 const home = mkdtempSync(join(tmpdir(), 'envcas-client-'));
 const path = join(home, 'config.json');
@@ -27,6 +28,21 @@ test('it is where SCONE_CLI_CONFIG says, else below the home folder', () => {
   assert.equal(clientStatePath(env), path);
   assert.equal(clientStatePath({ HOME: '/h' }), '/h/.cas/config.json');
   assert.equal(clientStatePath({ HOME: '/h', SCONE_CLI_CONFIG: '' }), '/h/.cas/config.json');
+});
+
+test('without HOME it is below the home folder that the system knows', { skip: nameless }, () => {
+  assert.equal(clientStatePath({ HOME: '' }), join(userInfo().homedir, '.cas/config.json'));
+});
+
+test('of a user whom the system does not know it is below /', {
+  skip: process.getuid?.() !== 0 && 'only root can be another user',
+}, () => {
+  process.seteuid?.(4_000_000);
+  try {
+    assert.equal(clientStatePath({}), '/.cas/config.json');
+  } finally {
+    process.seteuid?.(0);
+  }
 });
 
 test('without a file nothing is remembered', () => {

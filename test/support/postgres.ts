@@ -1,15 +1,18 @@
 import { execFileSync } from 'node:child_process';
 import { chownSync, globSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir, userInfo } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
-import { missing, type Server, startServer } from './stack.ts';
+import { missing, nameless, ownName, type Server, startServer } from './stack.ts';
 
 /** Debian has the programs of each version in a folder of its own. */
-const programs = globSync('/usr/lib/postgresql/*/bin').sort().at(-1) ?? '/usr/lib/postgresql';
+export const programs = globSync('/usr/lib/postgresql/*/bin').sort().at(-1) ?? '/usr/lib/postgresql';
+
+/** The user of a server, which does not run as root. */
+export const dba = process.getuid?.() === 0 ? 'postgres' : ownName;
 
 /** For the `skip` of a test that needs a PostgreSQL server. */
-export const missingPostgres = missing(join(programs, 'postgres'), join(programs, 'initdb'));
+export const missingPostgres = missing(join(programs, 'postgres'), join(programs, 'initdb')) || nameless;
 
 /** A PostgreSQL server of the test's own, which only this host reaches. */
 export interface Postgres {
@@ -33,9 +36,7 @@ export async function startPostgres(
   settings: readonly string[] = ['fsync=off'],
   port = 5432,
 ): Promise<Postgres> {
-  // The server does not run as root.
-  const isRoot = process.getuid?.() === 0;
-  const user = isRoot ? 'postgres' : userInfo().username;
+  const user = dba;
   const idOf = (option: string) => Number(execFileSync('id', [option, user], { encoding: 'utf8' }));
   const [uid, gid] = [idOf('-u'), idOf('-g')];
   const folder = mkdtempSync(join(tmpdir(), 'envcas-postgres-'));

@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { tmpdir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -34,6 +34,18 @@ export function environmentIn(file: string): Record<string, string> {
   const variables = words.matchAll(/(?<=^|\0)(SCONE_\w+)=([^\0]*)/g);
   return Object.fromEntries(Array.from(variables, ([, name = '', value = '']) => [name, value]));
 }
+
+/** The name of the user that this runs as; empty where the system knows none, as in a container. */
+export const ownName = (() => {
+  try {
+    return userInfo().username;
+  } catch {
+    return '';
+  }
+})();
+
+/** For the `skip` of a test that needs such a name. */
+export const nameless = ownName === '' && 'the system knows no name of this user';
 
 export interface Server {
   process: ChildProcess;
