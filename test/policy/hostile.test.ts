@@ -55,21 +55,27 @@ const refused: [what: string, text: string, problem: RegExp][] = [
     /^1:1 the text is longer than 4194304 characters$/,
   ],
 ];
+/** The first problem of each text, without and with variables, as a thread of little memory finds them. */
+const firstProblems = new Promise<string[][]>((resolve, reject) => {
+  new Worker(new URL('../fixtures/policy/refuse.ts', import.meta.url), {
+    workerData: refused.map(([, text]) => text),
+    resourceLimits: { maxOldGenerationSizeMb: 384 },
+  })
+    .on('message', resolve)
+    .on('error', reject);
+});
+
 describe('a text of any size is refused with the place where it goes wrong', { timeout: 120_000 }, () => {
-  for (const [what, text, problem] of refused)
-    test(what, () => {
-      for (const variables of [undefined, () => 'x'])
-        assert.match(problemsOf(() => parseSession(text, variables))[0] ?? '', problem);
+  for (const [index, [what, , problem]] of refused.entries())
+    test(what, async () => {
+      const found = (await firstProblems)[index] ?? [];
+      assert.equal(found.length, 2);
+      for (const first of found) assert.match(first, problem);
     });
 });
 
 test('a text of any size is refused in little memory', { timeout: 120_000 }, async () => {
-  const worker = new Worker(new URL('../fixtures/policy/refuse.ts', import.meta.url), {
-    workerData: refused.map(([, text]) => text),
-    resourceLimits: { maxOldGenerationSizeMb: 384 },
-  });
-  const counts = await new Promise((resolve, reject) => worker.on('message', resolve).on('error', reject));
-  assert.equal(counts, refused.length);
+  assert.equal((await firstProblems).length, refused.length);
 });
 
 const laughs = 'abcdefghi'
