@@ -1,6 +1,6 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { temporaryFolder } from '../test/support/leave-nothing.ts';
 import { executables } from '../test/support/stack.ts';
 import { comparePrograms } from './measure.ts';
 
@@ -102,25 +102,21 @@ ${each(secrets)}`;
 /** How long it takes to check a policy of some hundred lines. */
 export async function check(): Promise<void> {
   const { scone } = executables();
-  const work = mkdtempSync(join(tmpdir(), 'envcas-bench-'));
-  try {
-    const file = join(work, 'session.yaml');
-    const text = policy();
-    writeFileSync(file, text);
-    const lines = text.split('\n').length - 1;
-    const env = { PATH: process.env.PATH, HOME: work };
-    const programs = [
-      {
-        name: `\`scone session check\`, ${lines} lines`,
-        command: scone,
-        args: ['session', 'check', file],
-        env,
-      },
-      { name: '`scone version`', command: scone, args: ['version'], env },
-      { name: 'bare `node -e 0`', command: process.execPath, args: ['-e', '0'], env },
-    ];
-    await comparePrograms('Checking a policy', programs, ROUNDS);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
+  const work = temporaryFolder();
+  const file = join(work, 'session.yaml');
+  const text = policy();
+  writeFileSync(file, text);
+  const lines = text.split('\n').length - 1;
+  const env = { PATH: process.env.PATH, HOME: work };
+  const programs = [
+    {
+      name: `\`scone session check\`, ${lines} lines`,
+      command: scone,
+      args: ['session', 'check', file],
+      env,
+    },
+    { name: '`scone version`', command: scone, args: ['version'], env },
+    { name: 'bare `node -e 0`', command: process.execPath, args: ['-e', '0'], env },
+  ];
+  await comparePrograms('Checking a policy', programs, ROUNDS);
 }

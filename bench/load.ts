@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
 import * as v from 'valibot';
 import { platformOf } from '../src/attestation/software.ts';
 import { granted } from '../src/protocol/launch.ts';
+import { temporaryFolder } from '../test/support/leave-nothing.ts';
 import { type Postgres, startPostgres } from '../test/support/postgres.ts';
 import { executables, run, type Server, startServer } from '../test/support/stack.ts';
 import { fillStore, startCas } from './cas.ts';
@@ -139,7 +140,7 @@ async function underLoad(
 ): Promise<void> {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519');
   const las = { private: privateKey, platform: platformOf(publicKey) };
-  const work = mkdtempSync(join(tmpdir(), 'envcas-bench-'));
+  const work = temporaryFolder();
   const key = join(work, 'las.pem');
   let postgres: Postgres | undefined;
   try {
@@ -165,7 +166,6 @@ async function underLoad(
     }
   } finally {
     await postgres?.stop();
-    rmSync(work, { recursive: true, force: true });
   }
 }
 

@@ -1,9 +1,8 @@
 import { randomInt } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { granted } from '../src/protocol/launch.ts';
+import { temporaryFolder } from '../test/support/leave-nothing.ts';
 import type { Server } from '../test/support/stack.ts';
 import { fillStore, startCas } from './cas.ts';
 import { askFor } from './launcher.ts';
@@ -34,7 +33,7 @@ interface Contender {
 
 /** How many releases a CAS does with few and with many sessions in its store, and what memory it takes. */
 export async function sessions(): Promise<void> {
-  const work = mkdtempSync(join(tmpdir(), 'envcas-bench-'));
+  const work = temporaryFolder();
   const contenders: Contender[] = [];
   try {
     for (const stored of [FEW, MANY]) {
@@ -78,7 +77,6 @@ export async function sessions(): Promise<void> {
     );
   } finally {
     for (const { cas } of contenders) await cas.stop();
-    rmSync(work, { recursive: true, force: true });
   }
 }
 

@@ -2,20 +2,19 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { temporaryFolder } from './support/leave-nothing.ts';
 import { executables, run } from './support/stack.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const digest = (path: string) => createHash('sha256').update(readFileSync(path)).digest('hex');
 
-test('the executables are the same byte for byte when they are built again, elsewhere, after a build was killed', async (t) => {
+test('the executables are the same byte for byte when they are built again, elsewhere, after a build was killed', async () => {
   const built = executables();
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-build-'));
-  t.after(() => rmSync(folder, { recursive: true }));
+  const folder = temporaryFolder();
   const script = resolve(import.meta.dirname, '../scripts/build.ts');
   const killed = spawn(process.execPath, [script, folder], { stdio: 'ignore' });
   const left = () =>
@@ -36,26 +35,22 @@ test('the executables are the same byte for byte when they are built again, else
 });
 
 test('what is compiled when they are built is taken by V8 that has another seed, and the same options', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-build-'));
-  try {
-    const file = join(folder, 'piece.js');
-    writeFileSync(file, '(function () { return () => "a piece"; })');
-    const compiler = resolve(import.meta.dirname, '../scripts/code-cache.ts');
-    execFileSync(process.execPath, ['--min-semi-space-size=16', '--random-seed=1', compiler, file]);
-    const take = `
+  const folder = temporaryFolder();
+  const file = join(folder, 'piece.js');
+  writeFileSync(file, '(function () { return () => "a piece"; })');
+  const compiler = resolve(import.meta.dirname, '../scripts/code-cache.ts');
+  execFileSync(process.execPath, ['--min-semi-space-size=16', '--random-seed=1', compiler, file]);
+  const take = `
       const { readFileSync } = require('node:fs');
       const script = new (require('node:vm').Script)(readFileSync(process.argv[1], 'utf8'), {
         filename: process.argv[1],
         cachedData: readFileSync(process.argv[1] + '.cache'),
       });
       console.log(script.cachedDataRejected, script.runInThisContext()()());`;
-    const taken = (...options: string[]) =>
-      execFileSync(process.execPath, [...options, '-e', take, file], { encoding: 'utf8' });
-    assert.equal(taken('--min-semi-space-size=16'), 'false a piece\n');
-    assert.equal(taken('--min-semi-space-size=16', '--no-flush-bytecode'), 'true a piece\n');
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  const taken = (...options: string[]) =>
+    execFileSync(process.execPath, [...options, '-e', take, file], { encoding: 'utf8' });
+  assert.equal(taken('--min-semi-space-size=16'), 'false a piece\n');
+  assert.equal(taken('--min-semi-space-size=16', '--no-flush-bytecode'), 'true a piece\n');
 });
 
 test('SCONE_HASH=1 prints what sha256sum prints of the file, SCONE_VERSION=1 the settings', () => {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { openToOthers } from './launcher/support.ts';
@@ -22,11 +22,6 @@ describe('examples/nginx', { skip }, () => {
   before(async () => {
     stack = await startStack();
     openToOthers(stack);
-  });
-  let envcas: ChildProcess | undefined;
-  after(async () => {
-    envcas?.kill('SIGTERM');
-    await stack?.stop();
   });
 
   test('the commands of its README print what it says', async () => {
@@ -75,7 +70,6 @@ describe('examples/nginx', { skip }, () => {
       env: { ...stack.env, SCONE_CONFIG_ID: 'web/nginx' },
       stdio: ['ignore', 'inherit', 'pipe'],
     });
-    envcas = supervisor;
     const exit = once(supervisor, 'exit');
     let said = '';
     supervisor.stderr.on('data', (chunk) => {

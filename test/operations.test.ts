@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
+import { temporaryFolder } from './support/leave-nothing.ts';
 import { missingPostgres, startPostgres } from './support/postgres.ts';
 import { executables, missing } from './support/stack.ts';
 
@@ -21,43 +21,38 @@ test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS o
   const { scone } = executables();
   const blocks = [...operations.matchAll(/^```sh\n([\s\S]*?)^```/gm)].map(([, block]) => block);
   assert.ok(blocks.length > 10);
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-operations-'));
+  const folder = temporaryFolder();
   const postgres = await startPostgres();
-  try {
-    // The same program under another name is another program, by its measurement.
-    const next = join(folder, 'next');
-    execFileSync(process.execPath, [join(root, 'scripts/build.ts'), next, 'scone-next=src/cli/main.ts']);
-    const script = ['set -eu', "trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT", ...blocks].join('\n');
-    const child = spawn('bash', ['-c', script], {
-      cwd: folder,
-      env: {
-        PATH: `${join(scone, '..')}:${process.env.PATH}`,
-        ...{ HOME: folder, PGHOST: postgres.folder, PGUSER: postgres.user },
-        ...{ NEXT: join(next, 'scone-next'), PORT: String(await freePorts()) },
-      },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    const [stdout, stderr, [status]] = await Promise.all([
-      text(child.stdout),
-      text(child.stderr),
-      once(child, 'exit'),
-    ]);
-    assert.equal(status, 0, `${stdout}\n${stderr}`);
-    assert.match(stdout, /^ *CAS is sealed, at /m);
-    assert.match(stderr, /was restored from a backup on [\s\S]*CAS_RESTORED/);
-    assert.match(stderr, /SESSION_NOT_FOUND/);
-    assert.match(stdout, /^Master key 2 is used from now on/m);
-    assert.match(stdout, /^name: shop$/m);
-    assert.match(stdout, /^All \d+ rows of \S+ are as they were written$/m);
-    assert.match(stdout, /The log is whole, and nothing that was seen before is missing from it\.\n$/);
-    for (const replica of [1, 2, 3]) {
-      const log = readFileSync(join(folder, `cas-${replica}.log`), 'utf8');
-      assert.match(log, /^CAS ready/m);
-      assert.doesNotMatch(log, /"level":(50|60)/);
-    }
-  } finally {
-    await postgres.stop();
-    rmSync(folder, { recursive: true, force: true });
+  // The same program under another name is another program, by its measurement.
+  const next = join(folder, 'next');
+  execFileSync(process.execPath, [join(root, 'scripts/build.ts'), next, 'scone-next=src/cli/main.ts']);
+  const script = ['set -eu', "trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT", ...blocks].join('\n');
+  const child = spawn('bash', ['-c', script], {
+    cwd: folder,
+    env: {
+      PATH: `${join(scone, '..')}:${process.env.PATH}`,
+      ...{ HOME: folder, PGHOST: postgres.folder, PGUSER: postgres.user },
+      ...{ NEXT: join(next, 'scone-next'), PORT: String(await freePorts()) },
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const [stdout, stderr, [status]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'exit'),
+  ]);
+  assert.equal(status, 0, `${stdout}\n${stderr}`);
+  assert.match(stdout, /^ *CAS is sealed, at /m);
+  assert.match(stderr, /was restored from a backup on [\s\S]*CAS_RESTORED/);
+  assert.match(stderr, /SESSION_NOT_FOUND/);
+  assert.match(stdout, /^Master key 2 is used from now on/m);
+  assert.match(stdout, /^name: shop$/m);
+  assert.match(stdout, /^All \d+ rows of \S+ are as they were written$/m);
+  assert.match(stdout, /The log is whole, and nothing that was seen before is missing from it\.\n$/);
+  for (const replica of [1, 2, 3]) {
+    const log = readFileSync(join(folder, `cas-${replica}.log`), 'utf8');
+    assert.match(log, /^CAS ready/m);
+    assert.doesNotMatch(log, /"level":(50|60)/);
   }
 });
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { parseAllDocuments } from 'yaml';
 import { readCasConfiguration } from '../src/cli/cas-configuration.ts';
 import { defaultPorts } from '../src/policy/address.ts';
+import { temporaryFolder } from './support/leave-nothing.ts';
 import { executables, missing, run } from './support/stack.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -47,34 +47,26 @@ const ports = { api: defaultPorts.api, enclave: defaultPorts.enclave, metrics: d
 
 /** Reads a configuration as a CAS does. */
 function configured(content: string) {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-packaging-'));
-  try {
-    writeFileSync(join(folder, 'cas.toml'), content);
-    return readCasConfiguration(join(folder, 'cas.toml'));
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  const folder = temporaryFolder();
+  writeFileSync(join(folder, 'cas.toml'), content);
+  return readCasConfiguration(join(folder, 'cas.toml'));
 }
 
 test('the units of the CAS are right, and it is kept from what it does not need', {
   skip: missing('systemd-analyze'),
 }, () => {
   const { scone } = executables();
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-units-'));
-  try {
-    for (const name of ['envcas-cas', 'envcas-cas-las', 'envcas-las']) {
-      const path = join(folder, `${name}.service`);
-      writeFileSync(path, read(`${name}.service`).replaceAll('@PREFIX@/bin/scone', scone));
-      const verified = run('systemd-analyze', ['verify', path], environment);
-      assert.deepEqual([verified.status, verified.stderr], [0, ''], name);
-    }
-    const cas = join(folder, 'envcas-cas.service');
-    const { stdout } = run('systemd-analyze', ['security', '--offline=yes', cas], environment);
-    const [, exposure] = /Overall exposure level for envcas-cas\.service: ([\d.]+)/.exec(stdout) ?? [];
-    assert.ok(Number(exposure) < 2, stdout);
-  } finally {
-    rmSync(folder, { recursive: true });
+  const folder = temporaryFolder();
+  for (const name of ['envcas-cas', 'envcas-cas-las', 'envcas-las']) {
+    const path = join(folder, `${name}.service`);
+    writeFileSync(path, read(`${name}.service`).replaceAll('@PREFIX@/bin/scone', scone));
+    const verified = run('systemd-analyze', ['verify', path], environment);
+    assert.deepEqual([verified.status, verified.stderr], [0, ''], name);
   }
+  const cas = join(folder, 'envcas-cas.service');
+  const { stdout } = run('systemd-analyze', ['security', '--offline=yes', cas], environment);
+  const [, exposure] = /Overall exposure level for envcas-cas\.service: ([\d.]+)/.exec(stdout) ?? [];
+  assert.ok(Number(exposure) < 2, stdout);
 });
 
 test('the units name options that the commands have', () => {

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import portableNode from '../scripts/portable-node.cjs';
+import { temporaryFolder } from './support/leave-nothing.ts';
 import { executables, missing, run } from './support/stack.ts';
 
 const { machineCode, makePortable, processors } = portableNode;
@@ -27,7 +27,7 @@ for (const { machine, assembler, first } of assemblers)
   test(`the machine code for ELF's processor ${machine} is its listing, assembled`, {
     skip: missing(assembler, assembler.replace(/as$/, 'objcopy')),
   }, (t) => {
-    const folder = mkdtempSync(join(tmpdir(), 'envcas-code-'));
+    const folder = temporaryFolder();
     t.after(() => rmSync(folder, { recursive: true }));
     const listing = processors[machine]?.code ?? '';
     const [object, code] = [join(folder, 'code.o'), join(folder, 'code')];
@@ -74,7 +74,7 @@ int main(int argc, char **argv) {
 test('the function added in place of libatomic compares and exchanges, at once for all threads', {
   skip: missing('gcc'),
 }, (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-code-'));
+  const folder = temporaryFolder();
   t.after(() => rmSync(folder, { recursive: true }));
   const program = join(folder, 'atomicity');
   const { code = '' } = processors[process.arch === 'x64' ? 62 : 183] ?? {};
@@ -162,7 +162,7 @@ test('scripts run by the pinned Node, which ends them as they end', async () => 
 });
 
 test('one line says what is missing where the pinned Node is not there, or is damaged', (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-node-'));
+  const folder = temporaryFolder();
   t.after(() => rmSync(folder, { recursive: true }));
   cpSync(join(root, 'scripts'), join(folder, 'scripts'), { recursive: true });
   const start = () => run(process.execPath, [join(folder, 'scripts/node.cjs'), '-v'], {});

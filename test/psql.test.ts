@@ -1,18 +1,18 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chownSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { openToOthers } from './launcher/support.ts';
+import { temporaryFolder } from './support/leave-nothing.ts';
 import { dba, missingPostgres, programs } from './support/postgres.ts';
 import { missing, run, type Server, type Stack, startServer, startStack } from './support/stack.ts';
 
 const example = resolve(import.meta.dirname, '../examples/psql');
 
 describe('examples/psql', { skip: missing('/usr/bin/psql') || missingPostgres }, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-postgres-'));
+  const folder = temporaryFolder();
   const data = join(folder, 'data');
   let stack: Stack | undefined;
   let server: Server | undefined;
@@ -36,11 +36,6 @@ describe('examples/psql', { skip: missing('/usr/bin/psql') || missingPostgres },
     );
     stack = await startStack();
     openToOthers(stack);
-  });
-  after(async () => {
-    await server?.stop('SIGINT');
-    await stack?.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   test('psql logs in with a password that is in no file, argument or variable', async () => {

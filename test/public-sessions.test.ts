@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { parseSession } from '../src/policy/session.ts';
 import { files, predecessors, publicSession, skip, variables } from './support/public-sessions.ts';
 import { missing, type Stack, startStack } from './support/stack.ts';
@@ -24,7 +24,6 @@ describe('public session files in use', { skip: skip || missing('openssl', 'oath
   before(async () => {
     stack = await startStack();
   });
-  after(() => stack.stop());
 
   function create(file: string, changes: Record<string, string> = {}, edit = (text: string) => text): string {
     const values = Object.entries({ MRENCLAVE: stack.envcasMeasurement, ...changes });

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
+import { temporaryFolder } from './support/leave-nothing.ts';
 import { executables, missing } from './support/stack.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -15,31 +15,27 @@ test('the commands of the README that are typed by hand do what it says', {
   executables();
   const [byHand = '', python = ''] = [...readme.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block]) => block);
   assert.ok(byHand && python);
-  const home = mkdtempSync(join(tmpdir(), 'envcas-readme-'));
-  try {
-    // Ports of its own, so that the test runs beside others; a fresh code, so that both uses are in one step.
-    const script = byHand
-      .replace('scone up', 'scone up --free-ports')
-      .replace('OTP=', 'sleep $((($(date +%s) % 30 > 24) * 6)); OTP=');
-    const { stdout, stderr } = spawnSync('bash', ['-c', `${script}\n${python}\nkill %1; wait`], {
-      cwd: root,
-      env: { HOME: home, PATH: process.env.PATH },
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: 60_000,
-    });
-    assert.match(stdout, /^CAS localhost at https:\/\/localhost:\d+\/ is trustworthy$/m);
-    assert.match(stdout, /^[0-9a-f]{64}$/m);
-    const secrets = stdout.match(/^Secret=".{32}"$/gm) ?? [];
-    assert.equal(secrets.length, 2, stdout + stderr);
-    assert.equal(secrets[0], secrets[1]);
-    const printed =
-      "arguments: ['abc', 'from-the-host', 'deadbeef']\nTRUSTED_ENV: trusted_env\nUNTRUSTED_ENV: hello\n";
-    assert.ok(stdout.endsWith(printed) && readme.includes(printed), stdout);
-    assert.match(stderr, /already used within this time-step[\s\S]*Code: OTP_USED, exit status 77/);
-  } finally {
-    rmSync(home, { recursive: true, force: true });
-  }
+  const home = temporaryFolder();
+  // Ports of its own, so that the test runs beside others; a fresh code, so that both uses are in one step.
+  const script = byHand
+    .replace('scone up', 'scone up --free-ports')
+    .replace('OTP=', 'sleep $((($(date +%s) % 30 > 24) * 6)); OTP=');
+  const { stdout, stderr } = spawnSync('bash', ['-c', `${script}\n${python}\nkill %1; wait`], {
+    cwd: root,
+    env: { HOME: home, PATH: process.env.PATH },
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 60_000,
+  });
+  assert.match(stdout, /^CAS localhost at https:\/\/localhost:\d+\/ is trustworthy$/m);
+  assert.match(stdout, /^[0-9a-f]{64}$/m);
+  const secrets = stdout.match(/^Secret=".{32}"$/gm) ?? [];
+  assert.equal(secrets.length, 2, stdout + stderr);
+  assert.equal(secrets[0], secrets[1]);
+  const printed =
+    "arguments: ['abc', 'from-the-host', 'deadbeef']\nTRUSTED_ENV: trusted_env\nUNTRUSTED_ENV: hello\n";
+  assert.ok(stdout.endsWith(printed) && readme.includes(printed), stdout);
+  assert.match(stderr, /already used within this time-step[\s\S]*Code: OTP_USED, exit status 77/);
 });
 
 test('every exit status of envcas that the README names is one that an error has', async () => {

@@ -30,19 +30,15 @@ test('the commands of docs/session-language.md work, one after the other', {
   skip: missing('openssl'),
 }, async () => {
   const stack = await startStack();
-  try {
-    const script = ['set -euo pipefail', 'cd "$HOME/files"', ...blocks('sh')].join('\n');
-    const { status, stdout, stderr } = run('bash', ['-c', script], {
-      ...stack.env,
-      PATH: `${dirname(stack.envcas)}:${process.env.PATH}`,
-    });
-    assert.equal(status, 0, stderr);
-    const [created, updated, verified, ...others] = stdout.match(/^[0-9a-f]{64}$/gm) ?? [];
-    assert.notEqual(created, updated);
-    assert.equal(verified, updated);
-    assert.equal(others.length, 2, stdout);
-    assert.match(stdout, /^demo-\d+$/m);
-  } finally {
-    await stack.stop();
-  }
+  const script = ['set -euo pipefail', 'cd "$HOME/files"', ...blocks('sh')].join('\n');
+  const { status, stdout, stderr } = run('bash', ['-c', script], {
+    ...stack.env,
+    PATH: `${dirname(stack.envcas)}:${process.env.PATH}`,
+  });
+  assert.equal(status, 0, stderr);
+  const [created, updated, verified, ...others] = stdout.match(/^[0-9a-f]{64}$/gm) ?? [];
+  assert.notEqual(created, updated);
+  assert.equal(verified, updated);
+  assert.equal(others.length, 2, stdout);
+  assert.match(stdout, /^demo-\d+$/m);
 });

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
+import { temporaryFolder } from './support/leave-nothing.ts';
 import { executables, missing } from './support/stack.ts';
 
 /**
@@ -117,32 +117,28 @@ test('systemd starts the units, sealed or not, and again when they end; a launch
   skip: process.getuid?.() !== 0 ? 'only root can make a container' : missing('systemd-nspawn', 'curl'),
 }, (t) => {
   executables();
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-systemd-'));
-  try {
-    const possible = boot(folder, 'true');
-    if (possible.status !== 0) return t.skip(`no container can be made here: ${possible.stderr}`);
-    mkdirSync(join(folder, 'trial'));
-    writeFileSync(join(folder, 'trial/trial.sh'), trial);
-    writeFileSync(join(folder, 'trial/trial.service'), unit);
-    const binds = [
-      `--bind=${folder}/trial:/trial`,
-      `--bind-ro=${root}:/envcas`,
-      `--bind-ro=${folder}/trial/trial.service:/etc/systemd/system/trial.service`,
-    ];
-    const { status, stdout } = boot(folder, ...binds, '--boot', '--', '--unit=trial.service');
-    const said = join(folder, 'trial/output');
-    if (!existsSync(said)) return t.skip(`systemd does not start in a container here: ${stdout}`);
-    const output = readFileSync(said, 'utf8');
-    assert.equal(status, 0, `${output}\n${stdout}`);
-    assert.equal(output.match(/^active\nactive\nactive$/gm)?.length, 2, output);
-    const [, first] = /^first: with (\S{12})$/m.exec(output) ?? [];
-    const [, second] = /^after a crash: with (\S{12})$/m.exec(output) ?? [];
-    assert.ok(first !== undefined && first === second, output);
-    assert.match(output, /^All \d+ rows of .* are as they were written$/m);
-    assert.match(output, /^600 \S+cas\.db\n600 \S+master\.key$/m);
-    assert.match(output, /^Max core file size +1 +1 +bytes/m);
-    assert.match(output, /^success\n\nsuccess\n\nsuccess$/m);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  const folder = temporaryFolder();
+  const possible = boot(folder, 'true');
+  if (possible.status !== 0) return t.skip(`no container can be made here: ${possible.stderr}`);
+  mkdirSync(join(folder, 'trial'));
+  writeFileSync(join(folder, 'trial/trial.sh'), trial);
+  writeFileSync(join(folder, 'trial/trial.service'), unit);
+  const binds = [
+    `--bind=${folder}/trial:/trial`,
+    `--bind-ro=${root}:/envcas`,
+    `--bind-ro=${folder}/trial/trial.service:/etc/systemd/system/trial.service`,
+  ];
+  const { status, stdout } = boot(folder, ...binds, '--boot', '--', '--unit=trial.service');
+  const said = join(folder, 'trial/output');
+  if (!existsSync(said)) return t.skip(`systemd does not start in a container here: ${stdout}`);
+  const output = readFileSync(said, 'utf8');
+  assert.equal(status, 0, `${output}\n${stdout}`);
+  assert.equal(output.match(/^active\nactive\nactive$/gm)?.length, 2, output);
+  const [, first] = /^first: with (\S{12})$/m.exec(output) ?? [];
+  const [, second] = /^after a crash: with (\S{12})$/m.exec(output) ?? [];
+  assert.ok(first !== undefined && first === second, output);
+  assert.match(output, /^All \d+ rows of .* are as they were written$/m);
+  assert.match(output, /^600 \S+cas\.db\n600 \S+master\.key$/m);
+  assert.match(output, /^Max core file size +1 +1 +bytes/m);
+  assert.match(output, /^success\n\nsuccess\n\nsuccess$/m);
 });

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { promisify } from 'node:util';
 import { missing, type Stack, startStack } from '../support/stack.ts';
@@ -40,7 +40,6 @@ describe('the REST interface', { skip: missing('curl', 'openssl') }, () => {
         { stdio: 'ignore' },
       );
   });
-  after(() => stack.stop());
 
   const file = (name: string) => join(stack.files, name);
   const keyHash = (name: string) => stack.scone('cert', 'show-key-hash', file(`${name}.pem`)).trim();

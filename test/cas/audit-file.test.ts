@@ -3,18 +3,17 @@ import {
   appendFileSync,
   existsSync,
   globSync,
-  mkdtempSync,
   readFileSync,
   renameSync,
   rmSync,
   statSync,
   truncateSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeIdentity, upload } from '../support/client.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
 
 const { scone } = executables();
@@ -27,12 +26,8 @@ const start = async (workers: string) => {
   cas = await startCas(scone, file('cas'), options, env());
 };
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-audit-file-'));
+  folder = temporaryFolder();
   await start('2');
-});
-after(async () => {
-  await cas.server.stop();
-  rmSync(folder, { recursive: true, force: true });
 });
 const lines = (name = 'audit.log') => readFileSync(file(name), 'utf8').split('\n').slice(0, -1);
 const numbers = (name?: string) => lines(name).map((line) => JSON.parse(line).sequence as number);

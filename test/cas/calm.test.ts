@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { request as httpsRequest } from 'node:https';
 import { type AddressInfo, connect as connectTcp, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect, createServer } from 'node:tls';
 import { limitHandshakes } from '../../src/cas/limits/handshakes.ts';
 import { makeIdentity, upload } from '../support/client.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, type RunningCas, startCas } from '../support/stack.ts';
 
 const { scone } = executables();
@@ -58,12 +57,8 @@ describe('a CAS under load', () => {
       HOME: folder,
     });
   before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'envcas-calm-'));
+    folder = temporaryFolder();
     cas = await start();
-  });
-  after(async () => {
-    await cas.server.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
   const session = (name: string, rest = '') => `name: ${name}\nversion: "0.3"\n${rest}`;
 

@@ -1,10 +1,8 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { keyServicePaths } from '../../src/attestation/amd/key-service.ts';
@@ -29,6 +27,7 @@ import type { Store } from '../../src/cas/store/store.ts';
 import * as amd from '../attestation/amd/synthetic.ts';
 import * as intel from '../attestation/intel/synthetic.ts';
 import { type CollateralServer, type Served, serveCollateral } from '../support/collateral-server.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { certificate, der, pem, revocationList } from '../support/pki.ts';
 import { recorded, skip } from '../support/quotes.ts';
 
@@ -114,7 +113,7 @@ async function keeper(options: Partial<KeeperOptions> = {}): Promise<CollateralK
 }
 
 beforeEach(async () => {
-  directory = mkdtempSync(join(tmpdir(), 'envcas-collateral-'));
+  directory = temporaryFolder();
   database = openSqlite(join(directory, 'cas.db'));
   store = openStore(database, authenticate);
   server = await serveCollateral([...intelFiles(), ...amdFiles]);
@@ -125,7 +124,6 @@ afterEach(async () => {
   for (const each of open.splice(0)) each.close();
   await server.close();
   await database.close();
-  rmSync(directory, { recursive: true });
 });
 
 const verify = (bag: Collateral) => verifyIntelQuote(quote, bag, now, processors.roots).status;

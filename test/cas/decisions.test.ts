@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, test } from 'node:test';
 import { authorize } from '../../src/cas/access.ts';
@@ -12,6 +11,7 @@ import { activeSession } from '../../src/cas/versions.ts';
 import { formatKeyHash } from '../../src/policy/key-hash.ts';
 import { oneTimePassword, parseSharedSecret } from '../../src/secrets/one-time-password.ts';
 import { type BareCas, bareCas, keyOf, testLas } from '../support/cas.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missing } from '../support/stack.ts';
 
 /** What the CAS decides, against people who write sessions to get at what is not theirs. */
@@ -395,38 +395,32 @@ secrets:
 test('a certificate is made anew before it runs out, for the same key, and openssl accepts it then', {
   skip: missing('openssl'),
 }, async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-renewal-'));
-  try {
-    await bare.upload(
-      session(
-        'renewed',
-        `${service('$$SCONE::c$$#$$SCONE::ca$$')}secrets:\n  - {name: k, kind: private-key}\n  - {name: ca, kind: x509-ca, private_key: k, valid_for: 1 year}\n  - {name: own, kind: private-key}\n  - {name: c, kind: x509, private_key: own, issuer: ca, valid_for: 30 days, san: "dns:a.example"}\n`,
-      ),
-    );
-    const seen: string[] = [];
-    const DAY = 24 * 3600 * 1000;
-    const start = bare.now;
-    for (let day = 0; day < 800; day += 7) {
-      bare.now = start + day * DAY;
-      const [certificate = '', authority = ''] = ((await printed('renewed')) ?? '').split('#');
-      const { validToDate } = new X509Certificate(certificate);
-      assert.ok(validToDate.getTime() - bare.now > 7 * DAY, `day ${day}`);
-      if (seen.at(-1) === certificate) continue;
-      seen.push(certificate);
-      const [leaf, root] = [join(folder, 'leaf.pem'), join(folder, 'root.pem')];
-      writeFileSync(leaf, certificate);
-      writeFileSync(root, authority);
-      const at = ['-attime', String(Math.floor(bare.now / 1000))];
-      execFileSync('openssl', ['verify', ...at, '-x509_strict', '-CAfile', root, leaf], { stdio: 'ignore' });
-    }
-    assert.ok(seen.length > 30, `${seen.length}`);
-    const keys = seen.map((pem) =>
-      new X509Certificate(pem).publicKey.export({ type: 'spki', format: 'pem' }),
-    );
-    assert.equal(new Set(keys).size, 1);
-  } finally {
-    rmSync(folder, { recursive: true });
+  const folder = temporaryFolder();
+  await bare.upload(
+    session(
+      'renewed',
+      `${service('$$SCONE::c$$#$$SCONE::ca$$')}secrets:\n  - {name: k, kind: private-key}\n  - {name: ca, kind: x509-ca, private_key: k, valid_for: 1 year}\n  - {name: own, kind: private-key}\n  - {name: c, kind: x509, private_key: own, issuer: ca, valid_for: 30 days, san: "dns:a.example"}\n`,
+    ),
+  );
+  const seen: string[] = [];
+  const DAY = 24 * 3600 * 1000;
+  const start = bare.now;
+  for (let day = 0; day < 800; day += 7) {
+    bare.now = start + day * DAY;
+    const [certificate = '', authority = ''] = ((await printed('renewed')) ?? '').split('#');
+    const { validToDate } = new X509Certificate(certificate);
+    assert.ok(validToDate.getTime() - bare.now > 7 * DAY, `day ${day}`);
+    if (seen.at(-1) === certificate) continue;
+    seen.push(certificate);
+    const [leaf, root] = [join(folder, 'leaf.pem'), join(folder, 'root.pem')];
+    writeFileSync(leaf, certificate);
+    writeFileSync(root, authority);
+    const at = ['-attime', String(Math.floor(bare.now / 1000))];
+    execFileSync('openssl', ['verify', ...at, '-x509_strict', '-CAfile', root, leaf], { stdio: 'ignore' });
   }
+  assert.ok(seen.length > 30, `${seen.length}`);
+  const keys = seen.map((pem) => new X509Certificate(pem).publicKey.export({ type: 'spki', format: 'pem' }));
+  assert.equal(new Set(keys).size, 1);
 });
 
 test('what an older version of the program took is still there for its owner, and tells strangers nothing', async () => {

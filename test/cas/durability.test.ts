@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { Secret, TOTP } from 'otpauth';
 import { executables, type Stack, startStack } from '../support/stack.ts';
 
@@ -11,7 +11,6 @@ let stack: Stack;
 before(async () => {
   stack = await startStack();
 });
-after(() => stack.stop());
 
 const service = (name: string, extra = '') => `
 name: ${name}

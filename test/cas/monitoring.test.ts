@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import { Agent, get } from 'node:https';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, test } from 'node:test';
@@ -14,6 +13,7 @@ import type { Identity } from '../../src/protocol/certificate.ts';
 import { launch, makeIdentity, makeLas, upload } from '../support/client.ts';
 import { formatSeries, parseExposition, type Sample, total } from '../support/exposition.ts';
 import { searchFor } from '../support/leaks.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { freePort } from '../support/port.ts';
 import { executables, missing, type RunningCas, run, startCas, startServer } from '../support/stack.ts';
 
@@ -26,7 +26,7 @@ let cas: RunningCas;
 let address: string;
 let alice: Identity;
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-monitoring-'));
+  folder = temporaryFolder();
   address = `127.0.0.1:${await freePort()}`;
   const options = ['--workers', '2', '--offline', '--metrics', address, '--trusted-platform', las.platform];
   cas = await startCas(scone, join(folder, 'cas'), options, env());
@@ -44,10 +44,6 @@ images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "p
 secrets: [{name: token, kind: ascii, value: ${secret}}]
 `,
   );
-});
-after(async () => {
-  await cas.server.stop();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 const env = () => ({ PATH: process.env.PATH ?? '', HOME: folder });

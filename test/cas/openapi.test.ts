@@ -2,12 +2,11 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
@@ -33,6 +32,7 @@ import { encryptSession } from '../../src/protocol/encrypted-session.ts';
 import { version } from '../../src/version.ts';
 import { ENDORSEMENT, ecKey, publicArea, rsaKey } from '../attestation/tpm/synthetic.ts';
 import { noCollateral } from '../support/cas.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { certificate } from '../support/pki.ts';
 import { type Answer, type Rest, rest } from '../support/rest.ts';
 import { missing, type Stack, startStack } from '../support/stack.ts';
@@ -162,7 +162,7 @@ test('there is an example of everything, and each fits its schema', () => {
 });
 
 test('the calls are those of the server', async () => {
-  const directory = mkdtempSync(join(tmpdir(), 'envcas-test-'));
+  const directory = temporaryFolder();
   const database = openSqlite(join(directory, 'cas.db'));
   try {
     const keyring = createKeyring(makeMasterKeys());
@@ -211,7 +211,6 @@ test('the calls are those of the server', async () => {
     await api.close();
   } finally {
     await database.close();
-    rmSync(directory, { recursive: true });
   }
 });
 
@@ -222,7 +221,6 @@ describe('what a real CAS answers', { skip: missing('curl', 'openssl') }, () => 
     stack = await startStack();
     cas = rest(stack);
   });
-  after(() => stack.stop());
 
   /** Each operation, status and code that came. */
   const seen = new Set<string>();

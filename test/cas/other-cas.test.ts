@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { type Stack, startStack } from '../support/stack.ts';
 
 /** Two CASes, each of which knows the other by the key that sessions name. */
@@ -14,7 +14,6 @@ before(async () => {
     stack.scone('cas', 'show-identification', '-c').trim(),
   ) as [string, string];
 });
-after(() => Promise.all([here, there].map((stack) => stack?.stop())));
 
 const url = (stack: Stack) => `localhost:${stack.env.SCONE_CAS_API_PORT}`;
 const session = (name: string, shown: string[], secrets: string) => `

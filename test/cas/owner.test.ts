@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes, type X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { connect } from 'node:tls';
 import * as v from 'valibot';
 import type { Identity } from '../../src/protocol/certificate.ts';
 import { ask, makeIdentity, read, upload } from '../support/client.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, type RunningCas, run, type Server, startCas } from '../support/stack.ts';
 
 const { scone } = executables();
@@ -31,16 +31,12 @@ describe('an owner', () => {
       ports,
     );
   before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'envcas-owner-'));
+    folder = temporaryFolder();
     writeFileSync(file('cas.toml'), '');
     [alice, bob] = [await makeIdentity('alice'), await makeIdentity('bob')];
     cas = await start();
     [, token = ''] =
       /CAS provisioning token: ([0-9a-f]{32})\n/.exec(await outputWith(cas.server, /token/)) ?? [];
-  });
-  after(async () => {
-    await cas.server.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   const get = (path: string, who?: Identity) => ask(cas, who, { method: 'GET', path }, anything);

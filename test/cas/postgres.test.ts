@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, chownSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, statSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import pg from 'pg';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missingPostgres, type Postgres, startPostgres } from '../support/postgres.ts';
 import { executables, missing, run } from '../support/stack.ts';
 
@@ -19,7 +19,7 @@ describe('a PostgreSQL that is reached over a network', {
   let port: number;
   const file = (name: string) => join(folder, name);
   before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'envcas-tls-'));
+    folder = temporaryFolder();
     chmodSync(folder, 0o755);
     for (const name of ['server', 'other'])
       execFileSync(
@@ -51,10 +51,6 @@ describe('a PostgreSQL that is reached over a network', {
     await client.end();
     writeFileSync(file('pgpass'), `localhost:${port}:cas:cas:the password\n`, { mode: 0o600 });
     writeFileSync(file('wrong'), `localhost:${port}:cas:cas:another\n`, { mode: 0o600 });
-  });
-  after(async () => {
-    await postgres?.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
   const init = (query: string, env: Record<string, string>) =>
     run(

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { keyring, makeMasterKeys } from '../../src/cas/keyring.ts';
@@ -15,13 +14,13 @@ import { eachRow } from '../../src/cas/store/dump.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
 import { openState, openStore } from '../../src/cas/store/sql.ts';
 import { onEachEngine } from '../support/engines.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { skip as missingTpm, startTpm } from '../support/tpm.ts';
 
 let folder: string;
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-seal-'));
+  folder = temporaryFolder();
 });
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const refused = (detail: RegExp) => ({ code: 'UNSEAL_REFUSED', message: detail });
 

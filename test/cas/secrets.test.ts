@@ -3,7 +3,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { missing, type Stack, startStack } from '../support/stack.ts';
 
 /** Secrets that are made from others, or come from another session, as programs get them. */
@@ -14,7 +14,6 @@ before(async () => {
   const words = formats.map((it) => `$$SCONE::${it}$$#`);
   stack.create(session('shop', words, authority));
 });
-after(() => stack.stop());
 
 /** A session whose service `show` prints its arguments one by one, and then the secrets. */
 const session = (name: string, show: string[], secrets: string, more = '') => `

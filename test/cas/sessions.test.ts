@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { type Rest, rest } from '../support/rest.ts';
 import { missing, type Stack, startStack } from '../support/stack.ts';
 
@@ -11,7 +11,6 @@ describe('sessions, their versions and their hashes', { skip: missing('curl', 'o
     stack = await startStack();
     cas = rest(stack);
   });
-  after(() => stack.stop());
 
   const session = (name: string, more = '') => `name: ${name}\nversion: "0.3.12"\n${more}`;
 

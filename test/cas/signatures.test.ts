@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { addSignature, messageToSign, type SignedSession } from '../../src/policy/signed-session.ts';
 import { encryptSession } from '../../src/protocol/encrypted-session.ts';
 import { type Rest, rest } from '../support/rest.ts';
@@ -21,7 +21,6 @@ describe('signed sessions', { skip: missing('curl', 'openssl') }, () => {
     for (const who of ['ada', 'ben', 'cyd', 'dan'])
       openssl('pkey', '-in', file(`${who}.key`), '-pubout', '-out', file(`${who}.pub`));
   });
-  after(() => stack.stop());
 
   const file = (name: string) => join(stack.files, name);
   const openssl = (...args: string[]) =>

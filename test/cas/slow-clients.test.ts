@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { connect, type TLSSocket } from 'node:tls';
 import { LAUNCH_PROTOCOL } from '../../src/protocol/launch.ts';
 import { type Stack, startStack } from '../support/stack.ts';
@@ -9,7 +9,6 @@ let stack: Stack;
 before(async () => {
   stack = await startStack();
 });
-after(() => stack.stop());
 
 /** Asks for a service, and reads nothing of the answer. */
 async function askAndStall(session: string): Promise<TLSSocket> {

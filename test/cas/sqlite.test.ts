@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { afterEach, beforeEach, test } from 'node:test';
+import { beforeEach, test } from 'node:test';
 import { migrations } from '../../src/cas/store/migrations.ts';
 import { codeRows, openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 
 const authenticate = (content: Buffer, place: string) =>
   createHmac('sha256', 'key').update(place).update(content).digest();
@@ -15,10 +15,9 @@ const authenticate = (content: Buffer, place: string) =>
 let folder: string;
 let path: string;
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-store-'));
+  folder = temporaryFolder();
   path = join(folder, 'cas.db');
 });
-afterEach(() => rmSync(folder, { recursive: true }));
 
 /** Rows of the tables that a database had after so many migrations. */
 const rowsOf: Record<number, string> = {

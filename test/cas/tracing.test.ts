@@ -1,9 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Secret, TOTP } from 'otpauth';
@@ -11,6 +9,7 @@ import * as v from 'valibot';
 import { launch, makeIdentity, makeLas, upload } from '../support/client.ts';
 import { parseExposition, total } from '../support/exposition.ts';
 import { searchFor } from '../support/leaks.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { freePort } from '../support/port.ts';
 import { executables, type RunningCas, startCas } from '../support/stack.ts';
 
@@ -58,7 +57,7 @@ let collector: Server;
 let cas: RunningCas;
 const received: { path: string | undefined; type: string | undefined; bytes: Buffer }[] = [];
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-tracing-'));
+  folder = temporaryFolder();
   collector = createServer(async (request, response) => {
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk);
@@ -69,11 +68,7 @@ before(async () => {
   const endpoint = `http://127.0.0.1:${(collector.address() as AddressInfo).port}`;
   cas = await start('cas', ['--otlp', endpoint]);
 });
-after(async () => {
-  await cas.server.stop();
-  collector.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+after(() => collector.close());
 
 async function start(
   name: string,

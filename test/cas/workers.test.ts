@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missingPostgres, startPostgres } from '../support/postgres.ts';
 import { executables, missing, type RunningCas, run, startCas } from '../support/stack.ts';
 
@@ -11,14 +11,10 @@ let folder: string;
 let cas: RunningCas;
 let env: Record<string, string>;
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-workers-'));
+  folder = temporaryFolder();
   const plain = { PATH: process.env.PATH ?? '', HOME: folder };
   cas = await startCas(scone, join(folder, 'cas'), ['--workers', '3'], plain);
   env = { ...plain, ...cas.settings };
-});
-after(async () => {
-  await cas.server.stop();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 /** Processes that have another as their parent. */

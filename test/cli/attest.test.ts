@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { executables, run, type Stack, startStack } from '../support/stack.ts';
 
 let stack: Stack;
@@ -12,7 +12,6 @@ before(async () => {
   sconeMeasurement = run('sha256sum', [executables().scone], {}).stdout.slice(0, 64);
   platform = /platform\): ([0-9a-f]{64})/.exec(stack.server.output())?.[1] ?? '';
 });
-after(() => stack.stop());
 
 const debug = '--only_for_testing-debug';
 const ignoreSigner = '--only_for_testing-ignore-signer';

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { verdicts } from '../../src/audit/verify-log.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, type RunningCas, run, type Server, startCas, startServer } from '../support/stack.ts';
 
 const { scone } = executables();
@@ -42,7 +42,7 @@ const upload = () => {
 };
 
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-audit-'));
+  folder = temporaryFolder();
   las = await startServer(
     scone,
     ['las', 'serve', '--dir', file('las'), '--socket', file('las.sock')],
@@ -66,11 +66,6 @@ before(async () => {
     ],
     ...['--config-file', file('owner.json'), '--token-file', file('token')],
   );
-});
-after(async () => {
-  await cas.server.stop();
-  await las.stop();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 /** The log as it is now, in a file. */

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, missing, run } from '../support/stack.ts';
 
 let home: string;
 let env: Record<string, string>;
 before(() => {
-  home = mkdtempSync(join(tmpdir(), 'envcas-completion-'));
+  home = temporaryFolder();
   env = { HOME: home, PATH: `${dirname(executables().scone)}:${process.env.PATH}`, TERM: 'dumb' };
   writeFileSync(join(home, 'some-file.yaml'), '');
   writeFileSync(join(home, 'odd name'), '');
@@ -17,7 +17,6 @@ before(() => {
   writeState('.cas/config.json', 'cas.example', 'localhost:8081');
   writeState('other.json', 'elsewhere');
 });
-after(() => rmSync(home, { recursive: true, force: true }));
 
 function writeState(path: string, ...names: string[]): void {
   const cas_db = Object.fromEntries(names.map((name) => [name, { url: `https://${name}/`, chain: '' }]));

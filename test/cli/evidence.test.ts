@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { fields } from '../../src/cli/evidence/fields.ts';
 import { showEvidenceFile } from '../../src/cli/evidence/show.ts';
 import { type VerifyOptions, verifyEvidenceFile } from '../../src/cli/evidence/verify.ts';
 import { timeOption } from '../../src/cli/options.ts';
 import { maker, report, vcek } from '../attestation/amd/synthetic.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { folder as quotes, recorded, skip } from '../support/quotes.ts';
 import { executables, run } from '../support/stack.ts';
 
@@ -15,9 +15,8 @@ import { executables, run } from '../support/stack.ts';
 
 let folder: string;
 before(() => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-evidence-'));
+  folder = temporaryFolder();
 });
-after(() => rmSync(folder, { recursive: true, force: true }));
 
 function file(name: string, content: string | Buffer): string {
   const path = join(folder, name);

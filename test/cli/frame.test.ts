@@ -2,29 +2,25 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import * as fc from 'fast-check';
 import { expandArguments } from '../../src/cli/arguments.ts';
 import { fetchEncryptionKey } from '../../src/cli/attest.ts';
 import { withRetries } from '../../src/cli/retry.ts';
 import { failure } from '../../src/errors.ts';
 import { parseKeyHash } from '../../src/policy/key-hash.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, missing, type Result, run, type Stack, startStack } from '../support/stack.ts';
 
 let stack: Stack;
 let directory: string;
 before(async () => {
-  directory = mkdtempSync(join(tmpdir(), 'envcas-frame-'));
+  directory = temporaryFolder();
   stack = await startStack();
-});
-after(async () => {
-  await stack.stop();
-  rmSync(directory, { recursive: true, force: true });
 });
 
 const file = (name: string) => join(directory, name);

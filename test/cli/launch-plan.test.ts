@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { type Stack, startStack } from '../support/stack.ts';
 
 /** Texts that stand in policies, secret or not, none of which a plan may hold. */
@@ -33,7 +33,6 @@ secrets:
   );
   stack.create(web);
 });
-after(() => stack.stop());
 
 const otp = 'one_time_password_shared_secret: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ';
 const web = `name: shop/web

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createConnection, createServer } from 'node:net';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { executables, missing, run, type Stack, startStack } from '../support/stack.ts';
 
 /** How commands find the CAS, and who they are there. */
@@ -14,7 +14,6 @@ before(async () => {
   stack = await startStack();
   stack.create('name: mine\nversion: "0.3"\n');
 });
-after(() => stack.stop());
 
 const file = (name: string) => join(stack.files, name);
 const write = (name: string, text: string) => {

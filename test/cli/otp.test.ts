@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { executables, missing, run, type Stack, startStack } from '../support/stack.ts';
 
 const WRITTEN = 'GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ';
@@ -21,7 +21,6 @@ images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "p
 secrets: [{name: made, kind: binary}]
 `);
 });
-after(() => stack.stop());
 
 const file = (name: string) => join(stack.files, name);
 const show = (...args: string[]) => stack.scone('otp', 'show', ...args);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import * as v from 'valibot';
 import { openCas } from '../../src/cli/connect.ts';
 import { executables, type Result, run, type Stack, startStack } from '../support/stack.ts';
@@ -11,7 +11,6 @@ let stack: Stack;
 before(async () => {
   stack = await startStack();
 });
-after(() => stack.stop());
 
 const session = (...args: string[]) => stack.tryScone('session', ...args);
 const update = (text: string, ...args: string[]): Result =>

@@ -1,16 +1,15 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { environmentIn, executables, run, startCas, startServer, startStack } from '../support/stack.ts';
 
 let folder: string;
 before(() => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-serve-'));
+  folder = temporaryFolder();
 });
-after(() => rmSync(folder, { recursive: true }));
 
 const env = () => ({ HOME: folder, PATH: process.env.PATH });
 const { scone, envcas } = executables();

@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { executables, run, type Stack, startStack } from '../support/stack.ts';
 
 let stack: Stack;
 before(async () => {
   stack = await startStack();
 });
-after(() => stack.stop());
 
 const scone = (args: string[], input: string, env: NodeJS.ProcessEnv = {}) =>
   run(executables().scone, args, { ...stack.env, ...env }, input);

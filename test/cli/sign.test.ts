@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { createPrivateKey } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { decryptSession } from '../../src/protocol/encrypted-session.ts';
 import { executables, missing, type Result, type Stack, startStack } from '../support/stack.ts';
 
@@ -13,7 +13,6 @@ let stack: Stack;
 before(async () => {
   stack = await startStack();
 });
-after(() => stack.stop());
 
 const file = (name: string) => join(stack.files, name);
 const write = (name: string, content: string | Buffer) => {

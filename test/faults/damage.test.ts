@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes, randomInt } from 'node:crypto';
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { Secret, TOTP } from 'otpauth';
@@ -18,6 +17,7 @@ import { openState, openStore } from '../../src/cas/store/sql.ts';
 import { failure } from '../../src/errors.ts';
 import { launch, makeIdentity, makeLas, upload } from '../support/client.ts';
 import { onEachEngine } from '../support/engines.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, run, startCas } from '../support/stack.ts';
 
 const { scone } = executables();
@@ -55,7 +55,7 @@ onEachEngine('what is changed in a store behind the back of its CAS', (engine) =
     });
 
   beforeEach(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'envcas-damage-'));
+    folder = temporaryFolder();
     address = await engine.address();
     const las = makeLas();
     const alice = await makeIdentity('alice');
@@ -108,7 +108,6 @@ onEachEngine('what is changed in a store behind the back of its CAS', (engine) =
   });
   afterEach(async () => {
     await database.close();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   test('is told of with the row, whichever value it is', async () => {

@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { connect as connectTcp } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import { parse } from 'yaml';
 import type { Identity } from '../../src/protocol/certificate.ts';
 import { LAUNCH_PROTOCOL } from '../../src/protocol/launch.ts';
 import { launch, makeIdentity, makeLas, read, upload } from '../support/client.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { randomFrom } from '../support/random.ts';
 import { executables, type RunningCas, startCas } from '../support/stack.ts';
 
@@ -36,14 +36,10 @@ let cas: RunningCas;
 let alice: Identity;
 const las = makeLas();
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-fuzz-'));
+  folder = temporaryFolder();
   const options = ['--workers', '2', '--trusted-platform', las.platform, '--log-level', 'error'];
   cas = await startCas(scone, join(folder, 'cas'), options, { PATH: process.env.PATH ?? '', HOME: folder });
   alice = await makeIdentity('alice');
-});
-after(async () => {
-  await cas.server.stop();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 const workers = () =>

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { createPublicKey, randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { Secret, TOTP } from 'otpauth';
@@ -20,6 +19,7 @@ import {
   upload,
 } from '../support/client.ts';
 import { onEachEngine } from '../support/engines.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { randomFrom } from '../support/random.ts';
 import { executables, type RunningCas, type Server, startCas } from '../support/stack.ts';
 
@@ -37,7 +37,7 @@ onEachEngine('a CAS that is killed at any instant', (engine) => {
   let alice: Identity;
   let cas: RunningCas;
   beforeEach(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'envcas-kill-'));
+    folder = temporaryFolder();
     address = await engine.address();
     las = makeLas();
     alice = await makeIdentity('alice');
@@ -45,7 +45,6 @@ onEachEngine('a CAS that is killed at any instant', (engine) => {
   });
   afterEach(async () => {
     await cas.server.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
   const start = (ports?: { api: string; enclave: string }) =>
     startCas(

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -18,6 +17,7 @@ import {
   type TestLas,
   upload,
 } from '../support/client.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missingPostgres, type Postgres, startPostgres } from '../support/postgres.ts';
 import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
 
@@ -32,7 +32,7 @@ let las: TestLas;
 let alice: Identity;
 let cas: RunningCas;
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-outage-'));
+  folder = temporaryFolder();
   las = makeLas();
   alice = await makeIdentity('alice');
 });
@@ -119,7 +119,6 @@ describe('PostgreSQL', { skip: missingPostgres }, () => {
   afterEach(async () => {
     await cas.server.stop();
     await postgres.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   test('that is killed and started again loses nothing that was confirmed', async () => {
@@ -187,10 +186,9 @@ describe('PostgreSQL', { skip: missingPostgres }, () => {
 
 const canMount = () => {
   if (process.getuid?.() !== 0) return false;
-  const probe = mkdtempSync(join(tmpdir(), 'envcas-mount-'));
+  const probe = temporaryFolder();
   const { status } = spawnSync('mount', ['-t', 'tmpfs', 'tmpfs', probe], { stdio: 'ignore' });
   if (status === 0) execFileSync('umount', [probe]);
-  rmSync(probe, { recursive: true });
   return status === 0;
 };
 
@@ -207,7 +205,6 @@ describe('a disk', { skip: !canMount() && 'this needs root, and leave to mount' 
   afterEach(async () => {
     await cas.server.stop();
     execFileSync('umount', ['-l', disk]);
-    rmSync(folder, { recursive: true, force: true });
   });
 
   test('that is full lets nothing be confirmed, and all is well when it has room', async () => {
@@ -246,7 +243,6 @@ const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1';
 describe('a clock', { skip: !existsSync(faketime) && 'not installed: libfaketime' }, () => {
   afterEach(async () => {
     await cas.server.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   test('that is set back and forth makes no code good twice, and stops nothing', async () => {

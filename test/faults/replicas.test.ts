@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Secret, TOTP } from 'otpauth';
 import type { Identity } from '../../src/protocol/certificate.ts';
 import { launch, makeIdentity, makeLas, read, sessionWithCodes, upload } from '../support/client.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missingPostgres, type Postgres, startPostgres } from '../support/postgres.ts';
 import { executables, type RunningCas, startCas } from '../support/stack.ts';
 
@@ -34,7 +34,7 @@ describe('three replicas on one PostgreSQL', { skip: missingPostgres }, () => {
     );
   };
   before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'envcas-replicas-'));
+    folder = temporaryFolder();
     postgres = await startPostgres([]);
     store = await postgres.database();
     alice = await makeIdentity('alice');
@@ -44,11 +44,6 @@ describe('three replicas on one PostgreSQL', { skip: missingPostgres }, () => {
     });
     await first.server.stop();
     for (let replica = 0; replica < 3; replica++) replicas.push(await start());
-  });
-  after(async () => {
-    await Promise.all(replicas.map(({ server }) => server.stop()));
-    await postgres?.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   test('are one CAS: what one takes all have, at once', async () => {

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { Secret, TOTP } from 'otpauth';
 import { launch, makeLas, read } from '../support/client.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missingPostgres, type Postgres, startPostgres } from '../support/postgres.ts';
 import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
 
@@ -38,16 +38,11 @@ const start = async (...options: string[]) => {
   );
 };
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'envcas-upgrade-'));
+  folder = temporaryFolder();
   mkdirSync(directory(), { mode: 0o700 });
   for (const name of ['cas.db', 'master.key']) copyFileSync(join(first, name), join(directory(), name));
   run('chmod', ['600', join(directory(), 'master.key')], { PATH: process.env.PATH });
   await start();
-});
-after(async () => {
-  await cas.server.stop();
-  await postgres?.stop();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 const launchOf = (service: string, oneTimePassword?: string) =>

@@ -2,8 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
@@ -15,6 +14,7 @@ import { type Machine, openMachine } from '../../src/las/machine.ts';
 import { serveLas } from '../../src/las/serve.ts';
 import { callApi, connectApi } from '../../src/protocol/api-client.ts';
 import * as intel from '../attestation/intel/synthetic.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, type Result, run, type Server, startCas, startServer } from '../support/stack.ts';
 import { skip, startTpm, type TestTpm } from '../support/tpm.ts';
 import { type TsmTree, tsmTree } from '../support/tsm.ts';
@@ -47,29 +47,22 @@ const zeros = '0'.repeat(64);
 describe('a host with a TPM', { skip }, () => {
   let tpm: TestTpm;
   let home: string;
-  let cas: Server;
   let las: Server;
   let enrolled = '';
   let env: Record<string, string>;
   before(async () => {
     tpm = await startTpm();
-    home = mkdtempSync(join(tmpdir(), 'envcas-hardware-'));
+    home = temporaryFolder();
     writeFileSync(join(home, 'makers.pem'), tpm.makers);
     const plain = { PATH: process.env.PATH ?? '', HOME: home, TPM2TOOLS_TCTI: tpm.tcti };
     const socket = join(home, 'las.sock');
     const makers = ['--offline', '--tpm-roots', join(home, 'makers.pem')];
     const options = [...makers, '--las', socket, '--log-level', 'warn'];
     const running = await startCas(scone, join(home, 'cas'), options, plain);
-    cas = running.server;
     env = { ...plain, ...running.settings, SCONE_LAS_ADDR: socket };
     const first = await serveLasIn('software', 'sim');
     attest('--only_for_testing-trust-any', '--only_for_testing-debug', '--only_for_testing-ignore-signer');
     await first.stop();
-  });
-  after(async () => {
-    await Promise.all([cas, las].map((server) => server?.stop()));
-    await tpm?.stop();
-    rmSync(home, { recursive: true, force: true });
   });
 
   const serveLasIn = (directory: string, mode: string) =>
@@ -230,7 +223,7 @@ describe('a virtual machine of TDX', () => {
   let las: { close(): Promise<void> };
   const log = { info() {}, warn() {}, error() {} };
   before(async () => {
-    home = mkdtempSync(join(tmpdir(), 'envcas-tdx-'));
+    home = temporaryFolder();
     copyFileSync(envcas, join(home, 'envcas'));
     const reports = join(home, 'tsm');
     mkdirSync(reports);
@@ -267,10 +260,7 @@ describe('a virtual machine of TDX', () => {
       SCONE_LAS_ADDR: socket,
     };
   });
-  after(async () => {
-    await Promise.all([cas.stop(), las.close()]);
-    rmSync(home, { recursive: true, force: true });
-  });
+  after(() => las?.close());
 
   /** As `run`, while the servers in this process go on. */
   const start = async (command: string, args: string[], more: NodeJS.ProcessEnv = {}): Promise<Result> => {

@@ -1,9 +1,8 @@
 import { spawn } from 'node:child_process';
 import { createHash, generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
-import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, readFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { createServer as createTlsServer } from 'node:tls';
@@ -18,6 +17,7 @@ import {
   type ConfigurationMessage,
   LAUNCH_PROTOCOL,
 } from '../../src/protocol/launch.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables } from '../support/stack.ts';
 
 const fixtures = resolve(import.meta.dirname, '../fixtures/las');
@@ -46,7 +46,7 @@ export const undemanding: Demands = { require: [], containers: false };
 
 /** A LAS in this process, and everything that a test starts; all of it ends with close(). */
 export class Host {
-  readonly directory = mkdtempSync(join(tmpdir(), 'envcas-las-'));
+  readonly directory = temporaryFolder();
   readonly socket = join(this.directory, 'las.sock');
   readonly key = openLasKey(join(this.directory, 'las.key'));
   readonly node = process.execPath;
@@ -211,7 +211,6 @@ export class Host {
   async close(): Promise<void> {
     await this.clean();
     await Promise.all([...this.#servers].map((server) => server.close()));
-    rmSync(this.directory, { recursive: true, force: true });
   }
 }
 

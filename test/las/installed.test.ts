@@ -7,7 +7,6 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   rmSync,
   statSync,
@@ -20,6 +19,7 @@ import { join, resolve } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { cannotSeeMappedFiles } from '../../src/platform/process.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import {
   executables,
   missing,
@@ -35,7 +35,7 @@ import { sha256 } from './host.ts';
 const root = resolve(import.meta.dirname, '../..');
 const NOBODY = 65534;
 const group = `envcas-test-${process.pid}`;
-const directory = mkdtempSync(join(tmpdir(), 'envcas-installed-'));
+const directory = temporaryFolder();
 chmodSync(directory, 0o755);
 const path = (...names: string[]) => join(directory, ...names);
 const mark = path('marks', 'code-has-run');
@@ -73,7 +73,6 @@ function asNobody(): string[] {
   return [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups'];
 }
 
-const servers: Server[] = [];
 let gid = 0;
 let cas: Server;
 let las: Record<'strict' | 'roots' | 'open' | 'containers', Server>;
@@ -96,14 +95,12 @@ async function startLas(name: string, ...args: string[]): Promise<Server> {
   const capabilities = /^CapabilityBoundingSet=(.*)$/m.exec(unit)?.[1]?.split(' ') ?? [];
   const bounds = ['-all', ...capabilities.map((it) => `+${it.replace(/^CAP_/, '').toLowerCase()}`)].join(',');
   const serve = [path('prefix/bin/scone'), 'las', 'serve', '--dir', path('las'), '--socket', socket(name)];
-  const server = await startServer(
+  return startServer(
     'setpriv',
     [`--bounding-set=${bounds}`, '--no-new-privs', ...serve, ...args],
     /LAS key \(platform\): (\w+)/,
     { env: plain },
   );
-  servers.push(server);
-  return server;
 }
 
 function scone(args: string[], input?: string): string {
@@ -132,7 +129,6 @@ before(async () => {
   const options = [...trusted, '--las', socket('open'), '--log-level', 'info'];
   const running = await startCas(path('prefix/bin/scone'), path('cas'), options, plain);
   cas = running.server;
-  servers.push(cas);
   settings = { ...running.settings, SCONE_CAS_ADDR: '127.0.0.1' };
   const attestation = [
     '--only_for_testing-trust-any',
@@ -175,10 +171,8 @@ before(async () => {
     );
 });
 
-after(async () => {
-  await Promise.all(servers.map((server) => server.stop()));
+after(() => {
   if (gid) execFileSync('groupdel', [group]);
-  rmSync(directory, { recursive: true, force: true });
 });
 
 interface How {

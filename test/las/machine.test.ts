@@ -1,20 +1,19 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, beforeEach, test } from 'node:test';
+import { beforeEach, test } from 'node:test';
 import { machineReportData } from '../../src/attestation/report-data.ts';
 import { openMachine } from '../../src/las/machine.ts';
 import type { Mode } from '../../src/platform/mode.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { type TsmTree, tsmTree } from '../support/tsm.ts';
 
 /** The machine of a LAS: which hardware vouches for it, and how often that is asked. */
 
-const directory = mkdtempSync(join(tmpdir(), 'envcas-machine-'));
+const directory = temporaryFolder();
 const reports = join(directory, 'report');
 mkdirSync(reports);
-after(() => rmSync(directory, { recursive: true }));
 
 let warnings: string[];
 beforeEach(() => {

@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { parseCollateral } from '../../src/attestation/collateral.ts';
 import { makeCredential, noTpms, verifyEndorsementKey } from '../../src/attestation/tpm/credential.ts';
 import { parsePublicArea } from '../../src/attestation/tpm/structures.ts';
 import { verifyTpmQuote } from '../../src/attestation/tpm/verify.ts';
 import { isEnrolled, openTpm, type Tpm } from '../../src/las/tpm.ts';
 import { ENDORSEMENT, message, pcrs, publicArea } from '../attestation/tpm/synthetic.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { newKey } from '../support/pki.ts';
 import { missing } from '../support/stack.ts';
 import { skip, startTpm, type TestTpm } from '../support/tpm.ts';
@@ -23,14 +23,9 @@ const open = () => openTpm({ directory, env: { ...process.env, TPM2TOOLS_TCTI: s
 before(async () => {
   if (skip) return;
   swtpm = await startTpm();
-  directory = mkdtempSync(join(tmpdir(), 'envcas-las-'));
+  directory = temporaryFolder();
   assert.equal(isEnrolled(directory), false);
   tpm = await open();
-});
-after(async () => {
-  if (skip) return;
-  await swtpm.stop();
-  rmSync(directory, { recursive: true });
 });
 
 const verified = (quoted: Awaited<ReturnType<Tpm['quote']>>) =>
@@ -75,75 +70,63 @@ test('only the owner reads what is kept, and nothing else is left', { skip }, ()
 test('an endorsement key is made where there is none, always the same', { skip }, async () => {
   const { publicArea: own } = await tpm.endorsementKey();
   swtpm.run('tpm2_evictcontrol', '-c', '0x81010001');
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-las-'));
-  try {
-    const other = await openTpm({ directory: folder, env: { ...process.env, TPM2TOOLS_TCTI: swtpm.tcti } });
-    assert.deepEqual((await other.endorsementKey()).publicArea, own);
-    assert.notDeepEqual(other.attestationKey, tpm.attestationKey);
-    assert.equal(verified(await tpm.quote(randomBytes(64))).root, 'tpm');
-    await assert.rejects(async () => verified(await other.quote(randomBytes(64))), /signature/);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  const folder = temporaryFolder();
+  const other = await openTpm({ directory: folder, env: { ...process.env, TPM2TOOLS_TCTI: swtpm.tcti } });
+  assert.deepEqual((await other.endorsementKey()).publicArea, own);
+  assert.notDeepEqual(other.attestationKey, tpm.attestationKey);
+  assert.equal(verified(await tpm.quote(randomBytes(64))).root, 'tpm');
+  await assert.rejects(async () => verified(await other.quote(randomBytes(64))), /signature/);
 });
 
 test('quotes that were made with other keys, and written otherwise, verify', { skip }, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-quotes-'));
+  const folder = temporaryFolder();
   const file = (name: string) => join(folder, name);
   const read = (name: string) => readFileSync(file(name));
-  try {
-    swtpm.run('tpm2_createprimary', ...['-C', 'e', '-c', file('primary')]);
-    const attributes = 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign';
-    for (const [scheme, hash, formats] of [
-      ['rsa2048:rsassa', 'sha256', ['tss', 'plain']],
-      ['ecc256:ecdsa', 'sha256', ['tss', 'plain']],
-      // Bare, a signature does not say with which hash it was made.
-      ['rsa3072:rsassa', 'sha512', ['tss']],
-      ['ecc384:ecdsa', 'sha384', ['tss']],
-    ] as const) {
+  swtpm.run('tpm2_createprimary', ...['-C', 'e', '-c', file('primary')]);
+  const attributes = 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign';
+  for (const [scheme, hash, formats] of [
+    ['rsa2048:rsassa', 'sha256', ['tss', 'plain']],
+    ['ecc256:ecdsa', 'sha256', ['tss', 'plain']],
+    // Bare, a signature does not say with which hash it was made.
+    ['rsa3072:rsassa', 'sha512', ['tss']],
+    ['ecc384:ecdsa', 'sha384', ['tss']],
+  ] as const) {
+    swtpm.run(
+      'tpm2_create',
+      ...['-C', file('primary'), '-G', `${scheme}-${hash}:null`, '-a', attributes],
+      ...['-u', file('key.pub'), '-c', file('key')],
+    );
+    for (const format of formats) {
       swtpm.run(
-        'tpm2_create',
-        ...['-C', file('primary'), '-G', `${scheme}-${hash}:null`, '-a', attributes],
-        ...['-u', file('key.pub'), '-c', file('key')],
+        'tpm2_quote',
+        ...['-c', file('key'), '-l', 'sha256:0,7,16', '-q', 'ab'.repeat(20), '-g', hash, '-f', format],
+        ...['-m', file('message'), '-s', file('signature'), '-o', file('pcrs'), '-F', 'values'],
       );
-      for (const format of formats) {
-        swtpm.run(
-          'tpm2_quote',
-          ...['-c', file('key'), '-l', 'sha256:0,7,16', '-q', 'ab'.repeat(20), '-g', hash, '-f', format],
-          ...['-m', file('message'), '-s', file('signature'), '-o', file('pcrs'), '-F', 'values'],
-        );
-        const quote = { message: read('message'), signature: read('signature'), pcrs: read('pcrs') };
-        const { selected, reportData, keyName } = verifyTpmQuote({ ...quote, key: read('key.pub') });
-        assert.deepEqual([selected, reportData], [[0, 7, 16], 'ab'.repeat(20)], `${scheme}, ${format}`);
-        assert.match(swtpm.run('tpm2_readpublic', '-c', file('key')), new RegExp(`^name: ${keyName}$`, 'm'));
-        assert.throws(() => verifyTpmQuote({ ...quote, key: tpm.attestationKey }), {
-          code: 'EVIDENCE_INVALID',
-        });
-      }
+      const quote = { message: read('message'), signature: read('signature'), pcrs: read('pcrs') };
+      const { selected, reportData, keyName } = verifyTpmQuote({ ...quote, key: read('key.pub') });
+      assert.deepEqual([selected, reportData], [[0, 7, 16], 'ab'.repeat(20)], `${scheme}, ${format}`);
+      assert.match(swtpm.run('tpm2_readpublic', '-c', file('key')), new RegExp(`^name: ${keyName}$`, 'm'));
+      assert.throws(() => verifyTpmQuote({ ...quote, key: tpm.attestationKey }), {
+        code: 'EVIDENCE_INVALID',
+      });
     }
-  } finally {
-    rmSync(folder, { recursive: true });
   }
 });
 
 test('a key that signs anything vouches for nothing, though it is in the TPM', { skip }, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-forged-'));
+  const folder = temporaryFolder();
   const file = (name: string) => join(folder, name);
-  try {
-    swtpm.run('tpm2_createprimary', ...['-C', 'e', '-c', file('primary')]);
-    swtpm.run(
-      'tpm2_create',
-      ...['-C', file('primary'), '-G', 'ecc256:ecdsa-sha256:null', '-u', file('key.pub'), '-c', file('key')],
-    );
-    writeFileSync(file('message'), message());
-    swtpm.run('tpm2_sign', ...['-c', file('key'), '-g', 'sha256', '-o', file('signature'), file('message')]);
-    const forged = { message: message(), signature: readFileSync(file('signature')), pcrs };
-    const key = readFileSync(file('key.pub'));
-    assert.equal(verifyTpmQuote({ ...forged, key: parsePublicArea(key).key }).keyName, undefined);
-    assert.throws(() => verifyTpmQuote({ ...forged, key }), /only what its TPM says/);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  swtpm.run('tpm2_createprimary', ...['-C', 'e', '-c', file('primary')]);
+  swtpm.run(
+    'tpm2_create',
+    ...['-C', file('primary'), '-G', 'ecc256:ecdsa-sha256:null', '-u', file('key.pub'), '-c', file('key')],
+  );
+  writeFileSync(file('message'), message());
+  swtpm.run('tpm2_sign', ...['-c', file('key'), '-g', 'sha256', '-o', file('signature'), file('message')]);
+  const forged = { message: message(), signature: readFileSync(file('signature')), pcrs };
+  const key = readFileSync(file('key.pub'));
+  assert.equal(verifyTpmQuote({ ...forged, key: parsePublicArea(key).key }).keyName, undefined);
+  assert.throws(() => verifyTpmQuote({ ...forged, key }), /only what its TPM says/);
 });
 
 test('a credential for both of its keys it opens, and no other', { skip }, async () => {
@@ -161,38 +144,34 @@ test('a credential for both of its keys it opens, and no other', { skip }, async
 });
 
 test('a credential for an endorsement key of ECC is opened too', { skip }, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-ecc-'));
+  const folder = temporaryFolder();
   const file = (name: string) => join(folder, name);
-  try {
-    const run = (program: string, ...args: string[]) => swtpm.run(program, ...args);
-    run('tpm2_createek', ...['-c', '0x81010002', '-G', 'ecc', '-u', file('ek.pub'), '-f', 'tss']);
-    run(
-      'tpm2_createak',
-      ...['-C', '0x81010002', '-c', file('ak.ctx'), '-G', 'ecc', '-g', 'sha256', '-s', 'ecdsa'],
-      ...['-u', file('ak.pub'), '-r', file('ak.priv'), '-n', file('ak.name')],
-    );
-    run('tpm2_readpublic', '-c', '0x81010002', '-f', 'tss', '-o', file('ek.tss'));
-    const secret = randomBytes(20);
-    const { credentialBlob, encryptedSecret } = makeCredential(
-      parsePublicArea(readFileSync(file('ek.tss'))).bytes,
-      readFileSync(file('ak.name')),
-      secret,
-    );
-    writeFileSync(
-      file('credential'),
-      Buffer.concat([Buffer.from('badcc0de00000001', 'hex'), credentialBlob, encryptedSecret]),
-    );
-    run('tpm2_startauthsession', '--policy-session', '-S', file('session'));
-    run('tpm2_policysecret', '-S', file('session'), '-c', 'e');
-    run(
-      'tpm2_activatecredential',
-      ...['-c', file('ak.ctx'), '-C', '0x81010002', '-i', file('credential')],
-      ...['-o', file('secret'), '-P', `session:${file('session')}`],
-    );
-    assert.deepEqual(readFileSync(file('secret')), secret);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  const run = (program: string, ...args: string[]) => swtpm.run(program, ...args);
+  run('tpm2_createek', ...['-c', '0x81010002', '-G', 'ecc', '-u', file('ek.pub'), '-f', 'tss']);
+  run(
+    'tpm2_createak',
+    ...['-C', '0x81010002', '-c', file('ak.ctx'), '-G', 'ecc', '-g', 'sha256', '-s', 'ecdsa'],
+    ...['-u', file('ak.pub'), '-r', file('ak.priv'), '-n', file('ak.name')],
+  );
+  run('tpm2_readpublic', '-c', '0x81010002', '-f', 'tss', '-o', file('ek.tss'));
+  const secret = randomBytes(20);
+  const { credentialBlob, encryptedSecret } = makeCredential(
+    parsePublicArea(readFileSync(file('ek.tss'))).bytes,
+    readFileSync(file('ak.name')),
+    secret,
+  );
+  writeFileSync(
+    file('credential'),
+    Buffer.concat([Buffer.from('badcc0de00000001', 'hex'), credentialBlob, encryptedSecret]),
+  );
+  run('tpm2_startauthsession', '--policy-session', '-S', file('session'));
+  run('tpm2_policysecret', '-S', file('session'), '-c', 'e');
+  run(
+    'tpm2_activatecredential',
+    ...['-c', file('ak.ctx'), '-C', '0x81010002', '-i', file('credential')],
+    ...['-o', file('secret'), '-P', `session:${file('session')}`],
+  );
+  assert.deepEqual(readFileSync(file('secret')), secret);
 });
 
 test('it is trusted by the certificate that its maker has put into it', { skip }, async () => {
@@ -209,13 +188,9 @@ test('it is trusted by the certificate that its maker has put into it', { skip }
 });
 
 const unusable = async (env: NodeJS.ProcessEnv, message: RegExp) => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-las-'));
-  try {
-    await assert.rejects(openTpm({ directory: folder, env }), { code: 'TPM_UNUSABLE', message });
-    assert.equal(isEnrolled(folder), false);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  const folder = temporaryFolder();
+  await assert.rejects(openTpm({ directory: folder, env }), { code: 'TPM_UNUSABLE', message });
+  assert.equal(isEnrolled(folder), false);
 };
 
 test('where there is no TPM, the reason is told', { skip: missing('tpm2_getcap') }, () =>

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { ErrorCode } from '../../src/errors.ts';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
-import { type Result, run, type Server, type Stack, startServer, startStack } from '../support/stack.ts';
+import { type Result, run, type Stack, startServer, startStack } from '../support/stack.ts';
 import {
   assertEmpty,
   assertFailed,
@@ -37,7 +37,6 @@ before(async () => {
 });
 after(async () => {
   for (const task of cleanUp.reverse()) await task();
-  await stack?.stop();
 });
 
 /** What the service `id` would do, and a folder in which nothing of it may be seen. */
@@ -833,13 +832,12 @@ async function startLas(...options: string[]): Promise<string> {
   const directory = folder(stack);
   const socket = join(directory, 'las.sock');
   const scone = join(stack.envcas, '../scone');
-  const las: Server = await startServer(
+  await startServer(
     scone,
     ['las', 'serve', '--dir', directory, '--socket', socket, ...options],
     /LAS ready/,
     { env: stack.env },
   );
-  cleanUp.push(() => las.stop());
   return socket;
 }
 

@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, type TestContext, test } from 'node:test';
+import { before, type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { type Apart, startApart } from '../support/stack.ts';
@@ -43,7 +43,6 @@ before(async () => {
   // Whatever the umask of who runs this.
   chmodSync(talker, 0o755);
 });
-after(() => stack?.stop());
 
 const options = { timeout: 20_000 };
 
@@ -480,7 +479,6 @@ test(
     const mounted =
       root && spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', directory]).status === 0;
     if (!mounted) return t.skip('no file system can be mounted');
-    t.after(() => spawnSync('umount', ['-l', directory]));
     const file = join(directory, 'file');
     const files = (content: string) => [{ to: file, content }];
     const { id, change } = await session('one', {}, { environment: { FILE: file }, files: files('one') });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { run, type Stack, startStack } from '../support/stack.ts';
 import {
   assertEmpty,
@@ -21,7 +21,6 @@ let stack: Stack;
 before(async () => {
   stack = await startStack();
 });
-after(() => stack?.stop());
 
 /** The variables that a program of this policy is started with. */
 async function environmentOf(policy: Policy, env: NodeJS.ProcessEnv = {}): Promise<string[]> {

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { chownSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chownSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, run, type Stack, startServer, startStack } from '../support/stack.ts';
 import { fixtures, launch, NOBODY, openToOthers, root, start, startImpostor, upload } from './support.ts';
 
@@ -13,7 +13,6 @@ before(async () => {
   stack = await startStack();
   openToOthers(stack);
 });
-after(() => stack?.stop());
 
 const program = join(fixtures, 'dumpable.ts');
 const node = ['--disable-warning=ExperimentalWarning', program];
@@ -74,7 +73,7 @@ for (const [what, las] of [
 test('a LAS of an ordinary user vouches for his launcher again, and he cannot read it after that', {
   skip: !root && 'only root can start a process as somebody else, and still look at it',
 }, async () => {
-  const home = mkdtempSync(join(tmpdir(), 'envcas-test-'));
+  const home = temporaryFolder();
   chownSync(home, NOBODY, NOBODY);
   const { scone, envcas } = executables();
   const plain = { PATH: process.env.PATH ?? '', HOME: home };
@@ -104,6 +103,5 @@ test('a LAS of an ordinary user vouches for his launcher again, and he cannot re
     }
   } finally {
     await server.stop();
-    rmSync(home, { recursive: true, force: true });
   }
 });

@@ -40,7 +40,6 @@ before(async () => {
   stack = await startStack();
   openToOthers(stack);
 });
-after(() => stack?.stop());
 
 /** Values that mean something to a shell, to YAML, to the policy language or to a terminal. */
 const odd = {

@@ -7,7 +7,6 @@ import {
   lchownSync,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -17,17 +16,16 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Failure } from '../../src/errors.ts';
 import { openFolder } from '../../src/launcher/folder.ts';
 import { materialise, removeFiles } from '../../src/launcher/materialise.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { fixtures, NOBODY, root, start } from './support.ts';
 
-const scratch = mkdtempSync(join(tmpdir(), 'envcas-folder-'));
+const scratch = temporaryFolder();
 chmodSync(scratch, 0o711);
-after(() => rmSync(scratch, { recursive: true }));
 
 const SOMEBODY = 12345;
 const onlyRoot = { skip: !root && 'only root can be led to the files of others' };

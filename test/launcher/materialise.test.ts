@@ -7,7 +7,6 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -18,20 +17,18 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { Failure } from '../../src/errors.ts';
 import type { DirectoryToMake, FileToWrite } from '../../src/launcher/assemble.ts';
 import { materialise, removeFiles } from '../../src/launcher/materialise.ts';
 import { lockFile } from '../../src/platform/libc.ts';
 import { writeLetter } from '../fixtures/launcher/materialise.ts';
-import { removeAll } from '../support/stack.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { fixtures, NOBODY, root, start } from './support.ts';
 
-const scratch = mkdtempSync(join(tmpdir(), 'envcas-materialise-'));
+const scratch = temporaryFolder();
 chmodSync(scratch, 0o711);
-after(() => removeAll(scratch));
 
 let folders = 0;
 function folder(mode = 0o700): string {
@@ -490,9 +487,6 @@ describe('nothing is changed', () => {
     let mounted = false;
     before(() => {
       mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', path]).status === 0;
-    });
-    after(() => {
-      if (mounted) spawnSync('umount', [path]);
     });
     const large = 'x'.repeat(30_000);
     const attemptAll = (says: string, at: string) => {

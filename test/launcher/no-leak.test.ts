@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, test } from 'node:test';
 import { searchFor, writingsOf } from '../support/leaks.ts';
 import { type Stack, startStack } from '../support/stack.ts';
 import { fixtures, folder, newSharedSecret, type Policy, totp, upload, wrongCode } from './support.ts';
@@ -38,7 +38,6 @@ let stack: Stack;
 before(async () => {
   stack = await startStack();
 });
-after(() => stack?.stop());
 
 test('the search would find what it is to find', () => {
   for (const value of [values.text, values.key])

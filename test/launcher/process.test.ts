@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import type { ChildProcess, SpawnOptions } from 'node:child_process';
+import type { SpawnOptions } from 'node:child_process';
 import { createHash, X509Certificate } from 'node:crypto';
 import {
   chmodSync,
@@ -18,7 +18,7 @@ import {
 } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { missing, type Result, run, type Stack, startStack } from '../support/stack.ts';
@@ -44,10 +44,6 @@ let stack: Stack;
 before(async () => {
   stack = await startStack();
   openToOthers(stack);
-});
-after(async () => {
-  for (const child of begun) child.kill('SIGKILL');
-  await stack?.stop();
 });
 
 /** The part of a launcher's configuration that decides how the launcher stands to the program. */
@@ -85,20 +81,15 @@ interface How extends SpawnOptions {
   by?: string[];
 }
 
-/** What a test that fails may leave behind. */
-const begun: ChildProcess[] = [];
-
 /** Starts a launch that has no controlling terminal, wherever this test is run. */
 function begin(id: string, { args = [], by = [], ...options }: How = {}): Running {
   const [command = '', ...rest] = [...by, stack.envcas, ...args];
-  const running = start(command, rest, {
+  return start(command, rest, {
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
     ...options,
     env: { ...stack.env, SCONE_CONFIG_ID: id, ...options.env },
   });
-  begun.push(running.child);
-  return running;
 }
 
 const launched = (id: string, how: How = {}): Promise<Result> => begin(id, how).finished;
@@ -803,7 +794,6 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
       env: { ...stack.env, ...env },
       stdio: ['pipe', 'pipe', 'pipe'],
     });
-    begun.push(running.child);
     let isOver = false;
     void running.finished.then(() => {
       isOver = true;

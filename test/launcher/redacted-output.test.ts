@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { after, before, type TestContext, test } from 'node:test';
+import { before, type TestContext, test } from 'node:test';
 import { searchFor } from '../support/leaks.ts';
 import { type Apart, startApart } from '../support/stack.ts';
 import { fixtures, folder, launch, type Policy, type Running, upload } from './support.ts';
@@ -11,7 +11,6 @@ let stack: Apart;
 before(async () => {
   stack = await startApart();
 });
-after(() => stack?.stop());
 
 const options = { timeout: 30_000 };
 const first = ['vKq7-first-in-the-environment', 'wLr8-first-in-the-file'] as const;

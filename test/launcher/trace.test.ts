@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, type TestContext, test } from 'node:test';
+import { before, type TestContext, test } from 'node:test';
 import { searchFor } from '../support/leaks.ts';
 import { type Apart, type Server, startApart } from '../support/stack.ts';
 import {
@@ -29,7 +29,6 @@ before(async () => {
   stack = await startApart('trace');
   servers.push(stack.cas, stack.las);
 });
-after(() => stack?.stop());
 
 const options = { timeout: 30_000 };
 const token = 'zPu1-known-service-access-token';

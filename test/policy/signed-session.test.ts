@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { createBase58check } from '@scure/base';
 import fc from 'fast-check';
 import { Failure } from '../../src/errors.ts';
@@ -20,6 +19,7 @@ import {
   signSession,
   verifySignatures,
 } from '../../src/policy/signed-session.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missing } from '../support/stack.ts';
 
 const policy = 'name: board\nversion: "0.3"\n# "quotes", \\ and Grüße 🔑\n';
@@ -45,8 +45,7 @@ const refused =
   };
 
 const skip = missing('openssl');
-const folder = mkdtempSync(join(tmpdir(), 'envcas-signed-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' });
 const write = (name: string, content: string | Buffer) => writeFileSync(join(folder, name), content);
 const read = (name: string) => readFileSync(join(folder, name));

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir, userInfo } from 'node:os';
+import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { inspect } from 'node:util';
 import { Failure } from '../../src/errors.ts';
 import {
@@ -11,12 +11,12 @@ import {
   readClientState,
   updateClientState,
 } from '../../src/protocol/client-state.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { nameless } from '../support/stack.ts';
 
-const home = mkdtempSync(join(tmpdir(), 'envcas-client-'));
+const home = temporaryFolder();
 const path = join(home, 'config.json');
 const env = { SCONE_CLI_CONFIG: path };
-after(() => rmSync(home, { recursive: true }));
 
 function write(content: string, mode = 0o600) {
   rmSync(path, { force: true });

@@ -1,21 +1,19 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setImmediate as tick } from 'node:timers/promises';
 import { FrameError, frames } from '../../src/protocol/frame.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'envcas-frame-'));
+const folder = temporaryFolder();
 const path = join(folder, 's');
 const server = createServer().listen(path);
 const open: Socket[] = [];
 after(() => {
   for (const socket of open) socket.destroy();
   server.close();
-  rmSync(folder, { recursive: true });
 });
 
 /** Two connected sockets. */

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { signJwt } from '../../src/secrets/jwt.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missing } from '../support/stack.ts';
 
 const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-384' });
@@ -30,28 +30,24 @@ function derSignature(raw: Buffer): Buffer {
 }
 
 test('openssl verifies the signature', { skip: missing('openssl') }, async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-jwt-'));
-  try {
-    const [head, body, signature = ''] = (await signJwt(request)).split('.');
-    const raw = Buffer.from(signature, 'base64url');
-    assert.equal(raw.length, 96);
-    writeFileSync(
-      join(folder, 'public.pem'),
-      createPublicKey(privateKey).export({ type: 'spki', format: 'pem' }),
-    );
-    writeFileSync(join(folder, 'signature'), derSignature(raw));
-    const verify = (input: string) =>
-      execFileSync('openssl', ['dgst', '-sha384', '-verify', 'public.pem', '-signature', 'signature'], {
-        cwd: folder,
-        input,
-        encoding: 'utf8',
-        stdio: ['pipe', 'pipe', 'pipe'],
-      });
-    assert.match(verify(`${head}.${body}`), /Verified OK/);
-    assert.throws(() => verify(`${head}.${body}A`));
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  const folder = temporaryFolder();
+  const [head, body, signature = ''] = (await signJwt(request)).split('.');
+  const raw = Buffer.from(signature, 'base64url');
+  assert.equal(raw.length, 96);
+  writeFileSync(
+    join(folder, 'public.pem'),
+    createPublicKey(privateKey).export({ type: 'spki', format: 'pem' }),
+  );
+  writeFileSync(join(folder, 'signature'), derSignature(raw));
+  const verify = (input: string) =>
+    execFileSync('openssl', ['dgst', '-sha384', '-verify', 'public.pem', '-signature', 'signature'], {
+      cwd: folder,
+      input,
+      encoding: 'utf8',
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+  assert.match(verify(`${head}.${body}`), /Verified OK/);
+  assert.throws(() => verify(`${head}.${body}A`));
 });
 
 test('the header names algorithm, type and the thumbprint of the key', async () => {

@@ -1,10 +1,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { formatOpenPgpKey, generateOpenPgpKey, type OpenPgpEncoding } from '../../src/secrets/openpgp-key.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missing } from '../support/stack.ts';
 
 const skip = missing('gpg', 'gpgconf');
@@ -13,18 +11,9 @@ const userId = 'Zoë Example <zoe@example.com>';
 const key = await generateOpenPgpKey(userId, created * 1000 + 999);
 const parts = ['privatekey', 'publickey'] as const;
 
-const homes: string[] = [];
-after(() => {
-  for (const home of homes) {
-    spawnSync('gpgconf', ['--kill', 'all'], { env: { PATH: process.env.PATH, GNUPGHOME: home } });
-    rmSync(home, { recursive: true, force: true });
-  }
-});
-
 /** GnuPG with nothing in it but what is imported. */
 function freshGpg(...imported: Buffer[]) {
-  const home = mkdtempSync(join(tmpdir(), 'envcas-gpg-'));
-  homes.push(home);
+  const home = temporaryFolder();
   const env = { PATH: process.env.PATH, GNUPGHOME: home, LC_ALL: 'C.UTF-8' };
   const runGpg = (args: string[], input: Buffer | string = '') => {
     const options = { env, input, timeout: 60_000 };

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { pkcs12 } from '../../src/secrets/pkcs12.ts';
 import {
   generatePrivateKey,
@@ -15,11 +14,11 @@ import {
 } from '../../src/secrets/private-key.ts';
 import { NO_EXPIRY } from '../../src/secrets/x509.ts';
 import { issueCertificate } from '../../src/secrets/x509-issuer.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missing } from '../support/stack.ts';
 
 const skip = missing('openssl');
-const folder = mkdtempSync(join(tmpdir(), 'envcas-test-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 const caKey = await generatePrivateKey('P-256');
 const validity = { notBefore: new Date(Date.now() - 1000), notAfter: NO_EXPIRY };

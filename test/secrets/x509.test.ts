@@ -2,11 +2,10 @@ import assert from 'node:assert/strict';
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { type ConnectionOptions, connect, createServer, type TlsOptions } from 'node:tls';
 import { promisify } from 'node:util';
 import fc from 'fast-check';
@@ -26,11 +25,11 @@ import {
   renewalTime,
 } from '../../src/secrets/x509.ts';
 import { type CertificateRequest, IssuerUnusable, issueCertificate } from '../../src/secrets/x509-issuer.ts';
+import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missing, startServer } from '../support/stack.ts';
 
 const skip = missing('openssl');
-const folder = mkdtempSync(join(tmpdir(), 'envcas-test-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 const DAY = 86_400_000;
 const now = Math.floor(Date.now() / 1000) * 1000;

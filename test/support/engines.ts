@@ -1,7 +1,6 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe } from 'node:test';
+import { before, describe } from 'node:test';
+import { temporaryFolder } from './leave-nothing.ts';
 import { missingPostgres, type Postgres, startPostgres } from './postgres.ts';
 
 /** Where the databases of one engine come from. */
@@ -17,9 +16,8 @@ export function onEachEngine(what: string, tests: (engine: Engine) => void): voi
     let folder: string;
     let files = 0;
     before(() => {
-      folder = mkdtempSync(join(tmpdir(), 'envcas-store-'));
+      folder = temporaryFolder();
     });
-    after(() => rmSync(folder, { recursive: true }));
     tests({ name: 'SQLite', address: async () => `sqlite:${join(folder, `${++files}.db`)}` });
   });
   describe(`${what} on PostgreSQL`, { skip: missingPostgres }, () => {
@@ -27,7 +25,6 @@ export function onEachEngine(what: string, tests: (engine: Engine) => void): voi
     before(async () => {
       postgres = await startPostgres();
     });
-    after(() => postgres?.stop());
     tests({ name: 'PostgreSQL', address: () => postgres.database() });
   });
 }

@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process';
-import { chownSync, globSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chownSync, globSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
+import { temporaryFolder } from './leave-nothing.ts';
 import { missing, nameless, ownName, type Server, startServer } from './stack.ts';
 
 /** Debian has the programs of each version in a folder of its own. */
@@ -39,7 +39,7 @@ export async function startPostgres(
   const user = dba;
   const idOf = (option: string) => Number(execFileSync('id', [option, user], { encoding: 'utf8' }));
   const [uid, gid] = [idOf('-u'), idOf('-g')];
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-postgres-'));
+  const folder = temporaryFolder();
   const data = join(folder, 'data');
   chownSync(folder, uid, gid);
   const options = { uid, gid, cwd: folder, env: { PATH: process.env.PATH ?? '', LC_ALL: 'C' } };
@@ -74,7 +74,6 @@ export async function startPostgres(
     },
     async stop() {
       await postgres.server.stop('SIGINT');
-      rmSync(folder, { recursive: true, force: true });
     },
   };
   return postgres;

@@ -1,7 +1,8 @@
 import { type ChildProcess, execFileSync, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir, userInfo } from 'node:os';
+import { existsSync, mkdirSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
+import { temporaryFolder } from './leave-nothing.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 
@@ -19,12 +20,6 @@ export function missing(...programs: string[]): string | false {
     (program) => spawnSync('/bin/sh', ['-c', 'command -v "$0"', program]).status !== 0,
   );
   return absent.length > 0 ? `not installed: ${absent.join(', ')}` : false;
-}
-
-/** Removes a folder with what is in it, also where a launcher gave it a mode by which its user may not. */
-export function removeAll(folder: string): void {
-  spawnSync('chmod', ['-R', 'u+rwX', folder], { stdio: 'ignore' });
-  rmSync(folder, { recursive: true, force: true });
 }
 
 /** The variables in a file of `scone up`, as a shell reads them. */
@@ -177,7 +172,7 @@ export interface Apart extends Pick<Stack, 'directory' | 'files' | 'envcas' | 'e
 
 export async function startApart(logLevel = 'info'): Promise<Apart> {
   const { envcas, scone } = executables();
-  const home = mkdtempSync(join(tmpdir(), 'envcas-test-'));
+  const home = temporaryFolder();
   const files = join(home, 'files');
   const directory = join(home, 'state');
   for (const folder of [files, directory]) mkdirSync(folder);
@@ -213,7 +208,6 @@ export async function startApart(logLevel = 'info'): Promise<Apart> {
     },
     async stop() {
       await Promise.all([apart.cas.stop(), apart.las.stop()]);
-      removeAll(home);
     },
   };
   return apart;
@@ -221,7 +215,7 @@ export async function startApart(logLevel = 'info'): Promise<Apart> {
 
 export async function startStack(): Promise<Stack> {
   const { envcas, scone } = executables();
-  const home = mkdtempSync(join(tmpdir(), 'envcas-test-'));
+  const home = temporaryFolder();
   const directory = join(home, 'state');
   const files = join(home, 'files');
   mkdirSync(files);
@@ -260,7 +254,6 @@ export async function startStack(): Promise<Stack> {
     },
     async stop() {
       await stack.server.stop();
-      removeAll(home);
     },
   };
   const attest = () =>

@@ -1,9 +1,9 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { temporaryFolder } from './leave-nothing.ts';
 import { missing } from './stack.ts';
 
 /** Why tests with a TPM are skipped, or false. */
@@ -23,7 +23,7 @@ export interface TestTpm {
 }
 
 export async function startTpm(): Promise<TestTpm> {
-  const directory = mkdtempSync(join(tmpdir(), 'envcas-tpm-'));
+  const directory = temporaryFolder();
   const [state, ca] = ['state', 'ca'].map((name) => join(directory, name)) as [string, string];
   for (const folder of [state, ca]) mkdirSync(folder);
   const write = (name: string, lines: readonly string[]) => {
@@ -100,7 +100,6 @@ export async function startTpm(): Promise<TestTpm> {
     },
     async stop() {
       await end();
-      rmSync(directory, { recursive: true, force: true });
     },
   };
 }

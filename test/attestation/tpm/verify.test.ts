@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createPublicKey, generateKeyPairSync, sign } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Malformed } from '../../../src/attestation/bytes.ts';
 import { replay } from '../../../src/attestation/tpm/event-log.ts';
 import { parsePublicArea, parseQuoteInfo, parseSignature } from '../../../src/attestation/tpm/structures.ts';
 import { type TpmQuote, verifyTpmQuote } from '../../../src/attestation/tpm/verify.ts';
+import { temporaryFolder } from '../../support/leave-nothing.ts';
 import { newKey } from '../../support/pki.ts';
 import { recorded, skip } from '../../support/quotes.ts';
 import { survives } from '../../support/spoil.ts';
@@ -220,17 +220,13 @@ test('a TPM that was started from another locality begins register 0 with it', (
 });
 
 test('others read the log alike', { skip: missing('tpm2_eventlog') }, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-log-'));
+  const folder = temporaryFolder();
   // It wants to understand what was measured of EFI.
   const simple = boot.map((event) => ({ ...event, type: event.type < 0x80000000 ? event.type : 1 }));
-  try {
-    writeFileSync(join(folder, 'log'), eventLog(simple));
-    const { stdout, stderr } = spawnSync('tpm2_eventlog', [join(folder, 'log')], { encoding: 'utf8' });
-    for (const [register, value] of Object.entries(extended(boot)))
-      assert.match(stdout, new RegExp(`${register} *: 0x${value}`), stdout + stderr);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  writeFileSync(join(folder, 'log'), eventLog(simple));
+  const { stdout, stderr } = spawnSync('tpm2_eventlog', [join(folder, 'log')], { encoding: 'utf8' });
+  for (const [register, value] of Object.entries(extended(boot)))
+    assert.match(stdout, new RegExp(`${register} *: 0x${value}`), stdout + stderr);
 });
 
 /** Recorded quotes, with RSA both times. */
