@@ -5,9 +5,9 @@ import { mkdirSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from './support/port.ts';
 import { missing, startStack } from './support/stack.ts';
+import { until } from './support/until.ts';
 
 const example = resolve(import.meta.dirname, '../examples/mutual-tls');
 
@@ -53,10 +53,10 @@ test('two sessions share certificates, and the programs that envcas starts talk 
       const probe = createServer().once('error', () => resolve(true));
       probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(false)));
     });
-  while (!(await isListening())) {
+  await until(() => {
     assert.equal(server.child.exitCode, null, server.output.text);
-    await sleep(20);
-  }
+    return isListening();
+  }, 'the server listens');
   const client = start('tls-client/client');
   client.child.stdin.end('hello from the client\n');
   const [status] = await client.exit;

@@ -4,12 +4,12 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { before, describe, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { openToOthers } from './launcher/support.ts';
 import { freePort } from './support/port.ts';
 import { rest } from './support/rest.ts';
 import { executables, missing, nameless, ownName, run, type Stack, startStack } from './support/stack.ts';
+import { until } from './support/until.ts';
 
 const example = resolve(import.meta.dirname, '../examples/nginx');
 const execute = promisify(execFile);
@@ -76,10 +76,10 @@ describe('examples/nginx', { skip }, () => {
       said += chunk;
     });
     const pidFile = join(directory, 'nginx.pid');
-    while (!existsSync(pidFile) || readFileSync(pidFile).length === 0) {
+    await until(() => {
       assert.equal(supervisor.exitCode, null, said);
-      await sleep(20);
-    }
+      return existsSync(pidFile) && readFileSync(pidFile).length > 0;
+    }, pidFile);
     const master = readFileSync(pidFile, 'utf8').trim();
     const parent = /^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${master}/status`, 'utf8'))?.[1];
     assert.equal(parent, String(supervisor.pid));
@@ -112,7 +112,10 @@ describe('examples/nginx', { skip }, () => {
         writeFileSync(file, policy(`version ${version}`));
         await execute(scone, ['session', 'update', ...variables, file], { env: stack.env });
         let seen = '';
-        while (!seen.startsWith(`version ${version}.`)) seen = await curl('--write-out', '%{certs}');
+        await until(async () => {
+          seen = await curl('--write-out', '%{certs}');
+          return seen.startsWith(`version ${version}.`);
+        }, `version ${version}`);
         serials.add(serialIn(seen));
       }
     };

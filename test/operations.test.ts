@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
+import { start } from './launcher/support.ts';
 import { temporaryFolder } from './support/leave-nothing.ts';
 import { missingPostgres, startPostgres } from './support/postgres.ts';
 import { executables, missing } from './support/stack.ts';
@@ -16,7 +15,6 @@ const operations = readFileSync(join(root, 'docs/operations.md'), 'utf8');
 
 test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS of three replicas', {
   skip: missing('curl', 'createdb') || missingPostgres,
-  timeout: 180_000,
 }, async () => {
   const { scone } = executables();
   const blocks = [...operations.matchAll(/^```sh\n([\s\S]*?)^```/gm)].map(([, block]) => block);
@@ -27,7 +25,7 @@ test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS o
   const next = join(folder, 'next');
   execFileSync(process.execPath, [join(root, 'scripts/build.ts'), next, 'scone-next=src/cli/main.ts']);
   const script = ['set -eu', "trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT", ...blocks].join('\n');
-  const child = spawn('bash', ['-c', script], {
+  const { status, stdout, stderr } = await start('bash', ['-c', script], {
     cwd: folder,
     env: {
       PATH: `${join(scone, '..')}:${process.env.PATH}`,
@@ -35,12 +33,7 @@ test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS o
       ...{ NEXT: join(next, 'scone-next'), PORT: String(await freePorts()) },
     },
     stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const [stdout, stderr, [status]] = await Promise.all([
-    text(child.stdout),
-    text(child.stderr),
-    once(child, 'exit'),
-  ]);
+  }).finished;
   assert.equal(status, 0, `${stdout}\n${stderr}`);
   assert.match(stdout, /^ *CAS is sealed, at /m);
   assert.match(stderr, /was restored from a backup on [\s\S]*CAS_RESTORED/);

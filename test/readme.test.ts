@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
+import { start } from './launcher/support.ts';
 import { temporaryFolder } from './support/leave-nothing.ts';
 import { executables, missing } from './support/stack.ts';
 
@@ -11,22 +11,20 @@ const readme = readFileSync(join(root, 'README.md'), 'utf8');
 
 test('the commands of the README that are typed by hand do what it says', {
   skip: missing('oathtool', '/usr/bin/python3'),
-}, () => {
+}, async () => {
   executables();
   const [byHand = '', python = ''] = [...readme.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block]) => block);
   assert.ok(byHand && python);
   const home = temporaryFolder();
-  // Ports of its own, so that the test runs beside others; a fresh code, so that both uses are in one step.
+  // Ports of its own, so that the test runs beside others; a code of the next step, which is good for a minute.
   const script = byHand
     .replace('scone up', 'scone up --free-ports')
-    .replace('OTP=', 'sleep $((($(date +%s) % 30 > 24) * 6)); OTP=');
-  const { stdout, stderr } = spawnSync('bash', ['-c', `${script}\n${python}\nkill %1; wait`], {
+    .replace('oathtool --totp', 'oathtool --totp --now="+30 seconds"');
+  const { stdout, stderr } = await start('bash', ['-c', `${script}\n${python}\nkill %1; wait`], {
     cwd: root,
     env: { HOME: home, PATH: process.env.PATH },
-    encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: 60_000,
-  });
+  }).finished;
   assert.match(stdout, /^CAS localhost at https:\/\/localhost:\d+\/ is trustworthy$/m);
   assert.match(stdout, /^[0-9a-f]{64}$/m);
   const secrets = stdout.match(/^Secret=".{32}"$/gm) ?? [];

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
+import { start } from './launcher/support.ts';
 import { temporaryFolder } from './support/leave-nothing.ts';
 import { executables, missing } from './support/stack.ts';
 
@@ -14,7 +14,7 @@ const root = resolve(import.meta.dirname, '..');
 
 const trial = `set -eu
 as_user() { HOME=/tmp/home setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
-wait_for() { for try in $(seq 100); do if "$@" >/dev/null 2>&1; then return; fi; sleep 0.1; done; "$@"; }
+wait_for() { for try in $(seq 3000); do if "$@" >/dev/null 2>&1; then return; fi; sleep 0.1; done; "$@"; }
 ready() { curl -sf http://127.0.0.1:9464/readyz; }
 said() { journalctl --unit "$1" --output cat | sed -n "s/^$2: //p" | tail -1; }
 launch() { as_user env SCONE_CAS_ADDR=localhost SCONE_CONFIG_ID=trial/web SCONE_CAS_KEY="$key" envcas; }
@@ -65,7 +65,9 @@ wait_for ready
 stat --format '%a %n' /var/lib/scone-cas/cas.db /var/lib/scone-cas/master.key
 
 systemctl kill --signal=KILL envcas-cas envcas-las envcas-cas-las
-sleep 3
+for unit in envcas-cas envcas-las envcas-cas-las; do
+  wait_for sh -c '[ "$(systemctl show --property NRestarts --value "$0")" -gt 0 ] && systemctl is-active "$0"' $unit
+done
 wait_for ready
 systemctl is-active envcas-las envcas-cas-las envcas-cas
 echo "after a crash: $(launch)"
@@ -86,7 +88,7 @@ Type=oneshot
 ExecStart=/bin/sh /trial/trial.sh
 StandardOutput=truncate:/trial/output
 StandardError=inherit
-TimeoutStartSec=90
+TimeoutStartSec=infinity
 `;
 
 /** A container on an overlay of this machine's root folder. Where it ends, so do its mounts. */
@@ -101,24 +103,18 @@ exec systemd-nspawn --quiet --directory=root --register=no --keep-unit --private
 
 function boot(folder: string, ...more: string[]) {
   const overlay = join(folder, 'overlay');
-  mkdirSync(overlay);
-  try {
-    return spawnSync('unshare', ['--mount', 'sh', '-c', container, 'sh', overlay, ...more], {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: 110_000,
-    });
-  } finally {
-    rmSync(overlay, { recursive: true });
-  }
+  mkdirSync(overlay, { recursive: true });
+  return start('unshare', ['--mount', 'sh', '-c', container, 'sh', overlay, ...more], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  }).finished;
 }
 
 test('systemd starts the units, sealed or not, and again when they end; a launch of an ordinary user is attested', {
   skip: process.getuid?.() !== 0 ? 'only root can make a container' : missing('systemd-nspawn', 'curl'),
-}, (t) => {
+}, async (t) => {
   executables();
   const folder = temporaryFolder();
-  const possible = boot(folder, 'true');
+  const possible = await boot(folder, 'true');
   if (possible.status !== 0) return t.skip(`no container can be made here: ${possible.stderr}`);
   mkdirSync(join(folder, 'trial'));
   writeFileSync(join(folder, 'trial/trial.sh'), trial);
@@ -128,7 +124,7 @@ test('systemd starts the units, sealed or not, and again when they end; a launch
     `--bind-ro=${root}:/envcas`,
     `--bind-ro=${folder}/trial/trial.service:/etc/systemd/system/trial.service`,
   ];
-  const { status, stdout } = boot(folder, ...binds, '--boot', '--', '--unit=trial.service');
+  const { status, stdout } = await boot(folder, ...binds, '--boot', '--', '--unit=trial.service');
   const said = join(folder, 'trial/output');
   if (!existsSync(said)) return t.skip(`systemd does not start in a container here: ${stdout}`);
   const output = readFileSync(said, 'utf8');

@@ -11,10 +11,10 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { makeIdentity, upload } from '../support/client.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 const { scone } = executables();
 let folder: string;
@@ -37,10 +37,11 @@ const decide = async () => {
   await upload(cas, await makeIdentity('alice'), `name: s${++sessions}\nversion: "0.3"\n`);
 };
 /** Until the newest session is in it. */
-const untilWritten = async () => {
-  while (!existsSync(file('audit.log')) || !lines().some((line) => line.includes(`"s${sessions}"`)))
-    await sleep(50);
-};
+const untilWritten = () =>
+  until(
+    () => existsSync(file('audit.log')) && lines().some((line) => line.includes(`"s${sessions}"`)),
+    `an entry of session s${sessions}`,
+  );
 const verify = (name: string) => run(scone, ['cas', 'verify-audit-log', file(name), '-c', cas.key], env());
 
 test('the file has every entry, once, whatever number of processes writes the log, and is private', async () => {

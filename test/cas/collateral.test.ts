@@ -30,6 +30,7 @@ import { type CollateralServer, type Served, serveCollateral } from '../support/
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { certificate, der, pem, revocationList } from '../support/pki.ts';
 import { recorded, skip } from '../support/quotes.ts';
+import { until } from '../support/until.ts';
 
 /** Collateral that a CAS fetches, keeps and fetches anew, from a local server. */
 
@@ -231,8 +232,10 @@ test('what was kept and has run out, or is spoiled, is fetched at the start and 
   logged = [];
   const kept = await keeper();
   assert.match(logged.join('\n'), /cannot be read .*crl\/spoiled/);
-  while (!logged.some((line) => /^collateral fetched .*crl\/Intel SGX Root CA/.test(line)))
-    await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(
+    () => logged.some((line) => /^collateral fetched .*crl\/Intel SGX Root CA/.test(line)),
+    'the list is fetched',
+  );
   assert.equal(kept.list().find(({ key }) => key === 'crl/Intel SGX Root CA')?.until, later.nextUpdate);
 });
 

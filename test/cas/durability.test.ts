@@ -4,8 +4,10 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { Secret, TOTP } from 'otpauth';
+import { Secret } from 'otpauth';
+import { codeFrom } from '../support/client.ts';
 import { executables, type Stack, startStack } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 let stack: Stack;
 before(async () => {
@@ -44,7 +46,7 @@ test('killed at any instant, the CAS keeps every session that it confirmed, and 
       }
     };
     const writers = [writer(0), writer(1)];
-    while (confirmed.length < 2 + round) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => confirmed.length >= 2 + round, `${2 + round} sessions are confirmed`);
     const first = confirmed[0]?.name;
     const token = stack.launch(`${first}/s`).stdout;
     assert.match(token, /^[0-9a-f]{32}\n$/);
@@ -60,7 +62,7 @@ test('killed at any instant, the CAS keeps every session that it confirmed, and 
 test('a code that was used stays used across a kill', async () => {
   const secret = new Secret({ size: 20 });
   stack.create(service('otp', `, one_time_password_shared_secret: ${secret.base32}`));
-  const code = new TOTP({ secret }).generate();
+  const code = codeFrom(secret);
   assert.equal(stack.launch(`otp/s@${code}`).status, 0);
   await stack.restart('SIGKILL');
   const again = stack.launch(`otp/s@${code}`);

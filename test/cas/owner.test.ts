@@ -10,6 +10,7 @@ import type { Identity } from '../../src/protocol/certificate.ts';
 import { ask, makeIdentity, read, upload } from '../support/client.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, type RunningCas, run, type Server, startCas } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 const { scone } = executables();
 const anything = v.any();
@@ -91,15 +92,14 @@ describe('an owner', () => {
 
   test('has the certificate name what the configuration says, on both ports, without a restart', async () => {
     for (const port of [cas.apiPort, cas.enclavePort])
-      while (!(await namesOf(port)).includes('DNS:cas.example.org'))
-        await new Promise((resolve) => setTimeout(resolve, 100));
+      await until(async () => (await namesOf(port)).includes('DNS:cas.example.org'), 'its new name');
   });
 
   test('an administrator changes what his file says, by a signal; a broken file changes nothing', async () => {
     writeFileSync(file('cas.toml'), '[api]\nnames = ["reloaded.example.org"]\n');
     cas.server.process.kill('SIGHUP');
-    while (!(await namesOf(cas.apiPort)).includes('DNS:reloaded.example.org'))
-      await new Promise((resolve) => setTimeout(resolve, 100));
+    const isReloaded = async () => (await namesOf(cas.apiPort)).includes('DNS:reloaded.example.org');
+    await until(isReloaded, 'the name of the new file');
     writeFileSync(file('cas.toml'), '[api]\nname = 1\n');
     cas.server.process.kill('SIGHUP');
     await outputWith(cas.server, /not taken over.*|api\.name is no key of it/);
@@ -240,6 +240,6 @@ async function certificateOf(port: string): Promise<X509Certificate> {
 
 /** What a server has written, once something is in it. */
 async function outputWith(server: Server, what: RegExp): Promise<string> {
-  while (!what.test(server.output())) await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => what.test(server.output()), `${what} in the output`);
   return server.output();
 }

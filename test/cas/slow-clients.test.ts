@@ -4,6 +4,7 @@ import { before, test } from 'node:test';
 import { connect, type TLSSocket } from 'node:tls';
 import { LAUNCH_PROTOCOL } from '../../src/protocol/launch.ts';
 import { type Stack, startStack } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 let stack: Stack;
 before(async () => {
@@ -48,7 +49,5 @@ secrets: [{name: big, kind: binary, size: 1048576}]
   assert.match(busy.stderr, /Code: CAS_BUSY/);
   for (const socket of stalled) socket.destroy();
   // The CAS hears of each closed connection in its own time.
-  let status: number | null = null;
-  for (let tries = 0; status !== 0 && tries < 50; tries++) status = stack.launch('large/s').status;
-  assert.equal(status, 0);
+  await until(() => stack.launch('large/s').status === 0, 'a launch succeeds');
 });

@@ -4,14 +4,15 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { Secret, TOTP } from 'otpauth';
+import { Secret } from 'otpauth';
 import * as v from 'valibot';
-import { launch, makeIdentity, makeLas, upload } from '../support/client.ts';
+import { codeFrom, launch, makeIdentity, makeLas, upload } from '../support/client.ts';
 import { parseExposition, total } from '../support/exposition.ts';
 import { searchFor } from '../support/leaks.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { freePort } from '../support/port.ts';
 import { executables, type RunningCas, startCas } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 /** A span as OTLP 1.x writes it in JSON (opentelemetry/proto/trace/v1/trace.proto). */
 const attribute = v.object({
@@ -95,11 +96,9 @@ const textOf = ({ attributes }: Span, key: string) =>
 async function traceOf(work: () => Promise<unknown>): Promise<Span[]> {
   const known = new Set(spans().map(({ traceId }) => traceId));
   await work();
-  for (;;) {
-    const fresh = spans().filter(({ traceId }) => !known.has(traceId));
-    if (fresh.some(({ name }) => name === 'release')) return fresh;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+  const fresh = () => spans().filter(({ traceId }) => !known.has(traceId));
+  await until(() => fresh().some(({ name }) => name === 'release'), 'the spans of a release');
+  return fresh();
 }
 
 const ask = (service: string, more = {}) => launch(cas, { session: 'traced', service, las, ...more });
@@ -142,7 +141,7 @@ test('the step that refuses has the code, and nothing comes after it but the rec
 });
 
 test('no secret, code or name that a client chose is sent to the collector', async () => {
-  const code = new TOTP({ secret: oneTimePassword }).generate();
+  const code = codeFrom(oneTimePassword);
   await traceOf(() => ask('otp', { oneTimePassword: code }));
   await traceOf(() => ask('s'));
   const all = Buffer.concat(received.map(({ bytes }) => bytes));
@@ -168,7 +167,7 @@ test('a collector that takes nothing keeps no launch waiting, and what it missed
         const response = await fetch(`http://${metrics}/metrics`);
         return total(parseExposition(await response.text()), 'envcas_cas_trace_spans_dropped_total');
       };
-      while ((await dropped()) === 0) await new Promise((resolve) => setTimeout(resolve, 200));
+      await until(async () => (await dropped()) > 0, 'spans that were dropped');
     } finally {
       assert.equal(await its.server.stop(), 0);
     }

@@ -14,6 +14,7 @@ import { frames } from '../../src/protocol/frame.ts';
 import { channelBinding, LAUNCH_PROTOCOL, type LaunchRequest } from '../../src/protocol/launch.ts';
 import { oneTimePassword, parseSharedSecret } from '../../src/secrets/one-time-password.ts';
 import { type BareCas, bareCas, type TestLas, testLas } from '../support/cas.ts';
+import { PATIENCE } from '../support/until.ts';
 
 let bare: BareCas;
 let port: LaunchPort;
@@ -63,7 +64,7 @@ async function client(): Promise<Client> {
   const it: Client = {
     socket,
     send: (request) => void channel.write(request),
-    read: () => channel.read(Date.now() + 20_000),
+    read: () => channel.read(Date.now() + PATIENCE),
     ask: (_, request) => {
       it.send({ watch: true, ...request });
       return it.read();

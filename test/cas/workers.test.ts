@@ -5,6 +5,7 @@ import { before, test } from 'node:test';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missingPostgres, startPostgres } from '../support/postgres.ts';
 import { executables, missing, type RunningCas, run, startCas } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 const { scone } = executables();
 let folder: string;
@@ -34,10 +35,6 @@ const isAlive = (pid: number) => {
   }
 };
 
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 20));
-}
-
 const version = () =>
   run(
     'curl',
@@ -57,9 +54,9 @@ test('one that is killed is followed by another, and the others go on', {
   assert.ok(victim);
   process.kill(victim, 'SIGKILL');
   for (let request = 0; request < 12; request++) assert.match(version().stdout, /version/);
-  await until(() => childrenOf(cas.server.process.pid).filter(isAlive).length === 3);
+  await until(() => childrenOf(cas.server.process.pid).filter(isAlive).length === 3, 'three workers');
   for (const other of others) assert.ok(isAlive(other));
-  await until(() => /a worker has ended, and another follows/.test(cas.server.output()));
+  await until(() => /a worker has ended, and another follows/.test(cas.server.output()), 'a line of the log');
 });
 
 test('what keeps the first from starting is said as of one process, and ends all', () => {
@@ -78,7 +75,7 @@ test('workers end with the process that has started them, however it ends', asyn
   const workers = childrenOf(its.server.process.pid);
   assert.equal(workers.length, 2);
   await its.server.stop('SIGKILL');
-  await until(() => !workers.some(isAlive));
+  await until(() => !workers.some(isAlive), 'no worker');
   const again = await startCas(scone, join(folder, 'third'), ['--workers', '2'], env);
   const next = childrenOf(again.server.process.pid);
   assert.equal(await again.server.stop('SIGTERM'), 0);

@@ -13,13 +13,14 @@ import { launch, makeIdentity, makeLas, read, upload } from '../support/client.t
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { randomFrom } from '../support/random.ts';
 import { executables, type RunningCas, startCas } from '../support/stack.ts';
+import { PATIENCE } from '../support/until.ts';
 
 /** How long a CAS is sent what it cannot expect, in seconds; and which of it. */
 const SECONDS = Number(process.env.ENVCAS_FUZZ_SECONDS ?? 10);
 const SEED = Number(process.env.ENVCAS_SEED ?? Date.now() % 1_000_000);
 const AT_ONCE = 24;
 /** Milliseconds that one connection is kept at most. */
-const PATIENCE = 2_000;
+const LEFT = 2_000;
 
 const { scone } = executables();
 const { paths } = parse(readFileSync(resolve(import.meta.dirname, '../../docs/openapi.yaml'), 'utf8')) as {
@@ -55,7 +56,7 @@ secrets: [{name: token, kind: binary, size: 16}]
 `;
 
 test('whatever comes, a CAS answers what is right, refuses what is not, and goes on', {
-  timeout: (SECONDS + 60) * 1000,
+  timeout: SECONDS * 1000 + 2 * PATIENCE,
 }, async (t) => {
   t.diagnostic(`ENVCAS_SEED=${SEED}, ${SECONDS} s, ${calls.length} calls`);
   await upload(cas, alice, policy);
@@ -217,7 +218,7 @@ async function exchange(
     if (way > 0.95) socket.destroy();
   }
   // Some are left to the CAS to be ended, and are there to the end of the test.
-  await Promise.race([closed, sleep(random() < 0.05 ? PATIENCE : 150, undefined, { ref: false })]);
+  await Promise.race([closed, sleep(random() < 0.05 ? LEFT : 150, undefined, { ref: false })]);
   if (random() < 0.8) socket.destroy();
   return answer;
 }

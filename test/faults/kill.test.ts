@@ -3,13 +3,14 @@ import { createPublicKey, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
-import { Secret, TOTP } from 'otpauth';
+import { Secret } from 'otpauth';
 import { beginning, verifyEntry } from '../../src/audit/entry.ts';
 import { headAnswer } from '../../src/audit/tree-head.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
 import type { Identity } from '../../src/protocol/certificate.ts';
 import {
   ask,
+  codeFrom,
   launch,
   makeIdentity,
   makeLas,
@@ -71,7 +72,7 @@ onEachEngine('a CAS that is killed at any instant', (engine) => {
         const name = `s${++names}`;
         const text = sessionWithCodes(name, secret.base32);
         const attempt: Attempt = {
-          ...{ session: name, service: 's', oneTimePassword: new TOTP({ secret }).generate() },
+          ...{ session: name, service: 's', oneTimePassword: codeFrom(secret) },
           attempt: randomBytes(32).toString('base64'),
         };
         try {

@@ -20,6 +20,7 @@ import {
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missingPostgres, type Postgres, startPostgres } from '../support/postgres.ts';
 import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 /** What a CAS rests on fails while it is used, and comes back. */
 
@@ -107,7 +108,7 @@ function makeClient() {
 
 /** Tries until it is well again. */
 async function untilWell(client: ReturnType<typeof makeClient>): Promise<void> {
-  while (!(await client.once())) await sleep(50);
+  await until(() => client.once(), 'a launch succeeds');
 }
 
 describe('PostgreSQL', { skip: missingPostgres }, () => {
@@ -128,14 +129,16 @@ describe('PostgreSQL', { skip: missingPostgres }, () => {
       const busy = (async () => {
         while (!isOver) if (!(await client.once())) await sleep(20);
       })();
-      await sleep(300);
-      await postgres.restart(signal);
-      await sleep(300);
+      const before = client.confirmed.size;
+      await until(() => client.confirmed.size > before, 'something is confirmed');
+      client.told.clear();
+      await postgres.server.stop(signal);
+      await until(() => client.told.size > 0, 'a client is told');
       isOver = true;
       await busy;
+      await postgres.start();
+      await untilWell(client);
     }
-    assert.ok(client.told.size > 0);
-    await untilWell(client);
     await client.check();
   });
 
@@ -249,7 +252,6 @@ describe('a clock', { skip: !existsSync(faketime) && 'not installed: libfaketime
     const file = join(folder, 'clock');
     const set = async (seconds: number) => {
       writeFileSync(file, `${seconds < 0 ? '' : '+'}${seconds}`);
-      await sleep(50);
       return Date.now() + seconds * 1000;
     };
     await set(0);

@@ -28,7 +28,7 @@ import {
 import { connect, type Socket } from 'node:net';
 import { basename, join } from 'node:path';
 import { after, afterEach, before, describe, it, mock, type TestContext } from 'node:test';
-import { setImmediate, setTimeout } from 'node:timers/promises';
+import { setTimeout } from 'node:timers/promises';
 import { appraise } from '../../src/attestation/appraise.ts';
 import { verifySoftwareEvidence } from '../../src/attestation/software.ts';
 import { errors, Failure } from '../../src/errors.ts';
@@ -40,6 +40,7 @@ import { challengeName, LAS_MESSAGE_LIMIT } from '../../src/protocol/las.ts';
 import type { Order } from '../fixtures/las/speak.ts';
 import { type Plan, runs } from '../fixtures/las/words.ts';
 import { executables, run, startServer } from '../support/stack.ts';
+import { PATIENCE, until } from '../support/until.ts';
 import { Host, type Puppet, sha256, undemanding, type Word } from './host.ts';
 
 const host = new Host();
@@ -254,7 +255,7 @@ describe('a process that executes something else after it was looked at', () => 
     const other = join(mkdtempSync(host.path('other-')), 'expected');
     symlinkSync(cat, other);
     puppet.tell(other);
-    while (!runs(puppet.pid, cat, 'expected')) await setImmediate();
+    await until(() => runs(puppet.pid, cat, 'expected'), 'another program');
     assert.equal(await codeOf(() => observation.confirm('expected')), 'PROCESS_CHANGED');
     observation.close();
   });
@@ -545,7 +546,7 @@ describe('a client that does not keep to the protocol', () => {
       const socket = await connected();
       const channel = frames(socket, LAS_MESSAGE_LIMIT);
       channel.write(message);
-      const answer = (await channel.read(Date.now() + 20_000)) as Word;
+      const answer = (await channel.read(Date.now() + PATIENCE)) as Word;
       assert.equal(refusalOf({ answer }), 'REQUEST_INVALID', JSON.stringify(message));
     }
   });
@@ -582,7 +583,7 @@ describe('a client that does not keep to the protocol', () => {
       // The LAS takes connections in turn: once a later one is served, these wait for their deadlines.
       const channel = frames(await connected(), LAS_MESSAGE_LIMIT);
       channel.write({});
-      await channel.read(Date.now() + 20_000);
+      await channel.read(Date.now() + PATIENCE);
       mock.timers.tick(30_000);
       await Promise.all(closed);
     } finally {

@@ -174,6 +174,7 @@ export class Host {
       SCONE_CONFIG_ID: 'some/service',
       SCONE_CAS_ADDR: `127.0.0.1:${port}`,
       SCONE_LAS_ADDR: this.path('none.sock'),
+      SCONE_START_TIMEOUT: '1h',
     };
   }
 

@@ -17,7 +17,6 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout } from 'node:timers/promises';
 import { cannotSeeMappedFiles } from '../../src/platform/process.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import {
@@ -29,6 +28,7 @@ import {
   startCas,
   startServer,
 } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 import { sha256 } from './host.ts';
 
 /** What packaging/install.sh installs, as an ordinary user starts it. Root alone can try this. */
@@ -296,15 +296,29 @@ describe('what packaging/install.sh installs', { skip: cannot }, () => {
   });
 
   it('starts as a LAS where no core may be dumped, and not where it is to look at code and has no right to', async () => {
-    for (const demand of [['--containers'], ['--require', 'root-owned-code'], []]) {
-      const serve = ['las', 'serve', '--dir', path('own'), '--socket', path('own', 'las.sock'), ...demand];
-      const script = `rm -rf "$1" && mkdir "$1" && chown ${NOBODY} "$1" && shift && ulimit -c 0 && exec timeout 2 "$@"`;
-      const command = ['setpriv', ...asNobody(), path('prefix/bin/scone'), ...serve];
-      const { status, stdout, stderr } = run('sh', ['-c', script, 'sh', path('own'), ...command], plain);
-      if (demand.length === 0) assert.match(stdout, /^LAS ready/, stderr);
-      else assert.match(stderr, /cannot see which files[\s\S]*Code: PROCESSES_UNSEEN/);
-      assert.equal(status, demand.length === 0 ? 124 : 77, stderr);
-    }
+    mkdirSync(path('own'));
+    chownSync(path('own'), NOBODY, NOBODY);
+    const serve = (...demand: string[]) => {
+      const las = [
+        path('prefix/bin/scone'),
+        'las',
+        'serve',
+        '--dir',
+        path('own'),
+        '--socket',
+        path('own/sock'),
+      ];
+      const command = ['setpriv', ...asNobody(), ...las, ...demand];
+      return startServer('sh', ['-c', 'ulimit -c 0 && exec "$@"', 'sh', ...command], /^LAS ready/m, {
+        env: plain,
+      });
+    };
+    for (const demand of [['--containers'], ['--require', 'root-owned-code']])
+      await assert.rejects(
+        serve(...demand),
+        /ended with 77: [\s\S]*cannot see which files[\s\S]*Code: PROCESSES_UNSEEN/,
+      );
+    assert.equal(await (await serve()).stop(), 0);
   });
 
   it('knows its own hash and its environment', () => {
@@ -319,12 +333,9 @@ describe('a launcher that is installed setgid', { skip: cannot }, () => {
     // The CAS logs by which control group the process is known on its host.
     const groups = stdout.match(/^\d+:[^:]*:\/.+$/gm) ?? [];
     const [first] = groups.filter((line) => line.startsWith('0:')).concat(groups);
-    let log: string | undefined;
-    while (log === undefined) {
-      await setTimeout(10);
-      log = /^\{.*"msg":"released".*$/m.exec(cas.output())?.[0];
-    }
-    assert.equal((JSON.parse(log) as { cgroup?: string }).cgroup, first?.split(':').slice(2).join(':'));
+    const line = () => /^\{.*"msg":"released".*$/m.exec(cas.output())?.[0] ?? '';
+    await until(line, 'the release in the log');
+    assert.equal((JSON.parse(line()) as { cgroup?: string }).cgroup, first?.split(':').slice(2).join(':'));
   });
 
   it('is what `scone session explain` asks for', () => {
@@ -355,7 +366,7 @@ describe('a launcher that is installed setgid', { skip: cannot }, () => {
             command: [
               'envcas',
               '-c',
-              `printenv VALUE >> ${groups}; grep ^Gid: /proc/self/status >> ${groups}; exec sleep 60`,
+              `printenv VALUE >> ${groups}; grep ^Gid: /proc/self/status >> ${groups}; exec sleep 100000`,
             ],
             environment: { VALUE: value },
             attestation: { mrenclave: sha256(installed) },
@@ -373,9 +384,8 @@ describe('a launcher that is installed setgid', { skip: cannot }, () => {
           },
         ],
       });
-    const written = async (text: string) => {
-      while (!existsSync(groups) || !readFileSync(groups, 'utf8').includes(text)) await setTimeout(20);
-    };
+    const written = (text: string) =>
+      until(() => existsSync(groups) && readFileSync(groups, 'utf8').includes(text), text);
     const ids = 'Gid:\t65534\t65534\t65534\t65534\n';
     scone(['session', 'create', '-'], session('first'));
     const env = { ...settings, SCONE_LAS_ADDR: socket('strict'), SCONE_CONFIG_ID: 'supervised/s' };
@@ -427,7 +437,7 @@ describe('a launcher that is installed setgid', { skip: cannot }, () => {
           {
             name: 's',
             image_name: 'i',
-            command: ['envcas', '-c', `echo ${greeting}; exec sleep 600`],
+            command: ['envcas', '-c', `echo ${greeting}; exec sleep 100000`],
             attestation: { mrenclave: sha256(installed) },
           },
         ],

@@ -12,6 +12,7 @@ import {
   assertEmpty,
   assertFailed,
   closedPort,
+  codeFrom,
   fixtures,
   folder,
   launch,
@@ -204,7 +205,7 @@ describe('one-time passwords', () => {
   test('malformed: nobody is asked, and no guess is counted', async () => {
     const secret = newSharedSecret();
     const { id } = await victim({ oneTimePassword: secret, command: ['-c', 'echo started'] });
-    const code = totp(secret, Date.now());
+    const code = codeFrom(secret);
     for (const malformed of [
       '',
       code.slice(1),
@@ -229,7 +230,7 @@ describe('one-time passwords', () => {
     const secret = newSharedSecret();
     const { id } = await victim({ oneTimePassword: secret, command: ['-c', 'echo started'] });
     const other = await protectedBy(secret);
-    const oneTimePassword = totp(secret, Date.now());
+    const oneTimePassword = codeFrom(secret);
     const accepted = await launch(stack, `${id}@${oneTimePassword}`).finished;
     assert.deepEqual(accepted, { status: 0, signal: null, stdout: 'started\n', stderr: '' });
     for (const again of [{ id, directory: folder(stack) }, other])
@@ -258,7 +259,7 @@ describe('one-time passwords', () => {
   test('of two launches with the same code at the same time, one starts', async () => {
     const secret = newSharedSecret();
     const { id } = await victim({ oneTimePassword: secret, command: ['-c', 'echo started'] });
-    const code = totp(secret, Date.now());
+    const code = codeFrom(secret);
     const results = await Promise.all([1, 2, 3].map(() => launch(stack, `${id}@${code}`).finished));
     assert.deepEqual(results.map(({ status }) => status).sort(), [0, 77, 77]);
   });
@@ -269,7 +270,7 @@ describe('one-time passwords', () => {
     const wrong = wrongCode(secret);
     for (let guess = 1; guess <= 5; guess++)
       await fails(service, 'OTP_INVALID', [], { oneTimePassword: wrong });
-    const oneTimePassword = totp(secret, Date.now());
+    const oneTimePassword = codeFrom(secret);
     await fails(
       service,
       'OTP_THROTTLED',
@@ -280,12 +281,12 @@ describe('one-time passwords', () => {
     await fails(await protectedBy(secret), 'OTP_THROTTLED', [], { oneTimePassword });
     const another = newSharedSecret();
     const { id } = await victim({ oneTimePassword: another, command: ['-c', 'echo started'] });
-    assert.equal((await launch(stack, `${id}@${totp(another, Date.now())}`).finished).stdout, 'started\n');
+    assert.equal((await launch(stack, `${id}@${codeFrom(another)}`).finished).stdout, 'started\n');
   });
 
   test('not looked at, and not spent, where the launcher would not be admitted anyway', async () => {
     const secret = newSharedSecret();
-    const oneTimePassword = totp(secret, Date.now());
+    const oneTimePassword = codeFrom(secret);
     const service = await victim({ oneTimePassword: secret, tolerate: [] });
     for (const code of [oneTimePassword, wrongCode(secret)])
       await fails(service, 'DEBUG_NOT_TOLERATED', [], { oneTimePassword: code });
@@ -311,7 +312,7 @@ describe('a server', { concurrency: 4 }, () => {
         env: { SCONE_CAS_ENCLAVE_PORT: port, SCONE_LAS_ADDR: absent, ...env },
         port,
       });
-      assert.ok(Date.now() - began < 25_000, `it took ${Date.now() - began} ms`);
+      assert.ok(Date.now() - began < 60_000, `it took ${Date.now() - began} ms`);
     };
     const serving = async <Served extends { close(): void }>(server: Promise<Served>): Promise<Served> => {
       const served = await server;

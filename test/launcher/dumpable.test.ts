@@ -87,7 +87,7 @@ test('a LAS of an ordinary user vouches for his launcher again, and he cannot re
       env: { ...plain, ...Object.fromEntries([...settings].map(([, ...it]) => it)) },
     };
     const policy = (word: string) => ({
-      command: ['-c', `echo ${word}; exec sleep 600`],
+      command: ['-c', `echo ${word}; exec sleep 100000`],
       launcher: { supervise: {} },
     });
     const id = await upload(own, policy('before'));

@@ -22,6 +22,7 @@ import { run, type Stack, startStack } from '../support/stack.ts';
 import {
   assertEmpty,
   assertFailed,
+  codeFrom,
   fixtures,
   folder,
   launch,
@@ -31,7 +32,6 @@ import {
   openToOthers,
   type Policy,
   root,
-  totp,
   upload,
 } from './support.ts';
 
@@ -695,7 +695,7 @@ describe('an injection file given by path only', () => {
         secrets: { ...secrets, otp: { kind: 'ascii', value: otp } },
         ...(provide && { provide: [...provide] }),
       });
-      const code = totp(otp, Date.now());
+      const code = codeFrom(otp);
       assertFailed(stack.launch(`${id}@${code}`), 'TEMPLATE_INVALID', {
         note: noteOf(stack, id),
         says: [`${directory}/template: ${says}`],

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { searchFor, writingsOf } from '../support/leaks.ts';
 import { type Stack, startStack } from '../support/stack.ts';
-import { fixtures, folder, newSharedSecret, type Policy, totp, upload, wrongCode } from './support.ts';
+import { codeFrom, fixtures, folder, newSharedSecret, type Policy, upload, wrongCode } from './support.ts';
 
 /** Released secrets of known value; none may be seen where only launcher, CAS and LAS write. */
 const values = {
@@ -109,7 +109,7 @@ test('no secret is on standard error, in a log, on a command line or readable in
     oneTimePassword: '$$SCONE::otp$$',
     secrets,
   });
-  const code = totp(otp, Date.now());
+  const code = codeFrom(otp);
   const wrong = wrongCode(otp);
   const codes: string[] = [wrong, code, code];
   const outcomes = codes.map((given) => stack.launch(`${shows}@${given}`));

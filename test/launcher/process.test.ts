@@ -22,6 +22,7 @@ import { before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { missing, type Result, run, type Stack, startStack } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 import {
   assertEmpty,
   assertFailed,
@@ -130,10 +131,6 @@ function statusOf(text: string): Record<string, string> {
 
 const stateOf = (pid: number) => statusOf(readFileSync(`/proc/${pid}/status`, 'utf8')).State?.[0];
 
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await sleep(10);
-}
-
 describe('signals', { skip: noPython }, () => {
   const all = Array.from({ length: 31 }, (_, index) => index + 1);
   const catchable = all.filter((number) => number !== signals.SIGKILL && number !== signals.SIGSTOP);
@@ -158,7 +155,7 @@ describe('signals', { skip: noPython }, () => {
       const running = await beginCatching(config);
       const pid = running.child.pid ?? 0;
       running.child.kill('SIGSTOP');
-      await until(() => stateOf(pid) === 'T');
+      await until(() => stateOf(pid) === 'T', 'the state of a process');
       running.child.kill('SIGCONT');
       await running.seen(new RegExp(`got ${signals.SIGCONT}\n`));
       assert.deepEqual(await running.counts(), { [signals.SIGCONT]: 1 });
@@ -167,7 +164,7 @@ describe('signals', { skip: noPython }, () => {
     test(`${mode}: a program that is stopped goes on at SIGCONT to the launcher`, async () => {
       const running = await beginCatching(config);
       process.kill(running.program, 'SIGSTOP');
-      await until(() => stateOf(running.program) === 'T');
+      await until(() => stateOf(running.program) === 'T', 'the state of a process');
       running.child.kill('SIGCONT');
       await running.seen(new RegExp(`got ${signals.SIGCONT}\n`));
       assert.deepEqual(await running.counts(), { [signals.SIGCONT]: 1 });
@@ -181,9 +178,15 @@ describe('signals', { skip: noPython }, () => {
     const [, shell = '', child = ''] = /ready (\d+) (\d+)/.exec(running.output()) ?? [];
     process.kill(Number(child), 'SIGSTOP');
     running.child.kill('SIGTSTP');
-    await until(() => stateOf(Number(shell)) === 'T' && stateOf(Number(child)) === 'T');
+    await until(
+      () => stateOf(Number(shell)) === 'T' && stateOf(Number(child)) === 'T',
+      'the state of a process',
+    );
     running.child.kill('SIGCONT');
-    await until(() => stateOf(Number(shell)) === 'S' && stateOf(Number(child)) === 'S');
+    await until(
+      () => stateOf(Number(shell)) === 'S' && stateOf(Number(child)) === 'S',
+      'the state of a process',
+    );
     process.kill(Number(child), 'SIGTERM');
     assert.equal((await running.finished).status, 3);
   });
@@ -755,9 +758,9 @@ test('on a host with swap, memory is kept out of it while the CAS is at work, an
   };
   const { pid } = begin(await service({}), { by, env }).child;
   await impostor.asked;
-  await until(() => locked(pid) > 0);
+  await until(() => locked(pid) > 0, 'locked memory, or none');
   impostor.close();
-  await until(() => locked(pid) === 0);
+  await until(() => locked(pid) === 0, 'locked memory, or none');
 
   const id = await service({ supervise: {}, ...catcher }, { command: catching });
   const running = begin(id, { by, stdio: ['pipe', 'pipe', 'pipe'] });

@@ -12,7 +12,6 @@ before(async () => {
   stack = await startApart();
 });
 
-const options = { timeout: 30_000 };
 const first = ['vKq7-first-in-the-environment', 'wLr8-first-in-the-file'] as const;
 const second = ['xMs9-second-in-the-environment', 'yNt0-second-in-the-file'] as const;
 const assertNone = searchFor([...first, ...second]);
@@ -49,48 +48,40 @@ function supervised(t: TestContext, id: string): Running {
 const lines = (running: Running, when: string, count: number) =>
   running.seen(new RegExp(`(^${when} pieces \\[redacted\\]\\n[\\s\\S]*){${count}}`, 'm'));
 
-test(
-  'secrets are kept out of both streams, also encoded, in pieces, and new ones once they are there',
-  options,
-  async (t) => {
-    const directory = folder(stack);
-    const supervise = { on_change: { signal: 'SIGHUP' } };
-    const id = await upload(stack, printing(directory, first, supervise));
-    const running = supervised(t, id);
-    await lines(running, 'up', 4);
-    // The one in the environment stays as it was.
-    await upload(stack, printing(directory, [first[0], second[1]], supervise), id);
-    await lines(running, 'hup', 4);
-    running.child.kill('SIGTERM');
-    const { status, stdout, stderr } = await running.finished;
-    assert.equal(status, 0);
-    assert.equal(stdout, shown('up').repeat(2) + shown('hup').repeat(2) + shown('end').repeat(2));
-    assert.equal(stderr, shown('up').repeat(2) + shown('hup').repeat(2));
-  },
-);
+test('secrets are kept out of both streams, also encoded, in pieces, and new ones once they are there', async (t) => {
+  const directory = folder(stack);
+  const supervise = { on_change: { signal: 'SIGHUP' } };
+  const id = await upload(stack, printing(directory, first, supervise));
+  const running = supervised(t, id);
+  await lines(running, 'up', 4);
+  // The one in the environment stays as it was.
+  await upload(stack, printing(directory, [first[0], second[1]], supervise), id);
+  await lines(running, 'hup', 4);
+  running.child.kill('SIGTERM');
+  const { status, stdout, stderr } = await running.finished;
+  assert.equal(status, 0);
+  assert.equal(stdout, shown('up').repeat(2) + shown('hup').repeat(2) + shown('end').repeat(2));
+  assert.equal(stderr, shown('up').repeat(2) + shown('hup').repeat(2));
+});
 
-test(
-  'a program that is about to end finds the new file, and that is kept out as well',
-  options,
-  async (t) => {
-    const directory = folder(stack);
-    const id = await upload(stack, printing(directory, first, {}));
-    const running = supervised(t, id);
-    await lines(running, 'up', 4);
-    await upload(stack, printing(directory, second, {}), id);
-    await lines(running, 'up', 8);
-    running.child.kill('SIGTERM');
-    const { status, stdout, stderr } = await running.finished;
-    assert.equal(status, 0);
-    const one = shown('up').repeat(2) + shown('end').repeat(2);
-    assert.equal(stdout, one + one);
-    assertNone('standard error', stderr);
-  },
-);
+test('a program that is about to end finds the new file, and that is kept out as well', async (t) => {
+  const directory = folder(stack);
+  const id = await upload(stack, printing(directory, first, {}));
+  const running = supervised(t, id);
+  await lines(running, 'up', 4);
+  await upload(stack, printing(directory, second, {}), id);
+  await lines(running, 'up', 8);
+  running.child.kill('SIGTERM');
+  const { status, stdout, stderr } = await running.finished;
+  assert.equal(status, 0);
+  const one = shown('up').repeat(2) + shown('end').repeat(2);
+  assert.equal(stdout, one + one);
+  assertNone('standard error', stderr);
+});
 
-test('many restarts leave nothing behind that Node warns of', options, async (t) => {
+test('many restarts leave nothing behind that Node warns of', async (t) => {
   const quiet = (value: string): Policy => ({
-    command: ['-c', 'echo "up $VALUE"; exec sleep 60'],
+    command: ['-c', 'echo "up $VALUE"; exec sleep 100000'],
     environment: { VALUE: value },
     launcher: { supervise: { redact: true, debounce: '1ms' } },
   });
@@ -106,7 +97,7 @@ test('many restarts leave nothing behind that Node warns of', options, async (t)
   assert.deepEqual({ signal, stderr }, { signal: 'SIGTERM', stderr: '' });
 });
 
-test('redaction that is asked for later begins with the next start, and that is said', options, async (t) => {
+test('redaction that is asked for later begins with the next start, and that is said', async (t) => {
   const directory = folder(stack);
   const open = { on_change: { signal: 'SIGHUP' }, redact: false };
   const id = await upload(stack, printing(directory, first, open));

@@ -272,6 +272,9 @@ export function totp(base32: string, time: number): string {
   return String(number % 1_000_000).padStart(6, '0');
 }
 
+/** A code of the next step: it is good for a minute, however far this step is. */
+export const codeFrom = (base32: string) => totp(base32, Date.now() + 30_000);
+
 /** Six digits that are no code of the secret now, or near now. */
 export function wrongCode(base32: string): string {
   const near = [-3, -2, -1, 0, 1, 2, 3].map((step) => totp(base32, Date.now() + step * 30_000));

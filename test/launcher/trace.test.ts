@@ -7,13 +7,13 @@ import { before, type TestContext, test } from 'node:test';
 import { searchFor } from '../support/leaks.ts';
 import { type Apart, type Server, startApart } from '../support/stack.ts';
 import {
+  codeFrom,
   fixtures,
   folder,
   launch,
   newSharedSecret,
   type Policy,
   type Running,
-  totp,
   upload,
 } from './support.ts';
 
@@ -30,7 +30,6 @@ before(async () => {
   servers.push(stack.cas, stack.las);
 });
 
-const options = { timeout: 30_000 };
 const token = 'zPu1-known-service-access-token';
 const names = ['environment', 'argument', 'file', 'descriptor'] as const;
 /** Of each version of a session, in the order of the names. */
@@ -90,7 +89,7 @@ async function end(running: Running): Promise<void> {
   await running.finished;
 }
 
-test('in place, with a token and a one-time password, good and wrong', options, async (t) => {
+test('in place, with a token and a one-time password, good and wrong', async (t) => {
   const once = { ONCE: '1' };
   const id = await upload(
     stack,
@@ -101,7 +100,7 @@ test('in place, with a token and a one-time password, good and wrong', options, 
       accessToken: token,
     }),
   );
-  codes.push(totp(otp, Date.now()));
+  codes.push(codeFrom(otp));
   const given = `${id}@${codes[0]}`;
   await traced(t, given, { SCONE_SERVICE_ACCESS_TOKEN: token }).seen(has('up', 'one'));
   for (const env of [
@@ -120,7 +119,7 @@ for (const [how, on_change, seen] of [
   ['a command', { command: ['/bin/false'] }, () => /ERROR.*has failed/],
   ['files', 'files', () => /files have changed/],
 ] as [string, unknown, (version: string) => RegExp][])
-  test(`changed by ${how}`, options, async (t) => {
+  test(`changed by ${how}`, async (t) => {
     const directory = folder(stack);
     const launcher = { supervise: { on_change } };
     const id = await upload(stack, keeping(directory, 'one', { launcher }));
@@ -132,7 +131,7 @@ for (const [how, on_change, seen] of [
     assert.equal(readFileSync(join(directory, 'file'), 'utf8'), secretsOf('two')[2]);
   });
 
-test('refused, failing and cut off from the CAS', options, async (t) => {
+test('refused, failing and cut off from the CAS', async (t) => {
   const directory = folder(stack);
   const id = await upload(stack, keeping(directory, 'one'));
   const running = traced(t, id);
@@ -165,7 +164,7 @@ test('refused, failing and cut off from the CAS', options, async (t) => {
   assert.equal((await running.finished).status, 126);
 });
 
-test('with redaction, where the program prints what it has', options, async (t) => {
+test('with redaction, where the program prints what it has', async (t) => {
   const directory = folder(stack);
   const launcher = { supervise: { redact: true, on_change: { signal: 'SIGHUP' } } };
   const program = join(fixtures, 'printer.sh');

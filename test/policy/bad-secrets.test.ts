@@ -318,7 +318,7 @@ const given: [what: string, secret: string, bytes: Buffer][] = [
     Buffer.from('["$$SCONE::x$$"]'),
   ],
 ];
-describe('a secret that is given is what was written, in every format', { timeout: 60_000 }, () => {
+describe('a secret that is given is what was written, in every format', () => {
   for (const [what, secret, bytes] of given)
     test(what, async () => {
       const [definition = assert.fail()] = parseSession(secretsText(`{name: x, ${secret}}`)).session.secrets;

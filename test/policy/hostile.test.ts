@@ -65,7 +65,7 @@ const firstProblems = new Promise<string[][]>((resolve, reject) => {
     .on('error', reject);
 });
 
-describe('a text of any size is refused with the place where it goes wrong', { timeout: 120_000 }, () => {
+describe('a text of any size is refused with the place where it goes wrong', () => {
   for (const [index, [what, , problem]] of refused.entries())
     test(what, async () => {
       const found = (await firstProblems)[index] ?? [];
@@ -74,7 +74,7 @@ describe('a text of any size is refused with the place where it goes wrong', { t
     });
 });
 
-test('a text of any size is refused in little memory', { timeout: 120_000 }, async () => {
+test('a text of any size is refused in little memory', async () => {
   assert.equal((await firstProblems).length, refused.length);
 });
 
@@ -213,7 +213,7 @@ const slow: [what: string, line: string, problem: RegExp][] = [
   ],
 ];
 for (const [what, line, problem] of slow)
-  test(`${what} of any length is refused`, { timeout: 60_000 }, () => {
+  test(`${what} of any length is refused`, () => {
     assert.match(problemsOf(() => parseSession(sessionText(line)))[0] ?? '', problem);
   });
 

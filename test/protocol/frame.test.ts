@@ -6,6 +6,7 @@ import { after, test } from 'node:test';
 import { setImmediate as tick } from 'node:timers/promises';
 import { FrameError, frames } from '../../src/protocol/frame.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
+import { PATIENCE } from '../support/until.ts';
 
 const folder = temporaryFolder();
 const path = join(folder, 's');
@@ -32,7 +33,7 @@ function frame(body: string | Buffer, length = Buffer.byteLength(body)): Buffer 
   head.writeUInt32BE(length);
   return Buffer.concat([head, Buffer.from(body)]);
 }
-const soon = () => Date.now() + 5_000;
+const soon = () => Date.now() + PATIENCE;
 const failsWith = (message: RegExp) => (error: unknown) => {
   assert.ok(error instanceof FrameError, `${error}`);
   assert.match(error.message, message);
@@ -150,7 +151,7 @@ test('the deadline ends a read, also where bytes trickle in, and keeps no timer'
   } finally {
     clearInterval(trickle);
   }
-  assert.ok(Date.now() - start < 2_000);
+  assert.ok(Date.now() - start < PATIENCE);
 });
 
 test('a deadline that has passed ends a read unless its message is there', async () => {

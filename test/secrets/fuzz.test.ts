@@ -120,7 +120,7 @@ test('any reference is well formed or a TemplateError', () => {
   assert.ok(wellFormed > 100, `only ${wellFormed} were well formed`);
 });
 
-test('large secrets, and many variables, are filled in', { timeout: 60_000 }, () => {
+test('large secrets, and many variables, are filled in', () => {
   const large = Buffer.alloc(1024 * 1024, '$$SCONE::a$$\0\xff', 'latin1');
   const forms = new Map([
     ['a', large],

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { formatOpenPgpKey, generateOpenPgpKey, type OpenPgpEncoding } from '../../src/secrets/openpgp-key.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missing } from '../support/stack.ts';
+import { PATIENCE } from '../support/until.ts';
 
 const skip = missing('gpg', 'gpgconf');
 const created = 1_700_000_000;
@@ -16,7 +17,7 @@ function freshGpg(...imported: Buffer[]) {
   const home = temporaryFolder();
   const env = { PATH: process.env.PATH, GNUPGHOME: home, LC_ALL: 'C.UTF-8' };
   const runGpg = (args: string[], input: Buffer | string = '') => {
-    const options = { env, input, timeout: 60_000 };
+    const options = { env, input, timeout: PATIENCE };
     const result = spawnSync('gpg', ['--batch', '--trust-model', 'always', ...args], options);
     if (result.status !== 0) throw new Error(`gpg ${args.join(' ')}: ${result.stderr}`);
     return result;

@@ -1,4 +1,5 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
+import { type Secret, TOTP } from 'otpauth';
 import * as v from 'valibot';
 import { reportData } from '../../src/attestation/report-data.ts';
 import { platformOf, signSoftwareEvidence } from '../../src/attestation/software.ts';
@@ -17,10 +18,9 @@ import {
   type LaunchRequest,
 } from '../../src/protocol/launch.ts';
 import { Refused, refusal } from '../../src/protocol/refusal.ts';
+import { PATIENCE } from './until.ts';
 
 /** People and launchers that speak to a CAS by its protocols, in this process: hundreds of them a second. */
-
-const PATIENCE = 30_000;
 
 /** The ports of a CAS on this host. */
 export interface Ports {
@@ -90,6 +90,9 @@ services:
 images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "program: /bin/echo"}]}]
 secrets: [{name: token, kind: binary, size: 16}]
 `;
+
+/** A code of the next step: it is good for a minute, however far this step is. */
+export const codeFrom = (secret: Secret) => new TOTP({ secret }).generate({ timestamp: Date.now() + 30_000 });
 
 export interface Launch extends Omit<LaunchRequest, 'evidence'> {
   las?: TestLas;

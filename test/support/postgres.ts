@@ -23,8 +23,8 @@ export interface Postgres {
   server: Server;
   /** Makes an empty database and gives its address, as `--store` takes it. */
   database(): Promise<string>;
-  /** Ends it as a crash would, or in order, and starts it where it was. */
-  restart(signal: 'SIGINT' | 'SIGKILL'): Promise<void>;
+  /** Where it was, after its server has ended. */
+  start(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -68,8 +68,7 @@ export async function startPostgres(
       await client.end();
       return `postgres://${user}@localhost/${name}?host=${encodeURIComponent(folder)}`;
     },
-    async restart(signal) {
-      await postgres.server.stop(signal);
+    async start() {
       postgres.server = await start();
     },
     async stop() {

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { temporaryFolder } from './leave-nothing.ts';
+import { PATIENCE } from './until.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 
@@ -94,7 +95,7 @@ export function run(command: string, args: string[], env: NodeJS.ProcessEnv, inp
   const { status, signal, stdout, stderr, error } = spawnSync(command, args, {
     env,
     encoding: 'utf8',
-    timeout: 60_000,
+    timeout: PATIENCE,
     // A bash that finds a socket on standard input takes it for a remote shell, and reads start-up files.
     ...(input === undefined ? { stdio: ['ignore', 'pipe', 'pipe'] } : { input }),
   });

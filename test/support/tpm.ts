@@ -5,6 +5,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { temporaryFolder } from './leave-nothing.ts';
 import { missing } from './stack.ts';
+import { until } from './until.ts';
 
 /** Why tests with a TPM are skipped, or false. */
 export const skip = missing('swtpm', 'swtpm_setup', 'swtpm_localca', 'tpm2_quote');
@@ -125,11 +126,8 @@ async function answers(port: number): Promise<boolean> {
 }
 
 /** Until something listens there. */
-async function listening(child: ChildProcess, port: number): Promise<void> {
-  for (let attempt = 0; attempt < 100; attempt++) {
+const listening = (child: ChildProcess, port: number) =>
+  until(() => {
     if (child.exitCode !== null) throw new Error(`swtpm ended with ${child.exitCode}`);
-    if (await answers(port)) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error('swtpm does not listen');
-}
+    return answers(port);
+  }, 'swtpm listens');
