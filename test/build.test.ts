@@ -5,9 +5,9 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { temporaryFolder } from './support/leave-nothing.ts';
 import { executables, run } from './support/stack.ts';
+import { until } from './support/until.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const digest = (path: string) => createHash('sha256').update(readFileSync(path)).digest('hex');
@@ -21,7 +21,7 @@ test('the executables are the same byte for byte when they are built again, else
     readdirSync(join(root, 'node_modules/.cache/envcas')).filter((name) =>
       name.startsWith(`build-${killed.pid}-`),
     );
-  while (left().length === 0) await sleep(10);
+  await until(() => left().length > 0, 'a build in work');
   killed.kill('SIGKILL');
   await once(killed, 'exit');
   assert.deepEqual(readdirSync(folder), []);

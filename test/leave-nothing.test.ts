@@ -10,17 +10,24 @@ import { PATIENCE, until } from './support/until.ts';
 const support = (name: string) =>
   JSON.stringify(pathToFileURL(resolve(import.meta.dirname, 'support', name)));
 
-/** A test file that starts servers, and then does something else than ending them. */
-const testFile = (then: string, limit = PATIENCE) => `
+const folderAlone = `
 import { chmodSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { test } from 'node:test';
+import { temporaryFolder } from ${support('leave-nothing.ts')};
+const kept = join(temporaryFolder(), 'kept');
+mkdirSync(join(kept, 'within'), { recursive: true });
+chmodSync(kept, 0o500);
+test('a test', () => {});
+`;
+
+/** A test file that starts servers, and then does something else than ending them. */
+const testFile = (then: string, limit = PATIENCE) => `
 import { before, test } from 'node:test';
 import { temporaryFolder } from ${support('leave-nothing.ts')};
 import { startStack } from ${support('stack.ts')};
 before(async () => {
-  const kept = join(temporaryFolder(), 'kept');
-  mkdirSync(join(kept, 'within'), { recursive: true });
-  chmodSync(kept, 0o500);
+  temporaryFolder();
   await startStack();
   console.log('started');
   ${then}
@@ -58,6 +65,13 @@ function begin(text: string) {
     );
   return { ...running, home, nothingIsLeft };
 }
+
+test('a test file that makes a folder, and takes rights away, leaves nothing', async () => {
+  const running = begin(folderAlone);
+  const { status, stdout } = await running.finished;
+  assert.equal(status, 0, stdout);
+  await running.nothingIsLeft();
+});
 
 test('a test file whose hook throws leaves nothing', async () => {
   const running = begin(testFile("throw new Error('it throws');"));

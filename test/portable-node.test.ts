@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import portableNode from '../scripts/portable-node.cjs';
@@ -26,9 +26,8 @@ const assemblers = [
 for (const { machine, assembler, first } of assemblers)
   test(`the machine code for ELF's processor ${machine} is its listing, assembled`, {
     skip: missing(assembler, assembler.replace(/as$/, 'objcopy')),
-  }, (t) => {
+  }, (_t) => {
     const folder = temporaryFolder();
-    t.after(() => rmSync(folder, { recursive: true }));
     const listing = processors[machine]?.code ?? '';
     const [object, code] = [join(folder, 'code.o'), join(folder, 'code')];
     const assembly = listing.replace(/^ *[0-9a-f]+ +/gm, '');
@@ -73,9 +72,8 @@ int main(int argc, char **argv) {
 
 test('the function added in place of libatomic compares and exchanges, at once for all threads', {
   skip: missing('gcc'),
-}, (t) => {
+}, (_t) => {
   const folder = temporaryFolder();
-  t.after(() => rmSync(folder, { recursive: true }));
   const program = join(folder, 'atomicity');
   const { code = '' } = processors[process.arch === 'x64' ? 62 : 183] ?? {};
   const source = atomicity.replace('BYTES', machineCode(code).join(', '));
@@ -161,9 +159,8 @@ test('scripts run by the pinned Node, which ends them as they end', async () => 
   assert.deepEqual(await once(child, 'exit'), [128 + 15, null]);
 });
 
-test('one line says what is missing where the pinned Node is not there, or is damaged', (t) => {
+test('one line says what is missing where the pinned Node is not there, or is damaged', (_t) => {
   const folder = temporaryFolder();
-  t.after(() => rmSync(folder, { recursive: true }));
   cpSync(join(root, 'scripts'), join(folder, 'scripts'), { recursive: true });
   const start = () => run(process.execPath, [join(folder, 'scripts/node.cjs'), '-v'], {});
   const wanted = { status: 1, signal: null, stdout: '' };

@@ -30,10 +30,10 @@ alive() {
   for pid; do grep -s '^State:.[^ZX]' "/proc/$pid/status" >/dev/null && echo "$pid"; done
 }
 all=$(descendants $processes)
-kill $processes
+for pid in $processes; do kill "$pid"; done
 tries=0
 while all=$(alive $all); [ "$all" ] && [ $((tries += 1)) -le 100 ]; do sleep 0.1; done
-kill -KILL $all
+for pid in $all; do kill -KILL "$pid"; done
 while read -r _ place _; do
   place=$(printf %b "$place")
   for folder; do case $place in "$folder"/*) umount -l "$place" ;; esac; done
@@ -74,7 +74,7 @@ const tellProcesses = () => tell([...processes].map(({ pid }) => pid).join(' '))
 subscribe('child_process', (message) => {
   const { process: child } = message as { process: ChildProcess };
   child.once('spawn', () => {
-    if (child === janitor) return;
+    if (child.spawnargs.includes(JANITOR)) return;
     processes.add(child);
     tellProcesses();
     // A hook that took too long may go on after the tests.
