@@ -32,7 +32,7 @@ describe('examples/nginx', { skip }, () => {
     const directory = join(stack.files, 'readme');
     const script = commands
       .replace('RUN_AS=www-data', `RUN_AS=${runAs}`)
-      .replace('DIR=/run/web', `DIR=${directory}`)
+      .replace('DIR=/run/web', `DIR='${directory}'`)
       .replace('PORT=8443', `PORT=${await freePort()}`);
     const { stdout, stderr } = run('bash', ['-c', script], {
       ...stack.env,

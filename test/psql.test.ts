@@ -47,7 +47,7 @@ describe('examples/psql', { skip: missing('/usr/bin/psql') || missingPostgres },
     const script = commands
       .replace('SESSION=shop-$RANDOM', 'SESSION=shop')
       .replace('DBA=postgres', `DBA=${dba}`)
-      .replace('PGHOST=/run/postgresql', `PGHOST=${folder}`);
+      .replace('PGHOST=/run/postgresql', `PGHOST='${folder}'`);
     const PATH = `${dirname(stack.envcas)}:${process.env.PATH}`;
     const { stdout, stderr } = run('bash', ['-c', script], { ...stack.env, PATH });
     const masked = (text: string) =>

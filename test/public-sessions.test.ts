@@ -226,7 +226,9 @@ describe('public session files in use', { skip: skip || missing('openssl', 'oath
     );
     assert.equal(stack.launch('python/envcas').stdout, '/etc/envcas/app.py abc def deadbeef\n');
     create('envcas-example/bash.yaml', { SESSION: 'bash' }, (text) =>
-      text.replaceAll('/srv/demo/out', stack.files),
+      text
+        .replace('cat /srv/demo/out1', 'cat "/srv/demo/out1"')
+        .replaceAll('/srv/demo/out', `${stack.files}/out`),
     );
     assert.match(stack.launch('bash/with_otp').stderr, /OTP_MISSING/);
     assert.match(stack.launch('bash/envcas').stdout, /^Secret=".{32}"/);

@@ -9,7 +9,9 @@ let home: string;
 let env: Record<string, string>;
 before(() => {
   home = temporaryFolder();
-  env = { HOME: home, PATH: `${dirname(executables().scone)}:${process.env.PATH}`, TERM: 'dumb' };
+  const PATH = `${dirname(executables().scone)}:${process.env.PATH}`;
+  // Without the locale, fish finds nothing in a folder with other than ASCII letters in its name.
+  env = { HOME: home, PATH, TERM: 'dumb', LC_ALL: 'C.UTF-8' };
   writeFileSync(join(home, 'some-file.yaml'), '');
   writeFileSync(join(home, 'odd name'), '');
   mkdirSync(join(home, 'some.d'));

@@ -179,8 +179,14 @@ test('there are colours on a terminal, unless they are unwanted, and nowhere els
   skip: missing('script'),
 }, () => {
   const wrong = write('colour.yaml', 'name: a\nversion: "0.3"\nservces: []\n');
-  const commands = `"$SCONE" session check ${wrong}; "$SCONE" cas lst; "$SCONE" self show-certificate-hash`;
-  const env = { PATH: process.env.PATH, HOME: directory, SCONE: executables().scone, TERM: 'xterm-256color' };
+  const commands = `"$SCONE" session check "$WRONG"; "$SCONE" cas lst; "$SCONE" self show-certificate-hash`;
+  const env = {
+    PATH: process.env.PATH,
+    HOME: directory,
+    SCONE: executables().scone,
+    WRONG: wrong,
+    TERM: 'xterm-256color',
+  };
   const terminal = (more: NodeJS.ProcessEnv) =>
     run('script', ['-qec', commands, '/dev/null'], { ...env, ...more }, '').stdout;
   const coloured = terminal({});

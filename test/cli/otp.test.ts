@@ -84,7 +84,10 @@ test('another program reads the URI in the SVG', { skip: missing('zbarimg', 'rsv
 test('on a terminal, the light parts of the code are light whatever its colours are', {
   skip: missing('script'),
 }, () => {
-  const env = { ...stack.env, SCONE: executables().scone, TERM: 'xterm-256color' };
+  const env = {
+    ...stack.env,
+    ...{ SCONE: executables().scone, FILE: file('code.txt'), TERM: 'xterm-256color' },
+  };
   const command = '"$SCONE" otp show team/codes/made';
   const terminal = run('script', ['-qec', command, '/dev/null'], env, '').stdout;
   const [code = ''] = terminal.split(/\r?\n\r?\n/);
@@ -95,7 +98,7 @@ test('on a terminal, the light parts of the code are light whatever its colours 
     );
     assert.ok(/\x1b\[(39|49)m$/.test(line), JSON.stringify(line));
   }
-  const toFile = `${command} -o ${file('code.txt')}`;
+  const toFile = `${command} -o "$FILE"`;
   run('script', ['-qec', toFile, '/dev/null'], env, '');
   assert.equal(readFileSync(file('code.txt'), 'utf8'), show('team/codes/made'));
 });

@@ -173,7 +173,7 @@ describe('a socket that outlives the program which connected it', () => {
 
   it('gives nothing where envcas is executed by a name that answers the challenge', async () => {
     const link = newLink(envcas);
-    const script = `read -r next < ${link.fifo}; exec "$next"`;
+    const script = `read -r next < "${link.fifo}"; exec "$next"`;
     const become = { program: sh, args: ['-c', script], env: await host.waiting() };
     const thief = handOver({ helloFirst: true, become, link });
     assert.equal(typeof (await thief.hear()).link, 'string');
@@ -187,7 +187,7 @@ describe('a socket that outlives the program which connected it', () => {
     const settings = Object.entries(await host.waiting()).map(
       ([name, value]) => `export ${name}='${value}'\n`,
     );
-    writeFileSync(program, `#!/bin/sh\n${settings.join('')}read -r next < ${link.fifo}\nexec "$next"\n`, {
+    writeFileSync(program, `#!/bin/sh\n${settings.join('')}read -r next < "${link.fifo}"\nexec "$next"\n`, {
       mode: 0o755,
     });
     const become = { program: envcas, args: [], env: cas.env };
@@ -199,7 +199,7 @@ describe('a socket that outlives the program which connected it', () => {
 
   it('gives nothing where the same program is executed again, by such a name', async () => {
     const link = newLink(node);
-    const script = `read -r next < ${link.fifo}; exec "$next" -e 'process.stdin.resume()'`;
+    const script = `read -r next < "${link.fifo}"; exec "$next" -e 'process.stdin.resume()'`;
     const become = { program: sh, args: ['-c', script], env: {} };
     const thief = handOver({ helloFirst: true, become, link });
     assert.equal(typeof (await thief.hear()).link, 'string');
