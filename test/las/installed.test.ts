@@ -14,7 +14,6 @@ import {
 } from 'node:fs';
 import type { AddressInfo, Socket } from 'node:net';
 import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { cannotSeeMappedFiles } from '../../src/platform/process.ts';
@@ -57,7 +56,8 @@ const cannot = (() => {
   if (absent) return absent;
   if (cannotSeeMappedFiles()) return 'root may not look at what is mapped here (CAP_CHECKPOINT_RESTORE)';
   const options = execFileSync('findmnt', ['-no', 'OPTIONS', '-T', directory], { encoding: 'utf8' });
-  return /\b(nosuid|noexec)\b/.test(options) && `${tmpdir()} is mounted nosuid or noexec`;
+  if (/\b(nosuid|noexec)\b/.test(options)) return `${directory} is mounted nosuid or noexec`;
+  return /[\s:]/.test(directory) && `what lies in ${directory} cannot be named in LD_PRELOAD (ld.so(8))`;
 })();
 const withCompiler = { skip: missing('cc') };
 const withUserNamespaces = {
@@ -366,7 +366,7 @@ describe('a launcher that is installed setgid', { skip: cannot }, () => {
             command: [
               'envcas',
               '-c',
-              `printenv VALUE >> ${groups}; grep ^Gid: /proc/self/status >> ${groups}; exec sleep 100000`,
+              `printenv VALUE >> "${groups}"; grep ^Gid: /proc/self/status >> "${groups}"; exec sleep 100000`,
             ],
             environment: { VALUE: value },
             attestation: { mrenclave: sha256(installed) },
@@ -627,16 +627,16 @@ describe('a container', withContainers, () => {
     const box = path('box');
     const mounts = ['/usr', '/bin', '/lib', '/lib64', '/dev', path('prefix'), path('copy'), path('files')]
       .filter((name) => existsSync(name))
-      .map((name) => `mkdir -p ${box}${name}; mount --rbind ${name} ${box}${name}`);
+      .map((name) => `mkdir -p "${box}${name}"; mount --rbind "${name}" "${box}${name}"`);
     const script = [
       'set -e',
-      `mount -t tmpfs box ${box}`,
+      `mount -t tmpfs box "${box}"`,
       `chmod 755 ${box}`,
       ...mounts,
       // The folder of the LAS's socket, under another name.
-      `mkdir -p ${box}/proc ${box}/etc ${box}/las; mount --bind ${path('run')} ${box}/las`,
-      `mount -t proc proc ${box}/proc`,
-      `cd ${box}`,
+      `mkdir -p "${box}/proc" "${box}/etc" "${box}/las"; mount --bind "${path('run')}" "${box}/las"`,
+      `mount -t proc proc "${box}/proc"`,
+      `cd "${box}"`,
       more,
       'exec "$@"',
     ].join('\n');

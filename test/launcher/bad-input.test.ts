@@ -49,7 +49,7 @@ interface Victim {
 async function victim(policy: Policy = {}): Promise<Victim> {
   const directory = folder(stack);
   const id = await upload(stack, {
-    command: ['-c', `touch ${directory}/started`],
+    command: ['-c', `touch "${directory}/started"`],
     ...policy,
     files: [{ to: `${directory}/out`, content: 'text' }, ...(policy.files ?? [])],
   });
@@ -816,7 +816,7 @@ describe('closed or full standard error', () => {
     test(`${what}: a launch that succeeds does not need it`, async () => {
       const directory = folder(stack);
       const id = await upload(stack, {
-        command: ['-c', `cp ${directory}/out ${directory}/copy`],
+        command: ['-c', `cp "${directory}/out" "${directory}/copy"`],
         files: [{ to: `${directory}/out`, content: 'text' }],
       });
       const env = { ...stack.env, SCONE_CONFIG_ID: id };

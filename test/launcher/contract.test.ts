@@ -103,7 +103,7 @@ describe('the process', () => {
 
   test('too large a file ends the program', async () => {
     const path = join(folder(stack), 'large');
-    const id = await upload(stack, { command: ['-c', `ulimit -f 0; echo text > ${path}`] });
+    const id = await upload(stack, { command: ['-c', `ulimit -f 0; echo text > "${path}"`] });
     assert.equal(stack.launch(id).signal, 'SIGXFSZ');
   });
 
@@ -270,7 +270,7 @@ describe('arguments', () => {
     test(`${asked} with ${given.length} host arguments is an error, and nothing is done`, async () => {
       const directory = folder(stack);
       const id = await upload(stack, {
-        command: ['-c', `touch ${directory}/started`, asked],
+        command: ['-c', `touch "${directory}/started"`, asked],
         files: [{ to: `${directory}/out`, content: 'text' }],
       });
       assertFailed(stack.launch(id, { args: [...given] }), 'HOST_ARGUMENT_MISSING', {

@@ -85,7 +85,7 @@ describe('a file', () => {
     const directory = folder(stack);
     chmodSync(directory, 0o777);
     const id = await upload(stack, {
-      command: ['-c', `cat ${directory}/out; id -u`],
+      command: ['-c', `cat "${directory}/out"; id -u`],
       files: [{ to: `${directory}/out`, content: 'text\n' }],
     });
     const result = await launch(stack, id, { uid: NOBODY, env: { HOME: '/nonexistent' } }).finished;
@@ -101,7 +101,7 @@ describe('a file', () => {
       const id = await upload(stack, {
         spelling,
         files,
-        command: ['-c', `cd ${directory} && cat one two three`],
+        command: ['-c', `cd "${directory}" && cat one two three`],
       });
       assert.equal(succeed(id), 'onetwothree');
       assert.deepEqual(readdirSync(directory).sort(), ['one', 'three', 'two']);
@@ -411,7 +411,7 @@ describe('a launch that fails leaves no file, and starts no program:', () => {
       const { code, says = '', prepare, left = [], ...policy } = failing(directory);
       prepare?.();
       const id = await upload(stack, {
-        command: ['-c', `touch ${directory}/started`],
+        command: ['-c', `touch "${directory}/started"`],
         ...policy,
         files: [{ to: `${directory}/out1`, content: 'a' }, ...(policy.files ?? [])],
       });
@@ -454,7 +454,7 @@ describe('a launch that fails leaves no file, and starts no program:', () => {
       chmodSync(directory, folderMode);
       writeFileSync(`${directory}/out2`, 'of root', { mode });
       const id = await upload(stack, {
-        command: ['-c', `touch ${directory}/started`],
+        command: ['-c', `touch "${directory}/started"`],
         files: ['out1', 'out2'].map((name) => ({ to: `${directory}/${name}`, content: 'new' })),
       });
       const result = await launch(stack, id, { uid: NOBODY, env: { HOME: '/nonexistent' } }).finished;
@@ -471,7 +471,7 @@ describe('a launch that fails leaves no file, and starts no program:', () => {
     // By a limit on the size of files, as it also would on a full disk.
     const directory = folder(stack);
     const id = await upload(stack, {
-      command: ['-c', `touch ${directory}/started`],
+      command: ['-c', `touch "${directory}/started"`],
       files: [
         { to: `${directory}/out1`, content: 'a' },
         { to: `${directory}/out2`, content: 'b'.repeat(100_000) },
@@ -540,7 +540,7 @@ describe('folders and generations', () => {
     const launchWith = async (content: string) => {
       const id = await upload(stack, {
         config,
-        command: ['-c', `cd ${directory}/made/set && cat one deep/two`],
+        command: ['-c', `cd "${directory}/made/set" && cat one deep/two`],
         files: ['/one', '/two'].map((from) => ({ from, to: '', content })),
       });
       assert.equal(succeed(id), content + content);
@@ -686,7 +686,7 @@ describe('an injection file given by path only', () => {
       const otp = newSharedSecret();
       writeFileSync(`${directory}/template`, content);
       const id = await upload(stack, {
-        command: ['-c', `touch ${directory}/started`],
+        command: ['-c', `touch "${directory}/started"`],
         files: [
           { to: `${directory}/out1`, content: '$$SCONE::one$$' },
           { from: `${directory}/template`, to: `${directory}/out2`, content: null },
@@ -782,7 +782,7 @@ describe('/etc/envcas/config.yaml given by path only', () => {
       else writeFileSync(path, content);
       const id = await upload(stack, {
         config: null,
-        command: ['-c', `touch ${directory}/started`],
+        command: ['-c', `touch "${directory}/started"`],
         files: [{ from: '/text', to: '', content: 'text' }],
         secrets: { key: { kind: 'binary', value: '610062' } },
       });

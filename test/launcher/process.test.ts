@@ -925,7 +925,7 @@ describe('in a terminal', { skip: noPython || missing('bash') }, () => {
       // It starts nothing while it waits: where a stop meets the vfork(2) of a shell, that goes on waiting, and is not stopped.
       const pipe = join(stack.files, `waiting-${mode.replace(' ', '-')}`);
       run('mkfifo', [pipe], stack.env);
-      const script = `trap "echo continued" CONT; exec 3<>${pipe}; echo ready; while :; do read -r line <&3; done`;
+      const script = `trap "echo continued" CONT; exec 3<>"${pipe}"; echo ready; while :; do read -r line <&3; done`;
       its.type(`${await runs(script)}\n`);
       await its.shows(/ready/);
       its.type('\x1a');

@@ -46,9 +46,12 @@ const processes = new Set<ChildProcess>();
 let janitor: ChildProcess | undefined;
 let isOver = false;
 
+/** Where the sockets of tests still have paths of at most 107 bytes (unix(7)). */
+const place = Buffer.byteLength(tmpdir()) > 50 ? '/tmp' : tmpdir();
+
 /** A folder of the test's own, which goes with its process. */
 export function temporaryFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'envcas-test-'));
+  const folder = mkdtempSync(join(place, 'envcas-test-'));
   tell(folder);
   return folder;
 }
