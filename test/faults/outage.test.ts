@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -17,6 +17,7 @@ import {
   type TestLas,
   upload,
 } from '../support/client.ts';
+import { clockOf, missingFaketime } from '../support/faketime.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missingPostgres, type Postgres, startPostgres } from '../support/postgres.ts';
 import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
@@ -241,9 +242,7 @@ describe('a disk', { skip: !canMount() && 'this needs root, and leave to mount' 
   });
 });
 
-const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1';
-
-describe('a clock', { skip: !existsSync(faketime) && 'not installed: libfaketime' }, () => {
+describe('a clock', { skip: missingFaketime }, () => {
   afterEach(async () => {
     await cas.server.stop();
   });
@@ -255,10 +254,7 @@ describe('a clock', { skip: !existsSync(faketime) && 'not installed: libfaketime
       return Date.now() + seconds * 1000;
     };
     await set(0);
-    await start(`sqlite:${join(folder, 'cas.db')}`, {
-      LD_PRELOAD: faketime,
-      ...{ FAKETIME_TIMESTAMP_FILE: file, FAKETIME_NO_CACHE: '1', FAKETIME_DONT_FAKE_MONOTONIC: '1' },
-    });
+    await start(`sqlite:${join(folder, 'cas.db')}`, clockOf({ FAKETIME_TIMESTAMP_FILE: file }));
     const times = [0, 3600, -3600, 86_400 * 400, -86_400 * 30];
     const clients = new Map(times.map((seconds) => [seconds, makeClient()]));
     for (const [seconds, client] of clients)

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { copyFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { before, test } from 'node:test';
 import { Secret, TOTP } from 'otpauth';
 import { launch, makeLas, read } from '../support/client.ts';
+import { clockOf, missingFaketime } from '../support/faketime.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missingPostgres, type Postgres, startPostgres } from '../support/postgres.ts';
 import { executables, type RunningCas, run, startCas } from '../support/stack.ts';
@@ -15,7 +16,6 @@ const identity = {
   key: facts.identity.slice(0, facts.identity.indexOf('-----BEGIN CERTIFICATE')),
   certificate: facts.identity.slice(facts.identity.indexOf('-----BEGIN CERTIFICATE')),
 };
-const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1';
 const { scone } = executables();
 const las = makeLas();
 
@@ -26,14 +26,14 @@ const directory = () => join(folder, 'cas');
 const start = async (...options: string[]) => {
   // At the time of the code that was used, which would be refused as too old otherwise.
   const offset = facts.time - Math.floor(Date.now() / 1000);
-  const clock = { LD_PRELOAD: faketime, FAKETIME: `${offset}`, FAKETIME_DONT_FAKE_MONOTONIC: '1' };
+  const clock = clockOf({ FAKETIME: `${offset}` });
   cas = await startCas(
     scone,
     directory(),
     ['--workers', '2', '--trusted-platform', las.platform, ...options],
     {
       ...{ PATH: process.env.PATH ?? '', HOME: folder },
-      ...(existsSync(faketime) && clock),
+      ...clock,
     },
   );
 };
@@ -64,9 +64,7 @@ test(
   check,
 );
 
-test('a code that was used then is still used, and another is not', {
-  skip: !existsSync(faketime) && 'not installed: libfaketime',
-}, async () => {
+test('a code that was used then is still used, and another is not', { skip: missingFaketime }, async () => {
   await assert.rejects(launchOf('once', facts.spent), { code: 'OTP_USED' });
   const secret = Secret.fromBase32(facts.oneTimePasswordSecret);
   await launchOf('once', new TOTP({ secret }).generate({ timestamp: (facts.time + 30) * 1000 }));

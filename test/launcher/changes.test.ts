@@ -14,6 +14,7 @@ import {
 import { join } from 'node:path';
 import { before, type TestContext, test } from 'node:test';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
+import { clockOf, missingFaketime } from '../support/faketime.ts';
 import { type Apart, startApart } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import {
@@ -537,18 +538,14 @@ test('a one-time password that may have been spent is sent again as that of the 
   assert.equal(new Set(attempts).size, 1);
 });
 
-/** Debian's libfaketime, by which a process believes in another time. Timers go on as they do. */
-const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1';
-const clock = { skip: !existsSync(faketime) && 'not installed: libfaketime' };
+const clock = { skip: missingFaketime };
 
 /** Another time, which is read anew from a file whenever somebody asks for it. */
 function fakeClock(): { env: NodeJS.ProcessEnv; set(offset: string): void } {
   const path = join(folder(stack), 'time');
   const set = (offset: string) => writeFileSync(path, offset);
   set('+0');
-  const FAKETIME_TIMESTAMP_FILE = path;
-  const fixed = { LD_PRELOAD: faketime, FAKETIME_NO_CACHE: '1', FAKETIME_DONT_FAKE_MONOTONIC: '1' };
-  return { env: { ...fixed, FAKETIME_TIMESTAMP_FILE }, set };
+  return { env: clockOf({ FAKETIME_TIMESTAMP_FILE: path }), set };
 }
 
 test('a launcher whose clock is set goes on to follow changes, and to wait for the CAS', clock, async (t) => {
