@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
@@ -15,7 +15,9 @@ import { chmodSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { temporaryFolder } from ${support('leave-nothing.ts')};
-const kept = join(temporaryFolder(), 'kept');
+const folder = temporaryFolder();
+console.log('folder', folder);
+const kept = join(folder, 'kept');
 mkdirSync(join(kept, 'within'), { recursive: true });
 chmodSync(kept, 0o500);
 test('a test', () => {});
@@ -27,19 +29,19 @@ import { before, test } from 'node:test';
 import { temporaryFolder } from ${support('leave-nothing.ts')};
 import { startStack } from ${support('stack.ts')};
 before(async () => {
-  temporaryFolder();
-  await startStack();
-  console.log('started');
+  console.log('folder', temporaryFolder());
+  console.log('folder', (await startStack()).directory);
   ${then}
 }, { timeout: ${limit} });
 test('a test', () => {});
 `;
 
-/** Processes of which a variable or an argument has this text. */
-function processesWith(text: string): string[] {
+/** Processes of which a variable or an argument has one of these texts. */
+function processesWith(texts: string[]): string[] {
   const has = (path: string) => {
     try {
-      return readFileSync(path).includes(text);
+      const content = readFileSync(path);
+      return texts.some((text) => content.includes(text));
     } catch {
       return false; // It has ended meanwhile, or is another user's.
     }
@@ -58,18 +60,24 @@ function begin(text: string) {
     env: { PATH: process.env.PATH, HOME: home, TMPDIR: home },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
+  const folders = () => Array.from(running.output().matchAll(/^folder (.*)$/gm), ([, path = '']) => path);
+  const processes = () => processesWith([home, ...folders()]);
   const nothingIsLeft = () =>
     until(
-      () => processesWith(home).length === 0 && readdirSync(home).length === 0,
+      () =>
+        processes().length === 0 &&
+        readdirSync(home).length === 0 &&
+        !folders().some((path) => existsSync(path)),
       `no process and no folder of ${home}`,
     );
-  return { ...running, home, nothingIsLeft };
+  return { ...running, processes, folders, nothingIsLeft };
 }
 
 test('a test file that makes a folder, and takes rights away, leaves nothing', async () => {
   const running = begin(folderAlone);
   const { status, stdout } = await running.finished;
   assert.equal(status, 0, stdout);
+  assert.equal(running.folders().length, 1);
   await running.nothingIsLeft();
 });
 
@@ -77,7 +85,8 @@ test('a test file whose hook throws leaves nothing', async () => {
   const running = begin(testFile("throw new Error('it throws');"));
   const { status, stdout } = await running.finished;
   assert.equal(status, 1);
-  assert.match(stdout, /^started$[\s\S]*it throws/m);
+  assert.match(stdout, /it throws/);
+  assert.equal(running.folders().length, 2);
   await running.nothingIsLeft();
 });
 
@@ -91,9 +100,9 @@ test('a test file whose hook takes too long leaves nothing, though its servers s
 
 test('a test file that is killed leaves nothing', async () => {
   const running = begin(testFile('await new Promise(() => setInterval(() => {}, 1000));'));
-  await running.seen(/^started$/m);
-  assert.ok(processesWith(running.home).length > 1);
-  assert.equal(readdirSync(running.home).length, 2);
+  await running.seen(/^(folder .*\n){2}/m);
+  assert.ok(running.processes().length > 1);
+  for (const folder of running.folders()) assert.ok(existsSync(folder));
   running.child.kill('SIGKILL');
   await running.nothingIsLeft();
 });
