@@ -374,7 +374,7 @@ describe('options by which Node loads code', () => {
   };
 
   it('have no effect on envcas and scone from the environment', () => {
-    const env = { NODE_OPTIONS: `--require ${evil}` };
+    const env = { NODE_OPTIONS: `--require ${JSON.stringify(evil)}` };
     assert.equal(run(node, ['-e', '0'], env).status, 0);
     assert.equal(hasRun(), true, 'node does take this option');
     assert.equal(run(envcas, [], { ...env, SCONE_HASH: '1' }).stdout.trim(), sha256(envcas));

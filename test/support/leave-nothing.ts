@@ -42,6 +42,9 @@ chmod -R u+rwX -- "$@"
 rm -rf -- "$@"
 `;
 
+// What tests make has the mode that they ask for, whoever runs them.
+process.umask(0o022);
+
 const processes = new Set<ChildProcess>();
 let janitor: ChildProcess | undefined;
 let isOver = false;
