@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseLauncherConfiguration } from '../../src/policy/launcher-configuration.ts';
 import { parseSession, sessionHash } from '../../src/policy/session.ts';
+import { anyCharacter } from '../support/any-character.ts';
 import { anyText, sessionTree, type Tree } from './sessions.ts';
 import { onlyInvalidText, variablesFrom } from './support.ts';
 import { written } from './written.ts';
@@ -84,7 +85,7 @@ const editedOneOf = (sessions: string[]) =>
 
 const bytes = fc.uint8Array({ maxLength: 200 });
 const texts: [what: string, texts: fc.Arbitrary<string>, runs: number][] = [
-  ['any text', fc.oneof(anyText, fc.string({ unit: 'binary', maxLength: 200 })), 1000],
+  ['any text', fc.oneof(anyText, fc.string({ unit: anyCharacter, maxLength: 200 })), 1000],
   ['any bytes, decoded', bytes.map((found) => Buffer.from(found).toString()), 1000],
   ['any 16-bit units', bytes.map((found) => Buffer.from(found).toString('utf16le')), 500],
   ['pieces of YAML', fc.array(pieces, { maxLength: 30 }).map((found) => found.join('')), 1500],

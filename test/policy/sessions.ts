@@ -1,11 +1,12 @@
 import fc from 'fast-check';
+import { anyCharacter } from '../support/any-character.ts';
 
 /** What stands in a YAML text: every scalar but null is text. */
 export type Tree = string | null | Tree[] | { [key: string]: Tree };
 
 /** Texts of any characters, single halves of surrogate pairs and what YAML takes for something among them. */
 export const anyText = fc.oneof(
-  fc.string({ unit: 'binary', maxLength: 12 }),
+  fc.string({ unit: anyCharacter, maxLength: 12 }),
   fc.string({
     unit: fc.constantFrom(...'$~\n :#-|>\'"\\{}[],&*!%@`\t\r\u0085\u2028\ufeff\ud800A0'),
     maxLength: 8,
