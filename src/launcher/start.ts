@@ -1,7 +1,13 @@
 import { closeSync, openSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
 import { checkRunAs, runAs } from '../platform/identity.ts';
-import { duplicateAbove, duplicateTo, restoreSignals, setCloseOnExec } from '../platform/libc.ts';
+import {
+  duplicateAbove,
+  duplicateTo,
+  restoreSignals,
+  setCloseOnExec,
+  unshareDescriptors,
+} from '../platform/libc.ts';
 import { restoreBlocking } from '../platform/standard-streams.ts';
 import type { FileToWrite, Launch } from './assemble.ts';
 import { O_PATH, pathIn } from './folder.ts';
@@ -91,6 +97,8 @@ function placeDescriptors(descriptors: Prepared['descriptors']): () => void {
       return []; // None has this number.
     }
   });
+  // A thread of Node that waits by one of them would end the process.
+  if (moved.length > 0) unshareDescriptors();
   for (const { from, to } of descriptors) if (from === to) setCloseOnExec(to, false);
   for (const { from, to } of moved) duplicateTo(from, to);
   return () => {

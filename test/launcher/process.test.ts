@@ -352,6 +352,12 @@ describe('descriptors', () => {
     .concat(asked.map((fd) => `text of ${fd}`));
   const digest = () => sha256(realpathSync('/bin/sh'));
 
+  test('that are put where Node has its own are not seen by threads that wait by those', () => {
+    const script = join(fixtures, 'descriptors.ts');
+    const result = run(process.execPath, ['--disable-warning=ExperimentalWarning', script], {});
+    assert.deepEqual(result, { status: 0, signal: null, stdout: 'replaced\n', stderr: '' });
+  });
+
   for (const [mode, config] of modes) {
     const withOthers = (): SpawnOptions => {
       const other = openSync('/etc/passwd', 'r');
