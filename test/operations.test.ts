@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { start } from './launcher/support.ts';
 import { temporaryFolder } from './support/leave-nothing.ts';
+import { freePorts } from './support/port.ts';
 import { missingPostgres, startPostgres } from './support/postgres.ts';
 import { executables, missing } from './support/stack.ts';
 
@@ -30,7 +29,7 @@ test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS o
     env: {
       PATH: `${join(scone, '..')}:${process.env.PATH}`,
       ...{ HOME: folder, PGHOST: postgres.folder, PGUSER: postgres.user },
-      ...{ NEXT: join(next, 'scone-next'), PORT: String(await freePorts()) },
+      ...{ NEXT: join(next, 'scone-next'), PORT: String(await freePorts(33)) },
     },
     stdio: ['ignore', 'pipe', 'pipe'],
   }).finished;
@@ -48,20 +47,3 @@ test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS o
     assert.doesNotMatch(log, /"level":(50|60)/);
   }
 });
-
-/** A port of which the forty after it are free as well; none of those that the system gives out by itself. */
-async function freePorts(): Promise<number> {
-  for (;;) {
-    const first = randomInt(10_000, 32_000);
-    const wanted = [10, 20, 30].flatMap((replica) => [0, 1, 2].map((port) => first + replica + port));
-    if ((await Promise.all(wanted.map(isFree))).every(Boolean)) return first;
-  }
-}
-
-function isFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer()
-      .once('error', () => resolve(false))
-      .listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
-  });
-}

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { chmodSync, chownSync, statSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import pg from 'pg';
 import { temporaryFolder } from '../support/leave-nothing.ts';
+import { freePort } from '../support/port.ts';
 import { missingPostgres, type Postgres, startPostgres } from '../support/postgres.ts';
 import { executables, missing, run } from '../support/stack.ts';
 
@@ -94,11 +94,3 @@ describe('a PostgreSQL that is reached over a network', {
     assert.equal(stderr, '');
   });
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  return port;
-}

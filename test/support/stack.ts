@@ -3,6 +3,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { temporaryFolder } from './leave-nothing.ts';
+import { freePorts } from './port.ts';
 import { PATIENCE } from './until.ts';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -144,16 +145,18 @@ export interface RunningCas {
 /**
  * One process, whatever cores there are; tests of several ask for as many.
  * @param options of `scone cas serve`, beside where it listens
- * @param ports `0` is any
+ * @param ports free ones where it is undefined
  */
 export async function startCas(
   scone: string,
   directory: string,
   options: readonly string[],
   env: NodeJS.ProcessEnv,
-  ports = { api: '0', enclave: '0' },
+  ports?: { api: string; enclave: string },
 ): Promise<RunningCas> {
-  const listening = ['--host', '127.0.0.1', '--api-port', ports.api, '--enclave-port', ports.enclave];
+  const first = await freePorts(2);
+  const { api, enclave } = ports ?? { api: `${first}`, enclave: `${first + 1}` };
+  const listening = ['--host', '127.0.0.1', '--api-port', api, '--enclave-port', enclave];
   const server = await startServer(
     scone,
     ['cas', 'serve', '--dir', directory, '--workers', '1', ...listening, ...options],

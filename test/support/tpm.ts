@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { temporaryFolder } from './leave-nothing.ts';
+import { freePorts } from './port.ts';
 import { missing } from './stack.ts';
 import { until } from './until.ts';
 
@@ -56,7 +57,8 @@ export async function startTpm(): Promise<TestTpm> {
     },
   );
 
-  const port = await freePorts();
+  // The TCTI takes the next one for its control.
+  const port = await freePorts(2);
   const address = (at: number) => `type=tcp,port=${at},bindaddr=127.0.0.1`;
   const start = async () => {
     const child = spawn(
@@ -103,16 +105,6 @@ export async function startTpm(): Promise<TestTpm> {
       await end();
     },
   };
-}
-
-/** A port where nobody listens, nor at the next one, which the TCTI takes for its control. */
-async function freePorts(): Promise<number> {
-  for (let attempt = 0; attempt < 100; attempt++) {
-    // Below those that the kernel gives to others.
-    const port = 20_000 + 2 * Math.floor(Math.random() * 5000);
-    if (!(await answers(port)) && !(await answers(port + 1))) return port;
-  }
-  throw new Error('no port is free');
 }
 
 async function answers(port: number): Promise<boolean> {
