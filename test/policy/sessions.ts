@@ -51,6 +51,7 @@ const mapping = (
         Object.entries(found).flatMap(([key, value]) => (value === undefined ? [] : [[key, value]])),
       ),
     );
+const variableName = word('ABC_', 6);
 const uniqueNames = (maxLength: number) => fc.uniqueArray(name, { maxLength });
 const oneOrMany = (value: fc.Arbitrary<Tree>) =>
   fc.oneof(value, fc.array(value, { minLength: 1, maxLength: 3 }));
@@ -136,7 +137,7 @@ export const sessionTree: fc.Arbitrary<{ [key: string]: Tree }> = fc
           fc.oneof(fc.array(template, { maxLength: 3 }), fc.constant(`envcas -c 'a b' @@1 "c"`)),
         ),
         environment: optional(
-          fc.dictionary(word('ABC_', 6), fc.oneof(template, fc.constant(null)), { noNullPrototype: true }),
+          fc.dictionary(variableName, fc.oneof(template, fc.constant(null)), { noNullPrototype: true }),
         ),
         pwd: optional(fc.constant('/')),
         attestation: oneOrMany(mapping({ mrenclave: oneOrMany(hex64) })),
