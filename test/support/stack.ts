@@ -1,5 +1,5 @@
 import { type ChildProcess, execFileSync, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { temporaryFolder } from './leave-nothing.ts';
@@ -23,6 +23,12 @@ export function missing(...programs: string[]): string | false {
   );
   return absent.length > 0 ? `not installed: ${absent.join(', ')}` : false;
 }
+
+/** For the `skip` of a test that looks at a launcher from outside, which only its /proc shows. */
+export const hidden =
+  process.getuid?.() !== 0 &&
+  / \/proc proc \S*\bhidepid=(?!0|off)/.test(readFileSync('/proc/self/mounts', 'utf8')) &&
+  '/proc hides processes here (hidepid)';
 
 /** The variables in a file of `scone up`, as a shell reads them. */
 export function environmentIn(file: string): Record<string, string> {
