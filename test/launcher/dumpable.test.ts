@@ -6,7 +6,7 @@ import { before, test } from 'node:test';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { executables, run, type Stack, startServer, startStack } from '../support/stack.ts';
-import { fixtures, launch, NOBODY, openToOthers, root, start, startImpostor, upload } from './support.ts';
+import { fixtures, launch, NOBODY, noOthers, openToOthers, start, startImpostor, upload } from './support.ts';
 
 let stack: Stack;
 before(async () => {
@@ -33,7 +33,7 @@ for (const [what, las] of [
   ['without Evidence', '/nonexistent/las.sock'],
 ] as const)
   test(`when the launcher asks the CAS ${what}, no process of its user can read it any more`, {
-    skip: !root && 'only root can start a process as somebody else, and still look at it',
+    skip: noOthers,
   }, async () => {
     const impostor = await startImpostor();
     const { publicKey } = new X509Certificate(impostor.certificate);
@@ -71,7 +71,7 @@ for (const [what, las] of [
   });
 
 test('a LAS of an ordinary user vouches for his launcher again, and he cannot read it after that', {
-  skip: !root && 'only root can start a process as somebody else, and still look at it',
+  skip: noOthers,
 }, async () => {
   const home = temporaryFolder();
   chownSync(home, NOBODY, NOBODY);

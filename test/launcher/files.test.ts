@@ -28,6 +28,7 @@ import {
   launch,
   NOBODY,
   newSharedSecret,
+  noOthers,
   noteOf,
   openToOthers,
   type Policy,
@@ -80,7 +81,7 @@ describe('a file', () => {
     });
 
   test('belongs to the caller where that is another user than the one of the LAS', {
-    skip: !root && 'only root can start a process as somebody else',
+    skip: noOthers,
   }, async () => {
     const directory = folder(stack);
     chmodSync(directory, 0o777);
@@ -420,7 +421,7 @@ describe('a launch that fails leaves no file, and starts no program:', () => {
       assert.deepEqual(readdirSync(directory), left);
     });
 
-  test('the folder of the second target may not be written', async () => {
+  test('the folder of the second target may not be written', { skip: root && noOthers }, async () => {
     const [open, closed] = [folder(stack), folder(stack)];
     chmodSync(open, 0o777);
     chmodSync(closed, 0o555);
@@ -448,7 +449,7 @@ describe('a launch that fails leaves no file, and starts no program:', () => {
     ['where everybody may replace, and it cannot be read', 0o777, 0o600],
   ] as const)
     test(`the second target belongs to somebody else, in a folder ${what}`, {
-      skip: !root && 'only root can make a file of somebody else',
+      skip: noOthers,
     }, async () => {
       const directory = folder(stack);
       chmodSync(directory, folderMode);

@@ -29,6 +29,7 @@ import {
   fixtures,
   folder,
   NOBODY,
+  noOthers,
   noteOf,
   openToOthers,
   type Policy,
@@ -56,7 +57,6 @@ const modes = [
 const withRedaction = [...modes, ['supervised and redacted', { supervise: { redact: true } }]] as const;
 
 const { signals } = constants;
-const rootOnly = !root && 'only root can start a process as somebody else';
 const noPython = missing('python3');
 const python = noPython
   ? ''
@@ -548,7 +548,7 @@ describe('sha256', () => {
       assert.ok(!existsSync(written));
     });
 
-    test(`${mode}: a program of somebody else is refused`, { skip: rootOnly }, async () => {
+    test(`${mode}: a program of somebody else is refused`, { skip: noOthers }, async () => {
       const { launch, program, written, id } = await prepare(sha256(echo));
       chownSync(program, NOBODY, NOBODY);
       assertFailed(await launch(), 'PROGRAM_CHANGEABLE', { note: noteOf(stack, id), exit: 77 });
@@ -596,7 +596,7 @@ describe('sha256', () => {
 });
 
 describe('user, group, umask and pwd', {
-  skip: rootOnly || missing('unshare', 'mount'),
+  skip: noOthers || missing('unshare', 'mount'),
 }, () => {
   /** A host with a user of several groups. */
   const onHost = (...by: string[]): How => {
@@ -731,7 +731,7 @@ describe('user, group, umask and pwd', {
 });
 
 describe('a launcher that supervises', () => {
-  test('cannot be read by its user, and the program can', { skip: rootOnly }, async () => {
+  test('cannot be read by its user, and the program can', { skip: noOthers }, async () => {
     const running = begin(await service({ supervise: {} }), {
       args: ['echo $$ ready; exec cat'],
       uid: NOBODY,
@@ -748,7 +748,7 @@ describe('a launcher that supervises', () => {
 });
 
 test('on a host with swap, memory is kept out of it while the CAS is at work, and no longer', {
-  skip: rootOnly || noPython || missing('unshare', 'mount'),
+  skip: noOthers || noPython || missing('unshare', 'mount'),
 }, async (t) => {
   const swaps = join(folder(stack), 'swaps');
   writeFileSync(swaps, `Filename Type Size Used Priority\n/swapfile file 1048576 0 -2\n`);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
 import { createHmac, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, readdirSync } from 'node:fs';
 import { request } from 'node:https';
@@ -358,6 +358,11 @@ export async function closedPort(): Promise<string> {
 export const root = process.getuid?.() === 0;
 /** User and group `nobody`. */
 export const NOBODY = 65534;
+/** For the `skip` of a test that starts a program of this folder as somebody else. */
+export const noOthers = !root
+  ? 'only root can start a process as somebody else'
+  : spawnSync(process.execPath, ['--version'], { uid: NOBODY, gid: NOBODY }).status !== 0 &&
+    'other users cannot reach this folder';
 
 /** Lets other users reach the stack's LAS and files, as on a host where the LAS is a service. */
 export function openToOthers(stack: Pick<Stack, 'directory' | 'files'>): void {
