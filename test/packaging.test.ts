@@ -59,7 +59,7 @@ test('the units of the CAS are right, and it is kept from what it does not need'
   const folder = temporaryFolder();
   for (const name of ['envcas-cas', 'envcas-cas-las', 'envcas-las']) {
     const path = join(folder, `${name}.service`);
-    writeFileSync(path, read(`${name}.service`).replaceAll('@PREFIX@/bin/scone', scone));
+    writeFileSync(path, read(`${name}.service`).replaceAll('@PREFIX@/bin/scone', `"${scone}"`));
     const verified = run('systemd-analyze', ['verify', path], environment);
     assert.deepEqual([verified.status, verified.stderr], [0, ''], name);
   }
