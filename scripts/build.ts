@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -13,6 +14,7 @@ import {
 import { basename, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { build, transform } from 'esbuild';
+import portableNode from './portable-node.cjs';
 
 /**
  * Builds the two executables, byte for byte the same from the same sources:
@@ -59,7 +61,8 @@ const work = makeWorkFolder();
 process.on('exit', () => rmSync(work, { recursive: true, force: true }));
 for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1));
 
-mkdirSync(target, { recursive: true });
+mkdirSync(target, { recursive: true, mode: 0o755 });
+checkNode();
 for (const [name = '', entry = ''] of programs) {
   const assets = await bundle(resolve(root, entry), name);
   writeFileSync(
@@ -88,10 +91,17 @@ for (const [name = '', entry = ''] of programs) {
   move(join(work, name), join(target, name));
 }
 
+/** The executables are copies of the Node that runs this, so it must be what the pinned one gives. */
+function checkNode(): void {
+  const pinned = readFileSync(join(root, `node_modules/node-linux-${process.arch}/bin/node`));
+  if (!portableNode.makePortable(pinned).equals(readFileSync(process.execPath)))
+    throw new Error(`${process.execPath} is not the pinned Node; run: npm run build`);
+}
+
 /** Folder of this build, apart from its result. Folders of builds that were killed are removed. */
 function makeWorkFolder(): string {
   const cache = join(root, 'node_modules/.cache/envcas');
-  mkdirSync(cache, { recursive: true });
+  mkdirSync(cache, { recursive: true, mode: 0o755 });
   for (const name of readdirSync(cache)) {
     const [, pid] = /^build-(\d+)-/.exec(name) ?? [];
     if (pid && !existsSync(`/proc/${pid}`)) rmSync(join(cache, name), { recursive: true, force: true });
@@ -130,6 +140,8 @@ async function bundle(entry: string, name: string): Promise<Record<string, strin
     entryPoints: { [name]: entry },
     outdir: work,
     bundle: true,
+    // pg asks for it where it is installed, which it is not.
+    external: ['pg-native'],
     splitting: true,
     // The only one that is split.
     format: 'esm',

@@ -15,10 +15,16 @@ if (Number.parseInt(process.versions.node, 10) < OLDEST)
   );
 
 const { spawn } = require('node:child_process');
+const { createHash } = require('node:crypto');
 const {
   chmodSync,
+  closeSync,
   existsSync,
+  fchmodSync,
+  fsyncSync,
   mkdirSync,
+  mkdtempSync,
+  openSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -28,22 +34,20 @@ const {
 const { constants } = require('node:os');
 const { join } = require('node:path');
 
-const root = join(__dirname, '..');
-const original = join(root, `node_modules/node-linux-${process.arch}/bin/node`);
-const cache = join(root, 'node_modules/.cache/envcas');
-const portable = join(cache, 'node');
+const original = join(__dirname, `../node_modules/node-linux-${process.arch}/bin/node`);
 const maker = join(__dirname, 'portable-node.cjs');
+const cache = join(__dirname, '../node_modules/.cache/envcas');
 
-if (!isMade()) {
-  checkMachine();
-  make();
-}
-run();
+checkMachine();
+run(portableNode());
 
-function isMade() {
-  if (!existsSync(original) || !existsSync(portable)) return false;
-  const { mtimeMs } = statSync(portable);
-  return [original, maker].every((source) => statSync(source).mtimeMs < mtimeMs);
+/** @returns {string} the path of the portable Node, made where this very file has not been made portable yet */
+function portableNode() {
+  const { size, ino, mtimeMs, ctimeMs } = statSync(original);
+  const source = JSON.stringify([size, ino, mtimeMs, ctimeMs]) + readFileSync(maker, 'utf8');
+  const folder = join(cache, `node-${createHash('sha256').update(source).digest('hex').slice(0, 16)}`);
+  if (!existsSync(folder)) make(folder);
+  return join(folder, 'node');
 }
 
 function checkMachine() {
@@ -56,20 +60,28 @@ function checkMachine() {
   if (!existsSync(original)) stop('the dependencies are not installed; run: npm ci');
 }
 
-function make() {
-  mkdirSync(cache, { recursive: true });
-  // Another run may be making it as well.
-  const made = `${portable}.${process.pid}`;
+/** @param {string} folder */
+function make(folder) {
+  const portable = madePortable();
+  mkdirSync(cache, { recursive: true, mode: 0o755 });
+  const work = mkdtempSync(join(cache, 'making-'));
   try {
-    writeFileSync(made, portableNode());
-    chmodSync(made, 0o755);
-    renameSync(made, portable);
+    const file = openSync(join(work, 'node'), 'wx');
+    writeFileSync(file, portable);
+    fchmodSync(file, 0o755);
+    fsyncSync(file);
+    closeSync(file);
+    chmodSync(work, 0o755);
+    renameSync(work, folder);
+  } catch (error) {
+    // Another run may have made it meanwhile.
+    if (!existsSync(folder)) throw error;
   } finally {
-    rmSync(made, { force: true });
+    rmSync(work, { recursive: true, force: true });
   }
 }
 
-function portableNode() {
+function madePortable() {
   try {
     return require(maker).makePortable(readFileSync(original));
   } catch (error) {
@@ -77,9 +89,10 @@ function portableNode() {
   }
 }
 
-function run() {
+/** @param {string} node */
+function run(node) {
   const args = ['--disable-warning=ExperimentalWarning', ...process.argv.slice(2)];
-  const child = spawn(portable, args, { stdio: 'inherit' });
+  const child = spawn(node, args, { stdio: 'inherit' });
   // A terminal sends SIGINT to the child as well.
   process.on('SIGINT', () => {});
   for (const signal of /** @type {const} */ (['SIGTERM', 'SIGHUP']))

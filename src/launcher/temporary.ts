@@ -192,7 +192,8 @@ export function reading<Result>(
     const stats = fstatSync(place);
     if (!stats.isFile() && !stats.isDirectory()) return undefined;
     const needed = stats.isFile() ? 0o400 : 0o500;
-    const isClosed = (stats.mode & needed) !== needed && stats.uid === process.geteuid?.();
+    const user = process.geteuid?.();
+    const isClosed = user !== 0 && user === stats.uid && (stats.mode & needed) !== needed;
     if (isClosed) chmodSync(same, (stats.mode & 0o7777) | needed);
     try {
       fd = openSync(same, O_RDONLY | O_NONBLOCK);

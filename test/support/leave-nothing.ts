@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, realpathSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -38,8 +38,8 @@ while read -r _ place _; do
   place=$(printf %b "$place")
   for folder; do case $place in "$folder"/*) umount -l "$place" ;; esac; done
 done </proc/mounts
-chmod -R u+rwX -- "$@"
-rm -rf -- "$@"
+find "$@" -xdev -type d -exec chmod u+rwx {} +
+rm -rf --one-file-system -- "$@"
 `;
 
 // What tests make has the mode that they ask for, whoever runs them.
@@ -54,7 +54,9 @@ const place = Buffer.byteLength(tmpdir()) > 50 ? '/tmp' : tmpdir();
 
 /** A folder of the test's own, which goes with its process. */
 export function temporaryFolder(): string {
-  const folder = mkdtempSync(join(place, 'envcas-test-'));
+  // As /proc/mounts names it.
+  const folder = realpathSync(mkdtempSync(join(place, 'envcas-test-')));
+  if (folder.includes('\n')) throw new Error('TMPDIR has a line break in its name');
   tell(folder);
   return folder;
 }

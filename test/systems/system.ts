@@ -51,6 +51,8 @@ function layer(name: string, make: (folder: string) => void): string {
   const made = join(cache, name);
   if (existsSync(made)) return made;
   mkdirSync(mount, { recursive: true });
+  // Programs of old systems are not for other users, nor is the folder of their user with the same number.
+  chmodSync(cache, 0o700);
   for (const left of readdirSync(cache)) {
     const [, pid] = /^making-(\d+)-/.exec(left) ?? [];
     if (pid && !existsSync(`/proc/${pid}`)) rmSync(join(cache, left), { recursive: true, force: true });
@@ -158,7 +160,8 @@ for name in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/\${name%:*} dev/\$
 cp -L --remove-destination /etc/hosts /etc/resolv.conf etc/
 if [ -n "$CAFILE" ]; then install -m 644 "$CAFILE" etc/npm-cafile.pem; fi
 home=$(chroot . sh -c "echo ~$RUN_AS")
-printf %s "$NPMRC" >".$home/.npmrc"
+# By programs of the system alone, as its links lead anywhere here.
+printf %s "$NPMRC" | chroot . sh -c "cat >$home/.npmrc"
 mkdir ".$home/a checkout"
 git -C "$ROOT" ls-files -z | tar -C "$ROOT" -c --null -T - | tar -x --no-same-owner -C ".$home/a checkout"
 chroot . chown -R "$RUN_AS:" "$home"
