@@ -1,18 +1,18 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Secret, TOTP } from 'otpauth';
+import { temporaryFolder } from '../test/support/leave-nothing.ts';
 import { environmentIn } from '../test/support/stack.ts';
 
 /**
  * Shows what this is for, on any machine: builds the executables, starts a CAS and a LAS in a temporary
- * folder, uploads examples/bash/session.yaml, and launches its services. Cleans up after itself.
+ * folder, uploads examples/bash/session.yaml, and launches its services. Leaves nothing behind, interrupted or not.
  */
 const root = resolve(import.meta.dirname, '..');
-const work = mkdtempSync(join(tmpdir(), 'envcas-demo-'));
+const work = temporaryFolder();
 const dist = join(root, 'dist');
 const otpSecret = new Secret({ size: 20 });
 const env: NodeJS.ProcessEnv = {
@@ -39,9 +39,6 @@ function show(line: string, expected = 0): string {
   return stdout.trim();
 }
 
-let servers: ReturnType<typeof spawn> | undefined;
-for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const)
-  process.on(signal, () => void cleanUp().then(() => process.exit(1)));
 const started = Date.now();
 try {
   say('Build dist/envcas and dist/scone');
@@ -51,7 +48,7 @@ try {
   say('Start a CAS and a LAS for this machine, everything they keep in a temporary folder');
   const state = join(work, 'state');
   console.log('$ scone up --dir "$DIR/state" --free-ports &');
-  servers = spawn(join(dist, 'scone'), ['up', '--dir', state, '--free-ports'], {
+  const servers = spawn(join(dist, 'scone'), ['up', '--dir', state, '--free-ports'], {
     env,
     stdio: ['ignore', 'ignore', 'inherit'],
   });
@@ -93,14 +90,10 @@ try {
   say(
     `Root of trust: ${rootOfTrust}. Done in ${Math.round((Date.now() - started) / 1000)} seconds; cleaning up`,
   );
-} finally {
-  await cleanUp();
-}
-
-async function cleanUp(): Promise<void> {
-  if (servers?.exitCode === null) {
-    servers.kill('SIGTERM');
-    await once(servers, 'exit');
-  }
-  rmSync(work, { recursive: true, force: true });
+  servers.kill('SIGTERM');
+  await once(servers, 'exit');
+  rmSync(work, { recursive: true });
+} catch (error) {
+  console.error(`\nThe demo ends here: ${error instanceof Error ? error.message : error}`);
+  process.exit(1);
 }

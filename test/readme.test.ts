@@ -22,7 +22,7 @@ test('the commands of the README that are typed by hand do what it says', {
     .replace('oathtool --totp', 'oathtool --totp --now="+30 seconds"');
   const { stdout, stderr } = await start('bash', ['-c', `${script}\n${python}\nkill %1; wait`], {
     cwd: root,
-    env: { HOME: home, PATH: process.env.PATH },
+    env: { HOME: home, TMPDIR: home, PATH: process.env.PATH },
     stdio: ['ignore', 'pipe', 'pipe'],
   }).finished;
   assert.match(stdout, /^CAS localhost at https:\/\/localhost:\d+\/ is trustworthy$/m);

@@ -56,7 +56,7 @@ describe('an owner', () => {
     assert.deepEqual(await get('/v1/provisioning'), { provisioned: false, version: 0 });
     await assert.rejects(get('/v1/owner-configuration', alice), { code: 'NOT_PROVISIONED' });
     await assert.rejects(get('/v1/owner-configuration'), { code: 'IDENTITY_REQUIRED' });
-    await upload(cas, alice, session('before'));
+    await upload(cas, bob, session('nobodys'));
   });
 
   test('is who knows the token, once, of all who try at once', async () => {
@@ -69,6 +69,7 @@ describe('an owner', () => {
     assert.equal(tries.filter(({ status }) => status === 'fulfilled').length, 1);
     const isAlice = tries[2]?.status !== 'fulfilled';
     if (!isAlice) [alice, bob] = [bob, alice];
+    await upload(cas, alice, session('before'));
     await assert.rejects(provision(token, bob), { code: 'PROVISIONED_ALREADY' });
     assert.deepEqual(await get('/v1/provisioning'), { provisioned: true, version: 1 });
   });

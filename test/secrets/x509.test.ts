@@ -76,7 +76,8 @@ function file(name: string, content: string | Buffer): string {
 
 const openssl = (args: string[], input: string | Buffer = '') =>
   execFileSync('openssl', args, { input, encoding: 'utf8', stdio: ['pipe', 'pipe', 'pipe'] });
-const textOf = (certificate: Buffer) => openssl(['x509', '-inform', 'DER', '-noout', '-text'], certificate);
+const textOf = (certificate: Buffer) =>
+  openssl(['x509', '-inform', 'DER', '-noout', '-text', '-nameopt', 'oneline'], certificate);
 
 /** What `openssl verify` says; the last of the chain is trusted. */
 function verify({ certificate, chain }: Issued, ...args: string[]): string {
