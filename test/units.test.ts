@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { start } from './launcher/support.ts';
 import { temporaryFolder } from './support/leave-nothing.ts';
-import { executables, missing } from './support/stack.ts';
+import { executables, lacking, missing } from './support/stack.ts';
 
 /**
  * The units that packaging/install.sh installs, started by systemd itself: in a container with a network of its own, on this
@@ -110,7 +110,7 @@ function boot(folder: string, ...more: string[]) {
 }
 
 test('systemd starts the units, sealed or not, and again when they end; a launch of an ordinary user is attested', {
-  skip: process.getuid?.() !== 0 ? 'only root can make a container' : missing('systemd-nspawn', 'curl'),
+  skip: lacking('SYS_ADMIN') || missing('systemd-nspawn', 'curl'),
 }, async (t) => {
   executables();
   const folder = temporaryFolder();

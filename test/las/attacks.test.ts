@@ -3,10 +3,8 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
-  accessSync,
   chmodSync,
   closeSync,
-  constants,
   copyFileSync,
   existsSync,
   linkSync,
@@ -39,7 +37,7 @@ import { frames } from '../../src/protocol/frame.ts';
 import { challengeName, LAS_MESSAGE_LIMIT } from '../../src/protocol/las.ts';
 import type { Order } from '../fixtures/las/speak.ts';
 import { type Plan, runs } from '../fixtures/las/words.ts';
-import { executables, run, startServer } from '../support/stack.ts';
+import { executables, lacking, run, startServer } from '../support/stack.ts';
 import { PATIENCE, until } from '../support/until.ts';
 import { Host, type Puppet, sha256, undemanding, type Word } from './host.ts';
 
@@ -148,15 +146,11 @@ async function reuse(pid: number, start: () => Puppet): Promise<Puppet | undefin
 }
 
 const LAST_PID = '/proc/sys/kernel/ns_last_pid';
-const reusable = (() => {
-  try {
-    accessSync(LAST_PID, constants.W_OK);
-    return process.getuid?.() === 0;
-  } catch {
-    return false;
-  }
-})();
-const withReuse = reusable ? {} : { skip: `only root can choose pids, by ${LAST_PID}` };
+const withReuse = {
+  skip:
+    lacking('SYS_ADMIN') ||
+    (spawnSync('test', ['-w', LAST_PID]).status !== 0 && `pids cannot be chosen, by ${LAST_PID}`),
+};
 
 describe('a socket that outlives the program which connected it', () => {
   it('gives nothing to a child that keeps it while its connector has become envcas', async () => {

@@ -3,7 +3,6 @@ import { spawnSync } from 'node:child_process';
 import { createHash, X509Certificate } from 'node:crypto';
 import {
   chmodSync,
-  copyFileSync,
   existsSync,
   mkdirSync,
   readFileSync,
@@ -40,7 +39,8 @@ before(async () => {
   stack = await startApart();
   openToOthers(stack);
   talker = join(stack.files, 'talker');
-  copyFileSync(join(fixtures, 'talker.sh'), talker);
+  // Not by copyFile(), which keeps the owner.
+  writeFileSync(talker, readFileSync(join(fixtures, 'talker.sh')));
   // Whatever the umask of who runs this.
   chmodSync(talker, 0o755);
 });

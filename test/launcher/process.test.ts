@@ -21,7 +21,7 @@ import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
-import { hidden, missing, type Result, run, type Stack, startStack } from '../support/stack.ts';
+import { hidden, lacking, missing, type Result, run, type Stack, startStack } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import {
   assertEmpty,
@@ -34,7 +34,6 @@ import {
   openToOthers,
   type Policy,
   type Running,
-  root,
   start,
   startImpostor,
   upload,
@@ -260,7 +259,7 @@ describe('the end of the program is seen by the caller', { concurrency: 2 }, () 
 });
 
 describe('as the first process of a container', {
-  skip: (!root && 'only root can make a process namespace') || missing('unshare'),
+  skip: lacking('SYS_ADMIN') || missing('unshare'),
 }, () => {
   const by = ['unshare', '--pid', '--fork', '--mount-proc'];
   const orphans = { command: [join(fixtures, 'orphans.sh'), '@@1'] };
@@ -596,7 +595,7 @@ describe('sha256', () => {
 });
 
 describe('user, group, umask and pwd', {
-  skip: noOthers || missing('unshare', 'mount'),
+  skip: noOthers || lacking('SYS_ADMIN') || missing('unshare', 'mount'),
 }, () => {
   /** A host with a user of several groups. */
   const onHost = (...by: string[]): How => {
@@ -748,7 +747,7 @@ describe('a launcher that supervises', () => {
 });
 
 test('on a host with swap, memory is kept out of it while the CAS is at work, and no longer', {
-  skip: noOthers || noPython || missing('unshare', 'mount'),
+  skip: noOthers || lacking('SYS_ADMIN') || noPython || missing('unshare', 'mount'),
 }, async (t) => {
   const swaps = join(folder(stack), 'swaps');
   writeFileSync(swaps, `Filename Type Size Used Priority\n/swapfile file 1048576 0 -2\n`);

@@ -24,6 +24,16 @@ export function missing(...programs: string[]): string | false {
   return absent.length > 0 ? `not installed: ${absent.join(', ')}` : false;
 }
 
+/** Bits of capabilities(7) that root has outside of containers. */
+const capabilities = { SYS_PTRACE: 19n, SYS_ADMIN: 21n };
+
+/** For the `skip` of a test that only root can do, and not in every container. */
+export function lacking(capability: keyof typeof capabilities): string | false {
+  const [, effective = '0'] = /^CapEff:\t(\w+)$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
+  const has = (BigInt(`0x${effective}`) >> capabilities[capability]) & 1n;
+  return has === 0n && `this needs CAP_${capability}`;
+}
+
 /** For the `skip` of a test that looks at a launcher from outside, which only its /proc shows. */
 export const hidden =
   process.getuid?.() !== 0 &&
