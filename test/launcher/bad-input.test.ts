@@ -659,7 +659,8 @@ describe('a server', { concurrency: 4 }, () => {
         await victim(),
         'PLATFORM_UNTRUSTED',
         [refusedBy, /Caused by: the LAS key [0-9a-f]{64} is not trusted\n/],
-        { env: { SCONE_LAS_ADDR: las } },
+        // This LAS has to hash the executable first.
+        { env: { SCONE_LAS_ADDR: las, SCONE_START_TIMEOUT: '1h' } },
       );
     });
 
