@@ -53,7 +53,8 @@ try {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   while (!existsSync(join(state, 'env'))) {
-    if (servers.exitCode !== null) throw new Error('the servers did not start');
+    if (servers.exitCode !== null || servers.signalCode !== null)
+      throw new Error('the servers did not start');
     await sleep(20);
   }
   Object.assign(env, environmentIn(join(state, 'env')));

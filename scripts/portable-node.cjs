@@ -4,7 +4,7 @@
  * Makes a Node executable smaller, and free of libatomic.so.1, which minimal systems lack.
  *
  * Debugging and symbol sections are left out: a quarter of the file, none of it loaded by a process. Of libatomic, Node
- * calls `__atomic_compare_exchange` alone, for eight bytes. That function is added as thirty machine instructions at the
+ * calls `__atomic_compare_exchange` alone, for eight bytes. That function is added as a few machine instructions at the
  * end of the code, and found by an IRELATIVE relocation, as every function that is chosen at run time (ifunc).
  *
  * Sources: System V ABI, "Object Files" and "Program Loading and Dynamic Linking"; Linux Standard Base 5.0, "Symbol

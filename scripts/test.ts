@@ -8,7 +8,7 @@ import { resolve } from 'node:path';
  *
  *     npm test                          lints, checks types, builds, and runs all tests
  *     npm test -- [OPTION …] FILE …     builds where sources have changed, and runs these; OPTION as `node --test` has it
- *     npm run unit                      runs those that need no executable and no other program
+ *     npm run unit                      runs those of pure code, which need no executable
  */
 const root = resolve(import.meta.dirname, '..');
 process.chdir(root);

@@ -81,6 +81,21 @@ test('a test file that makes a folder, and takes rights away, leaves nothing', a
   await running.nothingIsLeft();
 });
 
+test('a test file that leaves a server open, as a test fails before its end, ends all the same', async () => {
+  const running = begin(`
+import { createServer } from 'node:http';
+import { test } from 'node:test';
+import ${support('leave-nothing.ts')};
+test('a test', () => {
+  createServer().listen(0);
+  throw new Error('it throws');
+});
+`);
+  const { status, stdout } = await running.finished;
+  assert.equal(status, 1);
+  assert.match(stdout, /^✖ a test /);
+});
+
 test('a test file whose hook throws leaves nothing', async () => {
   const running = begin(testFile("throw new Error('it throws');"));
   const { status, stdout } = await running.finished;

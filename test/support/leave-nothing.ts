@@ -97,10 +97,13 @@ subscribe('child_process', (message) => {
 if (process.argv[1]?.endsWith('.test.ts'))
   after(async () => {
     isOver = true;
-    if (janitor === undefined) return;
-    const ended = once(janitor, 'exit');
-    janitor.ref();
-    janitor.stdin?.end();
-    janitor = undefined;
-    await ended;
+    if (janitor !== undefined) {
+      const ended = once(janitor, 'exit');
+      janitor.ref();
+      janitor.stdin?.end();
+      janitor = undefined;
+      await ended;
+    }
+    // So would a server that a failed test has left open.
+    setTimeout(() => process.exit(1), 20_000).unref();
   });

@@ -29,7 +29,8 @@ export class Unavailable extends Error {}
 export const cannotMake =
   process.getuid?.() !== 0
     ? 'only root can make a system'
-    : missing('mmdebstrap', 'apt-get', 'git', 'npm', 'setpriv', 'tar', 'unshare');
+    : missing('mmdebstrap', 'apt-get', 'git', 'npm', 'setpriv', 'tar', 'unshare') ||
+      (existsSync(join(root, '.git')) ? false : 'this is no checkout of git');
 
 /**
  * @returns the folders of a system, the upper one first
@@ -163,7 +164,7 @@ home=$(chroot . sh -c "echo ~$RUN_AS")
 # By programs of the system alone, as its links lead anywhere here.
 printf %s "$NPMRC" | chroot . sh -c "cat >$home/.npmrc"
 mkdir ".$home/a checkout"
-git -C "$ROOT" ls-files -z | tar -C "$ROOT" -c --null -T - | tar -x --no-same-owner -C ".$home/a checkout"
+git -C "$ROOT" ls-files -z --cached --others --exclude-standard | tar -C "$ROOT" -c --null -T - | tar -x --no-same-owner -C ".$home/a checkout"
 chroot . chown -R "$RUN_AS:" "$home"
 cd /
 chroot "$MOUNT/root" setpriv --reuid="$RUN_AS" --regid="$RUN_AS" --init-groups --reset-env \\
