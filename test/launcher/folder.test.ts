@@ -22,7 +22,7 @@ import { Failure } from '../../src/errors.ts';
 import { openFolder } from '../../src/launcher/folder.ts';
 import { materialise, removeFiles } from '../../src/launcher/materialise.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
-import { fixtures, NOBODY, root, start } from './support.ts';
+import { fixtures, NOBODY, noOthers, root, start } from './support.ts';
 
 const scratch = temporaryFolder();
 chmodSync(scratch, 0o711);
@@ -316,7 +316,7 @@ describe('root is not led elsewhere by', onlyRoot, () => {
     }
   });
 
-  test('who puts links there at any instant', async () => {
+  test('who puts links there at any instant', { skip: noOthers }, async () => {
     const victim = makeVictim();
     const unchanged = everything(victim);
     const app = folder(NOBODY);
@@ -412,7 +412,7 @@ describe('a file whose group is not asked for has the real one', onlyRoot, () =>
     });
 });
 
-test('a launcher that cannot be looked at goes through /proc as well', onlyRoot, () => {
+test('a launcher that cannot be looked at goes through /proc as well', { skip: noOthers }, () => {
   const path = folder(NOBODY, 0o700);
   const script = `
     import { makeNonDumpable } from '${import.meta.dirname}/../../src/platform/libc.ts';
