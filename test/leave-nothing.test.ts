@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
@@ -79,6 +79,21 @@ test('a test file that makes a folder, and takes rights away, leaves nothing', a
   assert.equal(status, 0, stdout);
   assert.equal(running.folders().length, 1);
   await running.nothingIsLeft();
+});
+
+test('a test file that makes no folder touches none', async () => {
+  const path = join(temporaryFolder(), 'somebody else’s');
+  mkdirSync(path, { mode: 0o500 });
+  const { finished } = begin(`
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { test } from 'node:test';
+import ${support('leave-nothing.ts')};
+test('a test', () => once(spawn('true'), 'exit'));
+`);
+  const { status, stdout } = await finished;
+  assert.equal(status, 0, stdout);
+  assert.equal(statSync(path).mode & 0o777, 0o500);
 });
 
 test('a test file that leaves a server open, as a test fails before its end, ends all the same', async () => {

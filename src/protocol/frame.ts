@@ -53,6 +53,8 @@ export function frames(stream: Duplex, limit: number): Frames {
   stream.on('error', (error) => end(() => error));
   stream.on('end', endClosed);
   stream.on('close', endClosed);
+  // Of what was before, a stream says nothing any more.
+  if (stream.destroyed) end(() => stream.errored ?? new FrameError('the connection was closed'));
 
   let needed = 4;
   const take = (): unknown => {

@@ -40,6 +40,15 @@ const failsWith = (message: RegExp) => (error: unknown) => {
   return true;
 };
 
+test('a connection that was closed before is said to be, at once', async () => {
+  const [near, far] = await socketPair();
+  far.destroy();
+  await once(near.resume(), 'close');
+  const closed = frames(near, 1000);
+  await assert.rejects(closed.read(soon()), failsWith(/^the connection was closed$/));
+  await assert.rejects(closed.arrival(), failsWith(/^the connection was closed$/));
+});
+
 test('a message arrives as it was written, in both directions', async () => {
   const [near, far] = await socketPair();
   const [here, there] = [frames(near, 1000), frames(far, 1000)];

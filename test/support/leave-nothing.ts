@@ -38,6 +38,8 @@ while read -r _ place _; do
   place=$(printf %b "$place")
   for folder; do case $place in "$folder"/*) umount -l "$place" ;; esac; done
 done </proc/mounts
+# Without a folder, find would take the whole root directory.
+[ $# -gt 0 ] || exit 0
 find "$@" -xdev -type d -exec chmod u+rwx {} +
 rm -rf --one-file-system -- "$@"
 `;
