@@ -94,6 +94,9 @@ secrets: [{name: token, kind: binary, size: 16}]
 /** A code of the next step: it is good for a minute, however far this step is. */
 export const codeFrom = (secret: Secret) => new TOTP({ secret }).generate({ timestamp: Date.now() + 30_000 });
 
+/** When a code that is made now is too old: two steps after its own. */
+export const codeEnd = () => (Math.floor(Date.now() / 30_000) + 3) * 30_000;
+
 export interface Launch extends Omit<LaunchRequest, 'evidence'> {
   las?: TestLas;
   measurement?: string;
