@@ -251,6 +251,12 @@ export const errors = {
     message: '{detail}',
     hint: "In order to ignore this error, add `tolerate: [debug-mode]` to the session's `security.attestation` config.",
   },
+  RUN_AS_UNEXPECTED: {
+    exit: 77,
+    http: 403,
+    message: 'it runs as {actual}, where {expected} is expected',
+    hint: 'Start it as that user or service; or name it: `run_as` in the policy, --run-as of the command.',
+  },
   MACHINE_MISSING: {
     exit: 77,
     http: 403,
@@ -668,6 +674,12 @@ export const errors = {
     message:
       'no CAS with measurement {measurement} on platform {platform} is registered to be given the root key',
     hint: 'The owner registers it: `scone cas register-backup ADDRESS` or `register-upgrade ADDRESS`.',
+  },
+  REGISTRATION_OUTDATED: {
+    exit: 77,
+    http: 403,
+    message: 'the registration {id} does not say as whom the CAS must run, so it gives no root key',
+    hint: 'The owner registers the CAS anew, with --run-as, and removes the old registration.',
   },
   CAS_SEALED: {
     exit: 69,

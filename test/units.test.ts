@@ -26,8 +26,10 @@ scone cas init $store --shares 2/3 >/tmp/shares
 for share in 1 2 3; do sed -n "$((share + 2))p" /tmp/shares >/tmp/share-$share; chmod 600 /tmp/share-$share; done
 systemctl enable --now envcas-las envcas-cas-las envcas-cas
 wait_for curl -sf http://127.0.0.1:9464/healthz
-any='--only_for_testing-trust-any --only_for_testing-debug --only_for_testing-ignore-signer'
-for share in 1 3; do wait_for scone cas unseal localhost $any --share --secret-file /tmp/share-$share; done
+trust="--mrenclave $(sha256sum /usr/local/bin/scone | cut -d' ' -f1)"
+trust="$trust --trusted-platform $(said envcas-cas-las 'LAS key (platform)')"
+trust="$trust --only_for_testing-debug --only_for_testing-ignore-signer"
+for share in 1 3; do wait_for scone cas unseal localhost $trust --share --secret-file /tmp/share-$share; done
 wait_for ready
 systemctl is-active envcas-las envcas-cas-las envcas-cas
 
@@ -51,7 +53,7 @@ services:
 images: [{name: image, injection_files: [{path: /etc/envcas/config.yaml, content: "program: /bin/echo"}]}]
 secrets: [{name: password, kind: ascii, size: 12}]
 END
-as_user scone cas attest localhost --cas-key-hash "$key" $any
+as_user scone cas attest localhost --cas-key-hash "$key" $trust
 as_user scone session create trial.yaml
 echo "first: $(launch)"
 

@@ -1,5 +1,6 @@
 import { type Failure, failure } from '../errors.ts';
 import type { Claims } from './claims.ts';
+import { runAsRefusal } from './credentials.ts';
 import { describeMachine, differences, type ExpectedMachines, isOutdated, type Machine } from './machine.ts';
 import { explainWeakness } from './weaknesses.ts';
 
@@ -15,6 +16,8 @@ export interface Variant {
   };
   /** Machines that it may run on; with any, on no others, so not where software alone vouches. */
   machines?: ExpectedMachines;
+  /** As whom it may run, in the words of credentials.ts; any one suffices. */
+  runAs?: readonly string[];
 }
 
 /** What a policy and the CAS's operator expect (RFC 9334: Reference Values and Appraisal Policy). */
@@ -58,7 +61,11 @@ export function appraise(expected: Expectation, claims: Claims | undefined): Fai
   );
   // Each variant may ask for another machine; the one that comes nearest says what is missing.
   const [nearest] = launchers
-    .map((variant) => [...machineRefusals(variant, claims), ...weaknessRefusals(expected, variant, claims)])
+    .map((variant) => [
+      ...machineRefusals(variant, claims),
+      ...runAsRefusals(variant, claims),
+      ...weaknessRefusals(expected, variant, claims),
+    ])
     .toSorted((a, b) => a.length - b.length);
   const refusals = nearest ?? [
     launcherRefusal(expected.variants, claims),
@@ -124,6 +131,11 @@ function machineRefusals({ machines }: Variant, { root, machine }: Claims): Fail
       expected: shorten(expected.values[name] ?? []),
     }),
   );
+}
+
+function runAsRefusals({ runAs }: Variant, { credentials }: Claims): Failure[] {
+  const refusal = runAs && runAsRefusal(runAs, credentials);
+  return refusal ? [refusal] : [];
 }
 
 function weaknessRefusals(expected: Expectation, variant: Variant | undefined, claims: Claims): Failure[] {

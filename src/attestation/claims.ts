@@ -1,3 +1,4 @@
+import type { Credentials } from './credentials.ts';
 import type { Machine } from './machine.ts';
 
 /**
@@ -28,6 +29,8 @@ export interface Claims {
   properties?: readonly string[];
   /** Control group of the process, by which its container or service is known on its host. */
   cgroup?: string;
+  /** As whom the process runs; an enclave has nobody who could look into it, and a LAS of an older version does not say. */
+  credentials?: Credentials;
   /** Who signed the launcher's code, where the root of trust tells. */
   signer?: { mrsigner: string; isvprodid: number; isvsvn: number };
   /** The machine that the LAS runs on, where hardware has measured it. */

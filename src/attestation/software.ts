@@ -2,7 +2,9 @@ import { createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { CompactSign } from 'jose';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
+import type { Ids } from '../platform/process.ts';
 import type { Claims, Property } from './claims.ts';
+import type { Credentials } from './credentials.ts';
 
 /**
  * Evidence of the software root: an Entity Attestation Token (RFC 9711) as a JWS (RFC 7515) that a LAS signs
@@ -13,6 +15,9 @@ const TYPE = 'eat+jwt';
 
 const hex32 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
 const header = v.strictObject({ alg: v.literal('EdDSA'), typ: v.literal(TYPE), kid: hex32 });
+const id = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_ffff));
+/** Real, effective and saved. */
+const ids = v.tuple([id, id, id]);
 const payload = v.object({
   eat_profile: v.literal(PROFILE),
   eat_nonce: v.pipe(v.string(), v.regex(/^[A-Za-z0-9_-]{86}$/)),
@@ -27,10 +32,22 @@ const payload = v.object({
     gid: v.number(),
     id: v.optional(hex32),
     cgroup: v.optional(v.pipe(v.string(), v.maxLength(1024))),
+    uids: v.optional(ids),
+    gids: v.optional(ids),
+    user: v.optional(v.pipe(v.string(), v.maxLength(256))),
+    unit: v.optional(v.pipe(v.string(), v.maxLength(256))),
   }),
   /** Nor does it look at these. */
   properties: v.optional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(16)), []),
 });
+
+const spelled = ({ uid, gid, ...names }: Credentials) => ({
+  uids: inOrder(uid),
+  gids: inOrder(gid),
+  ...names,
+});
+const inOrder = ({ real, effective, saved }: Ids): v.InferOutput<typeof ids> => [real, effective, saved];
+const named = ([real, effective, saved]: v.InferOutput<typeof ids>): Ids => ({ real, effective, saved });
 
 /** The process a LAS vouches for. */
 export interface MeasuredProcess {
@@ -42,6 +59,8 @@ export interface MeasuredProcess {
   id: string;
   /** See {@link Claims.cgroup}. */
   cgroup?: string;
+  /** As whom it runs. A LAS of an older version does not say. */
+  credentials?: Credentials;
   properties: readonly Property[];
 }
 
@@ -56,7 +75,7 @@ export function platformOf(publicKey: KeyObject): string {
  * @param now milliseconds since 1970
  */
 export function signSoftwareEvidence(
-  { measurement, properties, ...process }: MeasuredProcess,
+  { measurement, properties, credentials, ...process }: MeasuredProcess,
   reportData: Buffer,
   key: { private: KeyObject; platform: string },
   now: number,
@@ -67,7 +86,7 @@ export function signSoftwareEvidence(
     iat: Math.floor(now / 1000),
     dbgstat: 'enabled',
     measurement,
-    process,
+    process: { ...process, ...(credentials && spelled(credentials)) },
     properties: [...properties],
   };
   return new CompactSign(Buffer.from(JSON.stringify(claims)))
@@ -94,6 +113,7 @@ export async function verifySoftwareEvidence(evidence: string): Promise<Claims> 
     if (!verify(null, Buffer.from(`${head}.${body}`), key, Buffer.from(signature, 'base64url')))
       throw new Error('signature verification failed');
     const claims = v.parse(payload, decoded(body));
+    const { uids, gids, user, unit } = claims.process;
     return {
       root: 'software',
       measurement: claims.measurement,
@@ -101,6 +121,14 @@ export async function verifySoftwareEvidence(evidence: string): Promise<Claims> 
       debug: true,
       ...(claims.process.id !== undefined && { process: claims.process.id }),
       ...(claims.process.cgroup !== undefined && { cgroup: claims.process.cgroup }),
+      ...(uids &&
+        gids && {
+          credentials: {
+            ...{ uid: named(uids), gid: named(gids) },
+            ...(user !== undefined && { user }),
+            ...(unit !== undefined && { unit }),
+          },
+        }),
       properties: claims.properties,
       reportData: Buffer.from(claims.eat_nonce, 'base64url'),
     };

@@ -58,10 +58,11 @@ export async function admissionOf(
   const written = literal(await get('attestation', service.attestation, attestationVariants));
   const inVariants = written.map(literal);
   const variants = inVariants.map(
-    ({ mrenclave, signer, ...machines }): Variant => ({
+    ({ mrenclave, signer, run_as, ...machines }): Variant => ({
       ...(mrenclave !== undefined && { measurements: literal(mrenclave) }),
       ...(signer !== undefined && { signer: literal(signer) as NonNullable<Variant['signer']> }),
       ...expectedMachines(machines),
+      ...(run_as !== undefined && { runAs: literal(run_as) }),
     }),
   );
   const measurements = await get('mrenclaves', service.mrenclaves, mrenclaves);

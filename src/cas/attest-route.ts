@@ -5,6 +5,7 @@ import { reportData } from '../attestation/report-data.ts';
 import { causes, failure } from '../errors.ts';
 import { createTurns } from '../in-turn.ts';
 import { enclaveQuote, isInEnclave } from '../platform/gramine.ts';
+import { seenBy } from '../platform/hidden.ts';
 import { connectLas } from '../protocol/las.ts';
 import { version } from '../version.ts';
 import type { Log } from './cas.ts';
@@ -54,10 +55,12 @@ export function addAttestRoute(app: FastifyInstance, options: AttestOptions): vo
 /** Evidence about this process: from the enclave that it runs in, or from its LAS. */
 export async function evidenceOf(lasSocket: string, data: Buffer, nonce: Buffer): Promise<Evidence> {
   if (isInEnclave()) return { hardware: { type: 'sgx', quote: enclaveQuote(data).toString('base64') } };
-  const las = await connectLas(lasSocket, undefined, Date.now() + LAS_PATIENCE);
-  try {
-    return await las.evidence(data, nonce.toString('base64'));
-  } finally {
-    las.close();
-  }
+  return seenBy(lasSocket, async () => {
+    const las = await connectLas(lasSocket, undefined, Date.now() + LAS_PATIENCE);
+    try {
+      return await las.evidence(data, nonce.toString('base64'));
+    } finally {
+      las.close();
+    }
+  });
 }

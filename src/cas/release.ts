@@ -77,6 +77,7 @@ function shown({ version, claims, factors }: Grounds): object {
       advisories: claims.advisories,
       process: claims.process,
       cgroup: claims.cgroup,
+      credentials: claims.credentials,
     }),
   };
 }

@@ -3,6 +3,7 @@ import * as v from 'valibot';
 import { appraise, chained, type Expectation } from '../attestation/appraise.ts';
 import type { Claims } from '../attestation/claims.ts';
 import { collateralFiles, parseCollateral } from '../attestation/collateral.ts';
+import { describeCredentials, RUN_AS_OF_CAS, runAs, runAsRefusal } from '../attestation/credentials.ts';
 import { verifyEvidence } from '../attestation/evidence.ts';
 import { type Endorsements, tpmKeyName } from '../attestation/hardware.ts';
 import { type HardwareEvidence, hardwareEvidence } from '../attestation/hardware-evidence.ts';
@@ -46,6 +47,8 @@ export interface AttestOptions {
   verificationTime?: number;
   /** SHA-256 of roots of hardware to trust instead of the makers' own; no option of the command sets it. */
   hardwareRoots?: ReadonlySet<string>;
+  /** As whom the CAS may run. */
+  runAs?: string[];
   only_for_testingTrustAny?: boolean;
   only_for_testingDebug?: boolean;
   only_for_testingIgnoreSigner?: boolean;
@@ -104,6 +107,7 @@ export async function attest(
     });
   const claims = await verifyReport(said, { nonce, casKey }, options);
   appraiseCas(claims, expected, options);
+  checkRunAs(claims, options);
   if (claims.root === 'software')
     warn(
       'the Evidence is vouched for by software alone (debug): whoever administers that host could have made it',
@@ -125,7 +129,7 @@ export async function attestCas(
   }
   const url = `https://${formatAddress(address)}/`;
   const keyHash = formatKeyHash(casKey);
-  const { measurement, platform, debug, root, weaknesses = [], advisories = [] } = claims;
+  const { measurement, platform, debug, root, credentials, weaknesses = [], advisories = [] } = claims;
   const weak = [...weaknesses, ...advisories].join(', ');
   return {
     text:
@@ -133,12 +137,13 @@ export async function attestCas(
       `CAS key hash: ${keyHash}\n` +
       `Version of attested CAS: ${printable(said.version)}\n` +
       `Root of trust: ${root}${weak && `, tolerated: ${weak}`}\n` +
+      (root === 'sgx' ? '' : `Runs as: ${printable(describeCredentials(credentials))}\n`) +
       (options.offlineReport
         ? 'It is not pinned: a report that was kept does not tell who answers there now.\n'
         : ''),
     json: {
       ...{ name: addressText, url, keyHash, version: said.version, root, measurement, platform, debug },
-      ...{ weaknesses, advisories },
+      ...{ weaknesses, advisories, credentials },
     },
   };
 }
@@ -255,6 +260,10 @@ function checkOptions(measurements: string[], options: AttestOptions): void {
     (mrsigner ?? isvprodid ?? isvsvn) !== undefined
   )
     throw usage('--mrsigner, --isvprodid and --isvsvn belong together');
+  for (const whom of options.runAs ?? []) {
+    const parsed = v.safeParse(runAs, whom);
+    if (!parsed.success) throw usage(`--run-as ${printable(whom)}: ${parsed.issues[0].message}`);
+  }
   if ((offlineReport === undefined) !== (nonce === undefined))
     throw usage(
       '--offline-report and --nonce belong together: the nonce is what the report was asked for with',
@@ -331,6 +340,16 @@ function appraiseCas(claims: Claims, expected: Expectation, options: AttestOptio
     );
   if (!expected.trustedPlatforms.includes(claims.platform))
     throw refuse(`its LAS key ${claims.platform} is not trusted; name it with --trusted-platform`);
+}
+
+/** As whom a CAS is to run: what it is given, that user can read. */
+export const runAsOf = ({ runAs }: Pick<AttestOptions, 'runAs'>): string[] => runAs ?? [...RUN_AS_OF_CAS];
+
+function checkRunAs({ root, credentials }: Claims, options: AttestOptions): void {
+  if (root === 'sgx' || options.only_for_testingTrustAny) return;
+  const refusal = runAsRefusal(runAsOf(options), credentials);
+  if (!refusal) return;
+  throw failure('CAS_NOT_TRUSTWORTHY', { detail: 'whoever it runs as could read what it is given' }, refusal);
 }
 
 /** Tells of a log that was seen before, and is not continued: whoever attests the CAS again accepts it. */

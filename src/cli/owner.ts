@@ -13,7 +13,7 @@ import { formatKeyHash, parseKeyHash } from '../policy/key-hash.ts';
 import { callApi, connectApi, transfer } from '../protocol/api-client.ts';
 import { checkKey } from '../protocol/connect.ts';
 import { printable } from '../protocol/refusal.ts';
-import { type AttestOptions, attest } from './attest.ts';
+import { type AttestOptions, attest, runAsOf } from './attest.ts';
 import { connectTo, type NetworkOptions, openCas } from './connect.ts';
 import { readInput } from './input.ts';
 import type { Output } from './output.ts';
@@ -181,6 +181,7 @@ const registration = v.object({
   root: v.string(),
   measurement: v.string(),
   platform: v.string(),
+  runAs: v.optional(v.array(v.string())),
   created: v.number(),
 });
 
@@ -202,8 +203,9 @@ export async function registerCas(
     debug,
     weaknesses,
     advisories,
+    runAs: runAsOf(options),
   });
-  const made = await cas.call({ method: 'POST', path: '/v1/registrations', body }, registration);
+  const made = await cas.call({ method: 'POST', path: '/v2/registrations', body }, registration);
   const { address, key } = knownCas(process.env, options.cas);
   const source = `${formatAddress(address)}=${formatKeyHash(key)}`;
   return {
@@ -222,8 +224,9 @@ export async function listRegistrationsOf(options: NetworkOptions): Promise<Outp
     v.object({ registrations: v.array(registration) }),
   );
   const lines = registrations.map(
-    ({ id, kind, name, root, measurement, created }) =>
-      `${id}  ${kind}  ${printable(name)}  ${new Date(created).toISOString()}  ${root} ${measurement}\n`,
+    ({ id, kind, name, root, measurement, created, runAs }) =>
+      `${id}  ${kind}  ${printable(name)}  ${new Date(created).toISOString()}  ${root} ${measurement}  ` +
+      `${runAs ? printable(runAs.join(' or ')) : 'gives nothing: register it anew, with --run-as'}\n`,
   );
   return { text: lines.join('') || 'No other CAS may be given the root key\n', json: registrations };
 }

@@ -1,14 +1,12 @@
-import { forbidCoreDumps, makeNonDumpable } from '../platform/libc.ts';
+import { hide } from '../platform/hidden.ts';
+import { forbidCoreDumps } from '../platform/libc.ts';
 
 /** What the servers have in common. */
 
-/**
- * No core dump holds what is in memory, and as root no other process reads it. As an ordinary user, that user's
- * processes can read the key files as well, and a LAS of that user has to look at the CAS.
- */
+/** No core dump holds what is in memory, and no other process of the same user reads it. To be called before any key is there. */
 export function protectMemory(): void {
   forbidCoreDumps();
-  if (process.getuid?.() === 0) makeNonDumpable();
+  hide();
 }
 
 /** To be called before anything is said to be ready: who reads that may send one at once. */

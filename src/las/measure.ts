@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
 import { closeSync, createReadStream } from 'node:fs';
 import type { Property } from '../attestation/claims.ts';
+import { type Credentials, unitOf } from '../attestation/credentials.ts';
 import type { MeasuredProcess } from '../attestation/software.ts';
 import { failure, reason } from '../errors.ts';
 import type { PeerCredentials } from '../platform/libc.ts';
 import {
   controlGroup,
+  credentialsOf,
   fileIdentity,
   fileSystemView,
   holdMemoryImage,
@@ -16,9 +18,11 @@ import {
   processIdentity,
   processName,
   startTime,
+  systemdControlGroup,
   tracer,
   userNamespace,
 } from '../platform/process.ts';
+import { nameOfUser } from '../platform/users.ts';
 import { propertiesOf } from './properties.ts';
 
 /** What a LAS asks of every process that it vouches for. */
@@ -126,6 +130,7 @@ async function observeImage(
 ): Promise<Observation> {
   const identity = identityKey(fileIdentity(executable));
   const started = looking(pid, () => startTime(pid));
+  const ids = looking(pid, () => credentialsOf(pid));
 
   const check = () => {
     const changed = (detail: string) => failure('PROCESS_CHANGED', { pid, detail });
@@ -135,12 +140,14 @@ async function observeImage(
       throw changed('it runs another executable, or the file was changed');
     if (startTime(pid) !== started) throw changed('the pid belongs to another process');
     if (!image.isCurrent()) throw changed('it has executed something else');
+    if (JSON.stringify(credentialsOf(pid)) !== JSON.stringify(ids))
+      throw changed('it has become another user or group');
   };
   const bears = (name: string) => {
     if (processName(pid) !== name) throw failure('CHALLENGE_FAILED', { pid });
   };
 
-  const { properties, cgroup } = looking(pid, () => {
+  const { properties, cgroup, credentials } = looking(pid, () => {
     if (userNamespace(pid) !== userNamespace('self')) throw failure('PROCESS_ELSEWHERE', { pid });
     const isElsewhere = fileSystemView(pid) !== fileSystemView('self');
     if (isElsewhere && !demands.containers) throw failure('PROCESS_ELSEWHERE', { pid });
@@ -153,7 +160,7 @@ async function observeImage(
     if (lacks('root-owned-code') || (isElsewhere && !found.includes('root-owned-code')))
       throw failure('PROCESS_CODE_CHANGEABLE', { pid });
     check();
-    return { properties: found, cgroup: controlGroup(pid) };
+    return { properties: found, cgroup: controlGroup(pid), credentials: named(pid, ids, isElsewhere) };
   });
   return {
     process: {
@@ -163,6 +170,7 @@ async function observeImage(
       gid,
       id: processIdentity(pid, started),
       ...(cgroup !== undefined && { cgroup }),
+      credentials,
       properties,
     },
     confirm: (name) =>
@@ -173,6 +181,14 @@ async function observeImage(
       }),
     close: image.close,
   };
+}
+
+/** In a container a number has another name, or none, so there is just the number. */
+function named(pid: number, ids: Pick<Credentials, 'uid' | 'gid'>, isElsewhere: boolean): Credentials {
+  const user = isElsewhere ? undefined : nameOfUser(ids.uid.real);
+  const cgroup = systemdControlGroup(pid);
+  const unit = cgroup === undefined ? undefined : unitOf(cgroup);
+  return { ...ids, ...(user !== undefined && { user }), ...(unit !== undefined && { unit }) };
 }
 
 /** Identity of the file that a process runs now. */

@@ -1,7 +1,7 @@
 import { fstatSync } from 'node:fs';
 import type { Property } from '../attestation/claims.ts';
 import {
-  groupsOf,
+  credentialsOf,
   type MemoryImage,
   mappedFile,
   onlyRootWrites,
@@ -30,7 +30,7 @@ const SETGID = 0o2010;
  */
 function isSecureExecution(pid: number, executable: number): boolean {
   const file = fstatSync(executable);
-  const { real, effective, saved } = groupsOf(pid);
+  const { real, effective, saved } = credentialsOf(pid).gid;
   return (
     startedSecurely(pid) &&
     onlyRootWrites(file) &&

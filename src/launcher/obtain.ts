@@ -1,18 +1,11 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto';
-import { statSync } from 'node:fs';
 import * as v from 'valibot';
 import type { Evidence } from '../attestation/hardware-evidence.ts';
 import { reportData } from '../attestation/report-data.ts';
 import { failure, reason } from '../errors.ts';
 import { enclaveQuote, isInEnclave } from '../platform/gramine.ts';
-import { borrowGroup, giveGroupBack, isInstalled } from '../platform/identity.ts';
-import {
-  closeOthersOnExec,
-  lockMemory,
-  makeDumpable,
-  makeNonDumpable,
-  prepareCalls,
-} from '../platform/libc.ts';
+import { hide, isHidden, seenBy } from '../platform/hidden.ts';
+import { closeOthersOnExec, lockMemory, prepareCalls } from '../platform/libc.ts';
 import { hasSwap } from '../platform/process.ts';
 import { noteBlocking } from '../platform/standard-streams.ts';
 import { formatAddress } from '../policy/address.ts';
@@ -82,7 +75,7 @@ export async function openSession(settings: Settings, launch?: Launch): Promise<
   const address = formatAddress(settings.cas);
   const reachLas = (deadline: number): Promise<Las> => {
     const reach = () => connectLas(settings.las, address, deadline);
-    return (isHidden ? seenBy(settings.las, reach) : reach()).catch((error: unknown) => ({ error }));
+    return (isHidden() ? seenBy(settings.las, reach) : reach()).catch((error: unknown) => ({ error }));
   };
   log('TRACE', `connecting to the CAS at ${address} and the LAS at ${settings.las}`);
   // Done while the others are at work on what they were sent.
@@ -161,7 +154,7 @@ export async function openSession(settings: Settings, launch?: Launch): Promise<
       await gather();
       if (mode === 'hw' && !evidence.hardware) throw hardwareMissing(without);
       // Also where no LAS was there to look.
-      if (!isHidden) hide();
+      if (!isHidden()) hide();
       const accessToken = proof('launcher')?.toString('base64');
       const { oneTimePassword, ...named } = configId;
       const request = () => ({
@@ -208,38 +201,6 @@ export async function openSession(settings: Settings, launch?: Launch): Promise<
     },
     close: () => cas.socket.destroy(),
   };
-}
-
-/** Whether this process keeps others from looking at it, as it does from its first request on. */
-let isHidden = false;
-
-/**
- * Lets a LAS look at this process meanwhile: with the group it is installed with, and where the LAS has the same user, by
- * letting that user read it. He finds nothing in a launcher that supervises that he would not find in its program.
- */
-async function seenBy<Result>(las: string, work: () => Promise<Result>): Promise<Result> {
-  borrowGroup();
-  try {
-    if (isHidden && !isInstalled && ownerOf(las) === process.geteuid?.()) makeDumpable();
-    return await work();
-  } finally {
-    hide();
-  }
-}
-
-function hide(): void {
-  giveGroupBack();
-  makeNonDumpable();
-  isHidden = true;
-}
-
-function ownerOf(path: string): number | undefined {
-  try {
-    return statSync(path).uid;
-  } catch {
-    // Connecting to it will say what is wrong.
-    return undefined;
-  }
 }
 
 function isEqual(actual: Buffer | undefined, expected: Buffer): boolean {

@@ -180,11 +180,22 @@ export function cannotSeeMappedFiles(): Error | undefined {
   }
 }
 
-/** Real, effective and saved group of a process (proc_pid_status(5)). */
-export function groupsOf(pid: number): { real: number; effective: number; saved: number } {
+/** Real, effective and saved id of a process (credentials(7)). */
+export interface Ids {
+  real: number;
+  effective: number;
+  saved: number;
+}
+
+/** User and group of a process (proc_pid_status(5)). */
+export function credentialsOf(pid: number): { uid: Ids; gid: Ids } {
   const status = readFileSync(`/proc/${pid}/status`, 'latin1');
-  const [, real, effective, saved] = /^Gid:\t(\d+)\t(\d+)\t(\d+)\t/m.exec(status) ?? [];
-  return { real: Number(real), effective: Number(effective), saved: Number(saved) };
+  const ids = (name: string) => {
+    const [, real, effective, saved] =
+      new RegExp(`^${name}:\\t(\\d+)\\t(\\d+)\\t(\\d+)\\t`, 'm').exec(status) ?? [];
+    return { real: Number(real), effective: Number(effective), saved: Number(saved) };
+  };
+  return { uid: ids('Uid'), gid: ids('Gid') };
 }
 
 const AT_SECURE = 23n;
@@ -205,11 +216,25 @@ const LONGEST_CGROUP = 1024;
  * @returns undefined for the root
  */
 export function controlGroup(pid: number): string | undefined {
-  const paths = readFileSync(`/proc/${pid}/cgroup`, 'utf8')
+  const paths = controlGroups(pid).sort((a, b) => Number(b.isUnified) - Number(a.isUnified));
+  return paths[0]?.path.slice(0, LONGEST_CGROUP);
+}
+
+/** The control group that systemd keeps a process in, where it does: of version 2, or of its own hierarchy without one. */
+export function systemdControlGroup(pid: number): string | undefined {
+  const groups = controlGroups(pid);
+  return (groups.find(({ isUnified }) => isUnified) ?? groups.find(({ kind }) => kind === 'name=systemd'))
+    ?.path;
+}
+
+/** Those that are not the root. */
+function controlGroups(pid: number): { isUnified: boolean; kind: string; path: string }[] {
+  return readFileSync(`/proc/${pid}/cgroup`, 'utf8')
     .split('\n')
-    .map((line) => /^(\d+):[^:]*:(\/.+)$/.exec(line) ?? [])
-    .sort(([, a], [, b]) => Number(b === '0') - Number(a === '0'));
-  return paths.find(([, , path]) => path !== undefined)?.[2]?.slice(0, LONGEST_CGROUP);
+    .flatMap((line) => {
+      const [, hierarchy, kind = '', path] = /^(\d+):([^:]*):(\/.+)$/.exec(line) ?? [];
+      return path === undefined ? [] : { isUnified: hierarchy === '0', kind, path };
+    });
 }
 
 /** Names the user namespace of a process (user_namespaces(7)). */

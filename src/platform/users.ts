@@ -32,6 +32,22 @@ export function findUser(written: string): User {
   return { name, uid: ffi().getUint32(entry, 16), gid: ffi().getUint32(entry, 20) };
 }
 
+const FRESH = 60_000;
+const MOST_NAMES = 1024;
+const names = new Map<number, { name: string | undefined; until: number }>();
+
+/** Name of a user by number, as it was within the last minute: a directory service may take long to say. */
+export function nameOfUser(uid: number): string | undefined {
+  const now = performance.now();
+  const known = names.get(uid);
+  if (known && known.until > now) return known.name;
+  const { name } = findUser(String(uid));
+  names.delete(uid);
+  names.set(uid, { name, until: now + FRESH });
+  if (names.size > MOST_NAMES) names.delete(names.keys().next().value ?? uid);
+  return name;
+}
+
 /** Number of a group by name or number (getgrnam(3)). @throws Failure GROUP_UNKNOWN */
 export function findGroup(written: string): number {
   if (isNumber(written)) return Number(written);

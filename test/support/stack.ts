@@ -162,6 +162,7 @@ export interface RunningCas {
  * One process, whatever cores there are; tests of several ask for as many.
  * @param options of `scone cas serve`, beside where it listens
  * @param ports free ones where it is undefined
+ * @param user whom it runs as, where not as the tests
  */
 export async function startCas(
   scone: string,
@@ -169,6 +170,7 @@ export async function startCas(
   options: readonly string[],
   env: NodeJS.ProcessEnv,
   ports?: { api: string; enclave: string },
+  user?: Pick<SpawnOptions, 'uid' | 'gid'>,
 ): Promise<RunningCas> {
   const first = await freePorts(2);
   const { api, enclave } = ports ?? { api: `${first}`, enclave: `${first + 1}` };
@@ -177,7 +179,7 @@ export async function startCas(
     scone,
     ['cas', 'serve', '--dir', directory, '--workers', '1', ...listening, ...options],
     /at https:\/\/127\.0\.0\.1:(\d+)\/, launchers at port (\d+)\nCAS key hash: (\w+)\n/,
-    { env },
+    { env, ...user },
   );
   const [, apiPort = '', enclavePort = '', key = ''] = server.match;
   const settings = {

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import * as v from 'valibot';
 import type { Claims } from '../../attestation/claims.ts';
+import { RUN_AS_OF_CAS, runAs, runAsRefusal } from '../../attestation/credentials.ts';
 import { verifyEvidence } from '../../attestation/evidence.ts';
 import { hardwareEvidence } from '../../attestation/hardware-evidence.ts';
 import { reportData } from '../../attestation/report-data.ts';
-import { failure } from '../../errors.ts';
+import { type Failure, failure } from '../../errors.ts';
 import type { Cas } from '../cas.ts';
 import { endorse } from '../evidence.ts';
 import type { Keyring } from '../keyring.ts';
@@ -16,7 +17,7 @@ import type { State } from '../store/store.ts';
  */
 const hex = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
 const words = v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(64));
-export const registrationRequest = v.strictObject({
+const kept = v.strictObject({
   kind: v.picklist(['backup', 'upgrade']),
   /** For people. */
   name: v.pipe(v.string(), v.maxLength(300)),
@@ -27,53 +28,85 @@ export const registrationRequest = v.strictObject({
   weaknesses: words,
   advisories: words,
 });
-export type RegistrationRequest = v.InferOutput<typeof registrationRequest>;
-const registration = v.strictObject({ ...registrationRequest.entries, id: v.string(), created: v.number() });
-export type Registration = v.InferOutput<typeof registration>;
-const stored = v.strictObject({
-  registrations: v.array(registration),
-  /** Only those of kind upgrade are given the key since then. */
-  upgrading: v.optional(v.boolean(), false),
+/** Where nobody says as whom it runs, as an owner's command of an older version does not, the usual ones count. */
+export const registrationRequest = v.strictObject({
+  ...kept.entries,
+  runAs: v.optional(v.pipe(v.array(runAs), v.minLength(1), v.maxLength(16)), [...RUN_AS_OF_CAS]),
 });
+export type RegistrationRequest = v.InferOutput<typeof registrationRequest>;
+const rest = { id: v.string(), created: v.number() };
+/** Only those of kind upgrade are given the key from the start of one on. */
+const upgrading = v.optional(v.boolean(), false);
+const stored = v.strictObject({
+  registrations: v.array(v.strictObject({ ...registrationRequest.entries, ...rest })),
+  upgrading,
+});
+/** What a version wrote that did not ask as whom a CAS runs, and that it still reads where it runs beside this one. */
+const storedBefore = v.strictObject({
+  registrations: v.array(v.strictObject({ ...kept.entries, ...rest })),
+  upgrading,
+});
+/** One that does not say as whom is of before, and gives nothing. */
+export type Registration = Omit<v.InferOutput<typeof stored>['registrations'][number], 'runAs'> & {
+  runAs?: string[];
+};
 
 type Kept = { store: State; keyring: Keyring };
-const NAME = 'registrations';
-const PLACE = `state/${NAME}`;
+const NAME = 'registrations-2';
+const NAME_BEFORE = 'registrations';
 const MOST = 256;
 
+interface All {
+  now: v.InferOutput<typeof stored>;
+  before: v.InferOutput<typeof storedBefore>;
+}
+
 async function readAll({ store, keyring }: Kept) {
-  const before = await store.readState(NAME);
-  const all = before
-    ? v.parse(stored, JSON.parse(keyring.open(before, PLACE).toString()))
-    : { registrations: [], upgrading: false };
-  return { before, ...all };
+  const read = async <Schema extends v.GenericSchema>(name: string, schema: Schema) => {
+    const sealed = await store.readState(name);
+    const content = sealed
+      ? JSON.parse(keyring.open(sealed, `state/${name}`).toString())
+      : { registrations: [] };
+    return { sealed, content: v.parse(schema, content) };
+  };
+  const [now, before] = [await read(NAME, stored), await read(NAME_BEFORE, storedBefore)];
+  return {
+    all: { now: now.content, before: before.content },
+    sealed: { now: now.sealed, before: before.sealed },
+  };
 }
 
 export async function listRegistrations(cas: Kept): Promise<Registration[]> {
-  return (await readAll(cas)).registrations;
+  const { now, before } = (await readAll(cas)).all;
+  return [...before.registrations, ...now.registrations];
 }
 
-/** Changes the list, and records it; both, or neither. @throws Failure REGISTRATIONS_CHANGED */
+/** Changes the lists, and records it; all of it, or nothing. @throws Failure REGISTRATIONS_CHANGED */
 async function change(
   cas: Cas,
   entry: Parameters<Cas['audit']['record']>[0],
-  to: (now: v.InferOutput<typeof stored>) => v.InferInput<typeof stored>,
+  to: (all: All) => Partial<All>,
 ): Promise<void> {
-  const { before, ...now } = await readAll(cas);
-  const sealed = cas.keyring.seal(Buffer.from(JSON.stringify(to(now))), PLACE);
+  const { all, sealed } = await readAll(cas);
+  const { now, before } = to(all);
+  const rows = [
+    { name: NAME, was: sealed.now, becomes: now },
+    { name: NAME_BEFORE, was: sealed.before, becomes: before },
+  ].flatMap(({ name, was, becomes }) =>
+    becomes
+      ? { name, was, value: cas.keyring.seal(Buffer.from(JSON.stringify(becomes)), `state/${name}`) }
+      : [],
+  );
   await cas.audit.recordWith(async (statements) => {
-    const changed = before
-      ? await statements.run(
-          'UPDATE state SET value = $2 WHERE name = $1 AND value = $3',
-          NAME,
-          sealed,
-          before,
-        )
-      : await statements.run(
-          'INSERT INTO state (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING',
-          ...[NAME, sealed],
-        );
-    if (changed === 0) throw failure('REGISTRATIONS_CHANGED');
+    for (const { name, was, value } of rows) {
+      const changed = was
+        ? await statements.run('UPDATE state SET value = $2 WHERE name = $1 AND value = $3', name, value, was)
+        : await statements.run(
+            'INSERT INTO state (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING',
+            ...[name, value],
+          );
+      if (changed === 0) throw failure('REGISTRATIONS_CHANGED');
+    }
     return { result: undefined, entries: [entry] };
   });
 }
@@ -83,29 +116,37 @@ export async function register(
   request: RegistrationRequest,
   certificate: string,
 ): Promise<Registration> {
-  const made: Registration = { ...request, id: randomBytes(4).toString('hex'), created: cas.clock() };
+  const made = { ...request, id: randomBytes(4).toString('hex'), created: cas.clock() };
   const operation = request.kind === 'backup' ? 'backup_registered' : 'upgrade_registered';
-  await change(cas, { operation, ...made, certificate }, ({ registrations, ...rest }) => {
-    if (registrations.length >= MOST)
+  await change(cas, { operation, ...made, certificate }, ({ now }) => {
+    if (now.registrations.length >= MOST)
       throw failure('REQUEST_INVALID', { detail: `there are ${MOST} registrations` });
-    return { ...rest, registrations: [...registrations, made] };
+    return { now: { ...now, registrations: [...now.registrations, made] } };
   });
   return made;
 }
 
 /** @throws Failure REGISTRATION_NOT_FOUND */
 export async function unregister(cas: Cas, id: string, certificate: string): Promise<void> {
-  await change(cas, { operation: 'registration_removed', id, certificate }, ({ registrations, ...rest }) => {
-    if (!registrations.some((each) => each.id === id)) throw failure('REGISTRATION_NOT_FOUND', { id });
-    return { ...rest, registrations: registrations.filter((each) => each.id !== id) };
+  await change(cas, { operation: 'registration_removed', id, certificate }, ({ now, before }) => {
+    if (now.registrations.some((each) => each.id === id)) return { now: without(now, id) };
+    if (before.registrations.some((each) => each.id === id)) return { before: without(before, id) };
+    throw failure('REGISTRATION_NOT_FOUND', { id });
   });
+}
+
+function without<Each extends { id: string }, List extends { registrations: Each[] }>(
+  list: List,
+  id: string,
+): List {
+  return { ...list, registrations: list.registrations.filter((each) => each.id !== id) };
 }
 
 /** From now on only what was registered as an upgrade is given the key. */
 export async function startUpgrade(cas: Cas, certificate: string): Promise<void> {
-  await change(cas, { operation: 'upgrade_started', certificate }, (now) => {
+  await change(cas, { operation: 'upgrade_started', certificate }, ({ now, before }) => {
     if (!now.registrations.some(({ kind }) => kind === 'upgrade')) throw failure('UPGRADE_NOT_REGISTERED');
-    return { ...now, upgrading: true };
+    return { now: { ...now, upgrading: true }, before: { ...before, upgrading: true } };
   });
 }
 
@@ -119,7 +160,7 @@ export const ROOT_KEY_EXPORTER = 'EXPERIMENTAL-envcas-root-key';
 /**
  * Gives the root key to a CAS that shows to be one that was registered, on the connection that the Evidence was made for.
  * @param channel exporter value of the connection
- * @throws Failure EVIDENCE_MISSING, EVIDENCE_INVALID or NOT_REGISTERED
+ * @throws Failure EVIDENCE_MISSING, EVIDENCE_INVALID, NOT_REGISTERED, REGISTRATION_OUTDATED or RUN_AS_UNEXPECTED
  */
 export async function releaseRootKey(
   cas: Cas,
@@ -131,15 +172,18 @@ export async function releaseRootKey(
   const expected = reportData({ role: 'backup', channel, casKey: cas.key, configId: '' });
   if (!claims.reportData.equals(expected))
     throw failure('EVIDENCE_INVALID', { detail: 'it was made for another connection or CAS' });
-  const { registrations, upgrading } = await readAll(cas);
-  const found = registrations
-    .filter(({ kind }) => !upgrading || kind === 'upgrade')
-    .find((each) => isAsGood(claims, each));
-  const { root, measurement, platform, debug } = claims;
-  const entry = { root, measurement, platform, debug };
+  const { now, before } = (await readAll(cas)).all;
+  const fitting = [...now.registrations, ...before.registrations].filter(
+    (each: Registration) => (!now.upgrading || each.kind === 'upgrade') && isAsGood(claims, each),
+  );
+  const { root, measurement, platform, debug, credentials } = claims;
+  const entry = { root, measurement, platform, debug, credentials };
+  const refusals = fitting.map((each) => refusalBy(each, claims));
+  const found = fitting[refusals.indexOf(undefined)];
   if (!found) {
-    await cas.audit.recordRefusal({ operation: 'service_refused', code: 'NOT_REGISTERED', ...entry });
-    throw failure('NOT_REGISTERED', { measurement, platform });
+    const refusal = refusals[0] ?? failure('NOT_REGISTERED', { measurement, platform });
+    await cas.audit.recordRefusal({ operation: 'service_refused', code: refusal.code, ...entry });
+    throw refusal;
   }
   await cas.audit.record({ operation: 'root_key_released', registration: found.id, ...entry });
   cas.log.warn(
@@ -147,6 +191,12 @@ export async function releaseRootKey(
     'the root key was given to another CAS',
   );
   return rootKey;
+}
+
+/** Why a CAS that fits otherwise is not given the key; an enclave is looked into by no user. */
+function refusalBy({ id, runAs }: Registration, { root, credentials }: Claims): Failure | undefined {
+  if (root === 'sgx') return undefined;
+  return runAs ? runAsRefusal(runAs, credentials) : failure('REGISTRATION_OUTDATED', { id });
 }
 
 /** The same program on the same platform, and no weaker than when the owner looked at it. */

@@ -109,10 +109,12 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
   });
 
   app.get('/v1/registrations', owned, async () => ({ registrations: await listRegistrations(cas) }));
-  app.post('/v1/registrations', owned, async (request, reply) => {
-    reply.code(201);
-    return register(cas, body(request, registrationRequest), known(request));
-  });
+  // The first one takes what commands of older versions say, who do not know `runAs`.
+  for (const path of ['/v1/registrations', '/v2/registrations'])
+    app.post(path, owned, async (request, reply) => {
+      reply.code(201);
+      return register(cas, body(request, registrationRequest), known(request));
+    });
   app.delete<{ Params: { '*': string } }>('/v1/registrations/*', owned, async (request) => {
     await unregister(cas, request.params['*'], known(request));
     return { removed: request.params['*'] };

@@ -138,6 +138,11 @@ export function attested(command: Command, keyHash: string): Command {
     .option('--mrsigner <hex>', 'who must have signed the enclave of the CAS; needs the next two')
     .option('--isvprodid <number>', 'product of that signer', (text) => wholeNumber(text, 0, 65535))
     .option('--isvsvn <number>', 'least security version of it', (text) => wholeNumber(text, 0, 65535))
+    .option(
+      '--run-as <whom>',
+      'as whom it may run: uid:N, user:NAME or unit:NAME.service (repeatable; default: uid:0 and unit:envcas-cas.service)',
+      collect,
+    )
     .option('--machine <file>', 'the machine that the CAS must run on: tdx, sev_snp or tpm, as in a policy')
     .option(
       '--tpm-key <name>',

@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { runAs } from '../../attestation/credentials.ts';
 import { products, tcbParts } from '../../attestation/machine.ts';
 import { hex, integer, list, object, oneOf, oneOrMany, record, text, textOr } from '../shapes.ts';
 import { splitWords } from '../words.ts';
@@ -123,6 +124,12 @@ const attestationVariant = v.pipe(
     mrenclave: v.optional(described(measurements, 'Measurement of the launcher, or a list of them')),
     signer: v.optional(described(referenceOr(signerVariant), 'Who signed the launcher, and its version')),
     ...machineSections,
+    run_as: v.optional(
+      described(
+        referenceOr(oneOrMany(referenceOr(runAs))),
+        'As whom the launcher may run: uid:N, user:NAME or unit:NAME.service, or a list; an addition to the language',
+      ),
+    ),
     one_time_password_shared_secret: v.optional(oneTimePassword),
   }),
   v.check(
