@@ -233,6 +233,18 @@ export const errors = {
     message: 'it was not shown that this TPM holds both keys',
     hint: 'Enrol again, on the host of the TPM; an enrolment is good for a minute.',
   },
+  TPM_ENROLLED: {
+    exit: 77,
+    http: 403,
+    message: 'the TPM TPM_EK:{key} is enrolled with another key',
+    hint: 'An owner of the CAS lets it be enrolled anew: `scone cas remove-tpm TPM_EK:{key}`.',
+  },
+  TPM_NOT_ENROLLED: {
+    exit: 69,
+    http: 404,
+    message: 'no TPM is enrolled as {key}',
+    hint: 'It is named as `scone las enrol` prints it: TPM_EK: and 64 hexadecimal digits.',
+  },
   PLATFORM_UNTRUSTED: {
     exit: 77,
     http: 403,

@@ -64,8 +64,9 @@ export function challengeTpm(
 }
 
 /**
- * Keeps the attestation key of a TPM that has opened its secret.
- * @throws Failure TPM_UNPROVEN
+ * Keeps the attestation key of a TPM that has opened its secret. One that has another is not enrolled until an owner has
+ * removed it: whoever reaches the TPM could make one.
+ * @throws Failure TPM_UNPROVEN or TPM_ENROLLED
  */
 export async function enrolTpm(
   cas: Cas,
@@ -76,10 +77,32 @@ export async function enrolTpm(
   if (cas.clock() > contents.until || secret.length !== expected.length || !timingSafeEqual(secret, expected))
     throw failure('TPM_UNPROVEN');
   const { endorsementKey, attestationKey } = contents;
-  await cas.store.enrol(Buffer.from(endorsementKey, 'hex'), Buffer.from(attestationKey, 'hex'));
+  if (!(await cas.store.enrol(Buffer.from(endorsementKey, 'hex'), Buffer.from(attestationKey, 'hex')))) {
+    const code = 'TPM_ENROLLED';
+    await cas.audit.recordRefusal({ operation: 'service_refused', code, endorsementKey, attestationKey });
+    throw failure(code, { key: endorsementKey });
+  }
   await cas.audit.record({ operation: 'tpm_enrolled', endorsementKey, attestationKey });
   cas.log.info({ endorsementKey, attestationKey }, 'a TPM was enrolled');
   return { platform: `TPM_EK:${endorsementKey}`, attestationKey };
+}
+
+/** Forgets a TPM, so that it can be enrolled with another key, as after it was cleared. @throws Failure TPM_NOT_ENROLLED */
+export async function removeTpm(cas: Cas, key: string, certificate: string): Promise<void> {
+  const name = /^TPM_EK:([0-9a-f]{64})$/.exec(key)?.[1];
+  await cas.audit.recordWith(async (statements) => {
+    const removed =
+      name === undefined
+        ? 0
+        : await statements.run(
+            'DELETE FROM attestation_key WHERE endorsement_key = $1',
+            Buffer.from(name, 'hex'),
+          );
+    if (removed === 0) throw failure('TPM_NOT_ENROLLED', { key });
+    const entry = { operation: 'registration_removed', endorsementKey: name, certificate } as const;
+    return { result: undefined, entries: [entry] };
+  });
+  cas.log.info({ endorsementKey: name, certificate }, 'a TPM was removed');
 }
 
 function openTicket(cas: Cas, ticket: Buffer): v.InferOutput<typeof ticketContents> {

@@ -240,6 +240,15 @@ export async function removeRegistration(id: string, options: NetworkOptions): P
   return { text: `${id} is not given the root key any more\n`, json: { removed: id } };
 }
 
+/** `scone cas remove-tpm TPM_EK:…` */
+export async function removeTpm(key: string, options: NetworkOptions): Promise<Output> {
+  if (!/^TPM_EK:[0-9a-f]{64}$/.test(key)) throw failure('TPM_NOT_ENROLLED', { key });
+  const cas = await openCas(options);
+  const answer = v.object({ removed: v.string() });
+  await cas.call({ method: 'DELETE', path: `/v1/tpm/enrolments/${key}` }, answer);
+  return { text: `${key} may be enrolled anew\n`, json: { removed: key } };
+}
+
 /** `scone cas start-upgrade -y` */
 export async function startUpgradeOf(options: NetworkOptions & { yes?: boolean }): Promise<Output> {
   if (!options.yes)

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,7 +11,8 @@ import { type TpmTools, tpmUnusable, withTpmTools } from '../platform/tpm-tools.
 
 /**
  * A TPM 2.0 through the programs of tpm2-tools. Its attestation key lies under its endorsement key, so that it counts
- * resets as they are, and outlives restarts; its two parts are kept in the LAS's folder, of use to this TPM alone.
+ * resets as they are, and outlives restarts; its two parts are kept in the LAS's folder, of use to this TPM alone. It is
+ * used with an authorisation that lies beside them: who else reaches the TPM can do nothing with it.
  */
 export interface Tpm {
   /** TPMT_PUBLIC */
@@ -51,6 +53,7 @@ const CREDENTIAL_HEADER = Buffer.from('badcc0de00000001', 'hex');
 const keyFiles = (directory: string) => ({
   publicPart: join(directory, 'tpm', 'ak.pub'),
   privatePart: join(directory, 'tpm', 'ak.priv'),
+  authorization: join(directory, 'tpm', 'ak.auth'),
 });
 
 /** Whether a LAS with this folder has an attestation key in its TPM. */
@@ -64,7 +67,7 @@ export function isEnrolled(directory: string): boolean {
  * @throws Failure TPM_UNUSABLE
  */
 export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
-  const { publicPart, privatePart } = keyFiles(directory);
+  const { publicPart, privatePart, authorization } = keyFiles(directory);
   makePrivateDirectory(join(directory, 'tpm'));
   // A TPM does one thing after the other, and so do its users.
   const takeTurn = createTurns();
@@ -76,11 +79,24 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
       await ensureEndorsementKey(run);
       const parts = ['-u', file('ak.pub'), '-r', file('ak.priv')];
       const type = ['-G', 'ecc', '-g', 'sha256', '-s', 'ecdsa'];
-      await run('tpm2_createak', '-C', ENDORSEMENT_KEY, '-c', file('ak.ctx'), ...type, ...parts);
+      writePrivate(authorization, randomBytes(32), 'replace');
+      const authorized = ['-p', `file:${authorization}`];
+      await run(
+        'tpm2_createak',
+        '-C',
+        ENDORSEMENT_KEY,
+        '-c',
+        file('ak.ctx'),
+        ...type,
+        ...authorized,
+        ...parts,
+      );
       writePrivate(privatePart, await readFile(file('ak.priv')), 'replace');
       writePrivate(publicPart, await readFile(file('ak.pub')), 'replace');
     });
   const attestationKey = parsePublicArea(readFileSync(publicPart)).bytes;
+  // A version before made it without.
+  const authorized = existsSync(authorization) ? ['-p', `file:${authorization}`] : [];
 
   return {
     attestationKey,
@@ -90,7 +106,7 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
         const selection = ['-l', `sha256:${REGISTERS.join()}`, '-g', 'sha256'];
         const extraData = ['-q', tpmReportData(reportData).toString('hex')];
         const outputs = ['-m', file('message'), '-s', file('signature'), '-o', file('pcrs'), '-F', 'values'];
-        await run('tpm2_quote', '-c', file('ak.ctx'), ...selection, ...extraData, ...outputs);
+        await run('tpm2_quote', '-c', file('ak.ctx'), ...authorized, ...selection, ...extraData, ...outputs);
         const [message, signature, values] = await Promise.all(
           ['message', 'signature', 'pcrs'].map((name) => readFile(file(name))),
         );
@@ -129,10 +145,10 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
           Buffer.concat([CREDENTIAL_HEADER, credentialBlob, encryptedSecret]),
           { mode: 0o600 },
         );
-        await asEndorsement({ run, file }, (authorization) =>
+        await asEndorsement({ run, file }, (session) =>
           run(
             'tpm2_activatecredential',
-            ...['-c', file('ak.ctx'), '-C', ENDORSEMENT_KEY, '-P', authorization],
+            ...['-c', file('ak.ctx'), ...authorized, '-C', ENDORSEMENT_KEY, '-P', session],
             ...['-i', file('credential'), '-o', file('secret')],
           ),
         );

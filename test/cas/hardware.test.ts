@@ -367,8 +367,10 @@ test('a TPM counts once it is enrolled, with registers as the policy has them, a
   bare.now += 700_000;
   assert.equal(await launch('a', show), 'asked anew, granted');
   assert.equal(await launch('a', old), 'EVIDENCE_STALE');
-  // Whoever enrols the same key again wins nothing by it.
-  await bare.cas.store.enrol(endorsementKey, name);
+  // Whoever enrols the same key again wins nothing by it, and another takes no place.
+  assert.ok(await bare.cas.store.enrol(endorsementKey, name));
+  assert.ok(!(await bare.cas.store.enrol(endorsementKey, randomBytes(34))));
+  assert.ok(await bare.cas.store.enrol(endorsementKey, name));
   assert.equal(await launch('a', old), 'EVIDENCE_STALE');
   const beforeRestart = await machine.show({ data: randomBytes(64), nonce: undefined });
   boots = { resetCount: 6, restartCount: 1 };

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
@@ -15,7 +15,15 @@ import { serveLas } from '../../src/las/serve.ts';
 import { callApi, connectApi } from '../../src/protocol/api-client.ts';
 import * as intel from '../attestation/intel/synthetic.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
-import { executables, type Result, run, type Server, startCas, startServer } from '../support/stack.ts';
+import {
+  executables,
+  type Result,
+  type RunningCas,
+  run,
+  type Server,
+  startCas,
+  startServer,
+} from '../support/stack.ts';
 import { skip, startTpm, type TestTpm } from '../support/tpm.ts';
 import { type TsmTree, tsmTree } from '../support/tsm.ts';
 import { undemanding } from './host.ts';
@@ -48,6 +56,7 @@ describe('a host with a TPM', { skip }, () => {
   let tpm: TestTpm;
   let home: string;
   let las: Server;
+  let cas: RunningCas;
   let enrolled = '';
   let env: Record<string, string>;
   before(async () => {
@@ -58,8 +67,8 @@ describe('a host with a TPM', { skip }, () => {
     const socket = join(home, 'las.sock');
     const makers = ['--offline', '--tpm-roots', join(home, 'makers.pem')];
     const options = [...makers, '--las', socket, '--log-level', 'warn'];
-    const running = await startCas(scone, join(home, 'cas'), options, plain);
-    env = { ...plain, ...running.settings, SCONE_LAS_ADDR: socket };
+    cas = await startCas(scone, join(home, 'cas'), options, plain);
+    env = { ...plain, ...cas.settings, SCONE_LAS_ADDR: socket };
     const first = await serveLasIn('software', 'sim');
     attest('--only_for_testing-trust-any', '--only_for_testing-debug', '--only_for_testing-ignore-signer');
     await first.stop();
@@ -154,6 +163,32 @@ describe('a host with a TPM', { skip }, () => {
     assert.equal(launch('all').stdout, granted);
     tpm.run('tpm2_pcrextend', `7:sha256=${value}`);
     await new Promise((resolve) => setTimeout(resolve, 6000));
+    assert.equal(launch('measured').stdout, granted);
+  });
+
+  test('has its place taken by nobody else who reaches the TPM, unless an owner lets the TPM be enrolled anew', () => {
+    const enrol = (folder: string) => run(scone, ['las', 'enrol', '--dir', join(home, folder)], env);
+    refused(enrol('intruder'), 'TPM_ENROLLED');
+    assert.equal(enrol('las').status, 0);
+    assert.equal(launch('measured').stdout, granted);
+
+    // Who has the parts of the key, and not what it is used with, does nothing with it.
+    cpSync(join(home, 'las/tpm'), join(home, 'thief/tpm'), { recursive: true });
+    rmSync(join(home, 'thief/tpm/ak.auth'));
+    assert.match(enrol('thief').stderr, /Code: TPM_UNUSABLE/);
+
+    const [platform = ''] = /TPM_EK:\w+/.exec(enrolled) ?? [];
+    const remove = () => run(scone, ['cas', 'remove-tpm', platform], env);
+    assert.match(remove().stderr, /Code: NOT_PROVISIONED/);
+    const [, token = ''] = /^CAS provisioning token: (\w+)$/m.exec(cas.server.output()) ?? [];
+    writeFileSync(join(home, 'owner.yaml'), '{}');
+    writeFileSync(join(home, 'token'), token, { mode: 0o600 });
+    const files = ['--config-file', join(home, 'owner.yaml'), '--token-file', join(home, 'token')];
+    const how = ['localhost', 'only_for_testing-without-attestation', '-c', cas.key];
+    assert.equal(run(scone, ['cas', 'provision', ...files, ...how], env).status, 0);
+    assert.equal(remove().status, 0);
+    assert.match(remove().stderr, /Code: TPM_NOT_ENROLLED/);
+    assert.equal(enrol('las').status, 0);
     assert.equal(launch('measured').stdout, granted);
   });
 

@@ -151,14 +151,15 @@ export function verifyEndorsementKey(
       revocation: 'where given',
       understood: [SUBJECT_ALT_NAME, EXTENDED_KEY_USAGE],
     });
+    if (parsed.x509.ca) throw untrusted(`${parsed.commonName} is an authority, no endorsement key`);
     const misused = certificates.find((each) => isForOther(each, each === parsed));
     if (misused) throw untrusted(`${misused.commonName} is not for endorsement keys`);
     return { ek, trustedBy: 'certificate' };
   });
 }
 
-/** Whether it says what it is for, and not for this; of issuers it counts where it is critical. */
-function isForOther({ extensions, critical, x509 }: Certificate, isOfKey: boolean): boolean {
-  const isLimited = isOfKey ? extensions.has(EXTENDED_KEY_USAGE) : critical.includes(EXTENDED_KEY_USAGE);
+/** Whether it does not say that it is for this; of issuers it counts where it is critical. */
+function isForOther({ critical, x509 }: Certificate, isOfKey: boolean): boolean {
+  const isLimited = isOfKey || critical.includes(EXTENDED_KEY_USAGE);
   return isLimited && !(x509.keyUsage ?? []).includes(FOR_ENDORSEMENT);
 }

@@ -7,6 +7,7 @@ import type { Cas } from '../cas.ts';
 import { letTakeTime, STREAMED } from '../http.ts';
 import { sourceOf } from '../limits/source.ts';
 import { body, type ClientOf, query } from '../routes.ts';
+import { removeTpm } from '../tpm.ts';
 import { type Backed, makeBackup, restoreBackup } from './backup.ts';
 import { ownerConfiguration } from './configuration.ts';
 import { authorizeOwner, provision, readOwner, updateOwnerConfiguration } from './owner.ts';
@@ -117,6 +118,10 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
     });
   app.delete<{ Params: { '*': string } }>('/v1/registrations/*', owned, async (request) => {
     await unregister(cas, request.params['*'], known(request));
+    return { removed: request.params['*'] };
+  });
+  app.delete<{ Params: { '*': string } }>('/v1/tpm/enrolments/*', owned, async (request) => {
+    await removeTpm(cas, request.params['*'], known(request));
     return { removed: request.params['*'] };
   });
   app.post('/v1/upgrades', owned, async (request) => {

@@ -248,13 +248,10 @@ export function openStore(database: Database, authenticate: Authenticator): Stor
       bytes((await find(database, 'attestation_key', 'name = $1', name))?.endorsement_key),
     enrol: (key, name) =>
       database.transaction(async (statements) => {
-        await insert(
-          statements,
-          'attestation_key',
-          { endorsement_key: key, name, reset_count: 0, restart_count: 0 },
-          `DO UPDATE SET name = excluded.name, reset_count = 0, restart_count = 0, code = excluded.code
-           WHERE attestation_key.name <> excluded.name`,
-        );
+        const row = { endorsement_key: key, name, reset_count: 0, restart_count: 0 };
+        await insert(statements, 'attestation_key', row, 'DO NOTHING');
+        const kept = await find(statements, 'attestation_key', 'endorsement_key = $1', key);
+        return bytes(kept?.name)?.equals(name) ?? false;
       }),
     noteBoot: (name, resetCount, restartCount) =>
       database.transaction(async (statements) => {

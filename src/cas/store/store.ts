@@ -54,8 +54,11 @@ export interface Store extends State {
   keepCollateral(document: StoredCollateral): Promise<boolean>;
   /** The endorsement key of the TPM that has the attestation key with this name, or undefined. */
   endorsementKey(name: Buffer): Promise<Buffer | undefined>;
-  /** Keeps a TPM's attestation key, in place of the one it had before. */
-  enrol(endorsementKey: Buffer, name: Buffer): Promise<void>;
+  /**
+   * Keeps a TPM's attestation key, unless it has another one: who reaches the TPM as well would take its host's place.
+   * @returns false where it has another one
+   */
+  enrol(endorsementKey: Buffer, name: Buffer): Promise<boolean>;
   /**
    * Keeps how often a TPM was reset, and resumed since.
    * @returns false where it has been more often already, or the key is not enrolled

@@ -124,6 +124,10 @@ export function addOwnerCommands(cas: Command): void {
     .description('give a CAS the root key no more; `rekey` if it has had it')
     .argument('<id>', 'as list-registrations prints it')
     .action(prints(async () => (await owner()).removeRegistration));
+  networked(structured(cas.command('remove-tpm')))
+    .description('let a TPM be enrolled with another key, as after it was cleared')
+    .argument('<platform>', 'TPM_EK: and 64 hexadecimal digits, as `scone las enrol` prints it')
+    .action(prints(async () => (await owner()).removeTpm));
   networked(structured(cas.command('start-upgrade')))
     .description('make a new master key, and give the root key only to what is registered as an upgrade')
     .option('-y, --yes', 'yes, that is wanted')

@@ -124,7 +124,7 @@ test('the certificate is for this key, from a maker who is trusted, in date and 
   refused({ code: 'EVIDENCE_INVALID', by: makers(root), detail: /no chain/ });
   refused({ code: 'EVIDENCE_INVALID', at: Date.parse('2019-01-01'), detail: /good from/ });
   refused({ code: 'EVIDENCE_INVALID', at: Date.parse('2051-01-01'), detail: /good until/ });
-  const listed = mint(issuer, rsaKey, [], { serial: 77 });
+  const listed = mint(issuer, rsaKey, [usage(FOR_ENDORSEMENT, false)], { serial: 77 });
   const withList = (list: Buffer) => ({ ...trusted, ...bagOf(root.der, issuer.der, list) });
   accepted(listed, withList(revocationList({ issuer, revoked: [78] })));
   const revoking = withList(revocationList({ issuer, revoked: [77] }));
@@ -133,8 +133,11 @@ test('the certificate is for this key, from a maker who is trusted, in date and 
   refused({ code: 'COLLATERAL_INVALID', bytes: listed, by: foreign });
 });
 
-test('the certificate is for endorsement keys, if it says what it is for', () => {
-  accepted(mint(issuer, rsaKey, [alternativeName]));
+test('the certificate says that it is for endorsement keys, and is no authority', () => {
+  const own = usage(FOR_ENDORSEMENT, false);
+  accepted(mint(issuer, rsaKey, [alternativeName, own]));
+  refused({ bytes: mint(issuer, rsaKey, [alternativeName]), detail: /TPM is not for endorsement keys/ });
+  refused({ bytes: mint(issuer, rsaKey, [own], { ca: 0 }), detail: /TPM is an authority/ });
   // That of an attestation key, of the same maker.
   for (const isCritical of [true, false])
     refused({
