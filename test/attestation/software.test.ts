@@ -15,8 +15,14 @@ const id = 'cd'.repeat(32);
 const reportData = Buffer.alloc(64, 7);
 const cgroup = '/system.slice/shop.service';
 const properties = ['secure-execution', 'root-owned-code'] as const;
+const credentials = {
+  uid: { real: 2, effective: 4, saved: 5 },
+  gid: { real: 3, effective: 6, saved: 7 },
+  user: 'shop',
+  unit: 'shop.service',
+};
 const evidence = await signSoftwareEvidence(
-  { measurement, pid: 1, uid: 2, gid: 3, id, cgroup, properties },
+  { measurement, pid: 1, uid: 2, gid: 3, id, cgroup, properties, credentials },
   reportData,
   { private: pair.privateKey, platform },
   1_700_000_000_999,
@@ -48,24 +54,29 @@ test('Evidence is an Entity Attestation Token that says what was measured', () =
     iat: 1_700_000_000,
     dbgstat: 'enabled',
     measurement,
-    process: { pid: 1, uid: 2, gid: 3, id, cgroup },
+    process: {
+      ...{ pid: 1, uid: 2, gid: 3, id, cgroup },
+      ...{ uids: [2, 4, 5], gids: [3, 6, 7], user: 'shop', unit: 'shop.service' },
+    },
     properties,
   });
 });
 
 test('its claims are those that were signed, and it counts as debug', async () => {
   const known = { root: 'software', measurement, platform, debug: true, process: id, reportData };
-  const claims = { ...known, cgroup, properties };
+  const claims = { ...known, cgroup, properties, credentials };
   assert.deepEqual(await verifySoftwareEvidence(evidence), claims);
   assert.deepEqual(await verifySoftwareEvidence(signed(decoded(head), decoded(body))), claims);
 });
 
-test('Evidence of a LAS that knows of no properties has none', async () => {
+test('Evidence of a LAS that knows of no properties, nor as whom it runs, has none', async () => {
   const { properties: _, ...old } = decoded(body);
-  const { properties: found, cgroup: group } = await verifySoftwareEvidence(
-    signed(decoded(head), { ...old, process: { pid: 1, uid: 2, gid: 3 } }),
-  );
-  assert.deepEqual([found, group], [[], undefined]);
+  const {
+    properties: found,
+    cgroup: group,
+    credentials: whom,
+  } = await verifySoftwareEvidence(signed(decoded(head), { ...old, process: { pid: 1, uid: 2, gid: 3 } }));
+  assert.deepEqual([found, group, whom], [[], undefined, undefined]);
 });
 
 test('Evidence with any bit of any byte flipped is refused', async () => {

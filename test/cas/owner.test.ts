@@ -142,6 +142,19 @@ describe('an owner', () => {
       code: 'REGISTRATION_NOT_FOUND',
     });
     await send('DELETE', `/v1/registrations/${id}`, {}, alice);
+    // As a command of the version before says it, and as one of this version does.
+    for (const [path, runAs] of [
+      ['/v1/registrations', undefined],
+      ['/v2/registrations', ['uid:7', 'user:cas']],
+    ] as const) {
+      const made = await send('POST', path, { ...wanted, runAs }, alice);
+      assert.deepEqual(made.runAs, runAs ?? ['uid:0', 'unit:envcas-cas.service']);
+      await send('DELETE', `/v1/registrations/${made.id}`, {}, alice);
+    }
+    for (const runAs of [[], ['root'], 'uid:7'])
+      await assert.rejects(send('POST', '/v2/registrations', { ...wanted, runAs }, alice), {
+        code: 'REQUEST_INVALID',
+      });
     assert.deepEqual(await get('/v1/registrations', alice), { registrations: [] });
     await assert.rejects(send('POST', '/v1/root-key', {}), { code: 'EVIDENCE_INVALID' });
     await assert.rejects(send('POST', '/v1/root-key', { evidence: 'x' }), { code: 'EVIDENCE_INVALID' });

@@ -30,6 +30,7 @@ const admission = v.object({
         v.partial(v.object({ tdx: expectedMachine, sev_snp: expectedMachine, tpm: expectedMachine })),
       ),
       measurements: v.optional(texts),
+      runAs: v.optional(texts),
       signer: v.optional(
         v.object({
           mrsigner: v.string(),
@@ -142,7 +143,7 @@ function factors({ session, service, oneTimePassword, accessToken, singleton }: 
   return conditions;
 }
 
-function describeVariant({ measurements, signer }: Variant): string {
+function describeVariant({ measurements, signer, runAs }: Variant): string {
   const parts = [
     ...(measurements
       ? [`measurement ${measurements.join(' or ')} (SCONE_HASH=1 envcas prints its own)`]
@@ -150,6 +151,7 @@ function describeVariant({ measurements, signer }: Variant): string {
     ...(signer
       ? [`signer (MRSIGNER) ${signer.mrsigner}, product ${signer.isvprodid}${describeVersions(signer)}`]
       : []),
+    ...(runAs ? [`it runs as ${runAs.join(' or ')}`] : []),
   ];
   return parts.join(', and ');
 }
