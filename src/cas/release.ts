@@ -9,6 +9,7 @@ import { formatSecret, formatsOf, SecretUnusable } from '../secrets/kinds.ts';
 import { parseTemplate, placed, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { type Admission, admissionOf } from './admission.ts';
 import type { Cas } from './cas.ts';
+import { decidingSecrets } from './deciding.ts';
 import { checkAge, verifyLaunchEvidence } from './evidence.ts';
 import { collectForms, type Forms } from './expand.ts';
 import { injectionOf } from './injection.ts';
@@ -22,7 +23,6 @@ import {
 } from './second-factors.ts';
 import { createResolver, type Recipient, type Resolver } from './secrets.ts';
 import { requireService, type SessionVersion } from './versions.ts';
-import type { Interest } from './watch.ts';
 
 /**
  * Decides one launch, and records what was decided, and on which grounds, before anybody is told.
@@ -255,19 +255,4 @@ async function provided(cas: Cas, resolver: Resolver, version: SessionVersion, n
       }
   }
   return forms;
-}
-
-/** Names of the secrets that stand behind one-time passwords, access tokens and other conditions of any service. */
-async function decidingSecrets(
-  cas: Cas,
-  version: SessionVersion,
-  interest: Interest | undefined,
-): Promise<Set<string>> {
-  const resolver = createResolver(cas, {}, interest);
-  for (const service of version.session.services)
-    await admissionOf(resolver, version, service).catch((error: unknown) => {
-      // A service that cannot be launched keeps no other from it.
-      if (!(error instanceof Failure)) throw error;
-    });
-  return new Set(resolver.found.filter(({ from }) => from === version).map(({ name }) => name));
 }

@@ -1,10 +1,11 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, readSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
 import type { Ownership } from '../platform/ownership.ts';
 import { findGroup, findUser, type User } from '../platform/users.ts';
 import { defaultModes, type Supervision } from '../policy/schema/launcher.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import { substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
+import { openFile } from './folder.ts';
 import type { Settings } from './settings.ts';
 
 /** Bytes of a file whose template is on this host, secrets included. */
@@ -130,11 +131,29 @@ async function ownConfiguration({ files }: Configuration): Promise<NonNullable<C
   }
 }
 
+/** What whoever runs the launcher could not read by himself is not read for him. */
 function readTemplate(path: string): Buffer {
   try {
-    return readFileSync(path);
+    const fd = openFile(path);
+    try {
+      return readAll(fd);
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
     throw failure('FILE_UNREADABLE', { path, detail: reason(error) });
+  }
+}
+
+function readAll(fd: number): Buffer {
+  const chunks: Buffer[] = [];
+  for (let size = 0; ; ) {
+    const chunk = Buffer.alloc(64 * 1024);
+    const count = readSync(fd, chunk);
+    if (count === 0) return Buffer.concat(chunks);
+    size += count;
+    if (size > LARGEST_FILE) throw new Error(`it has more than ${LARGEST_FILE} bytes`);
+    chunks.push(chunk.subarray(0, count));
   }
 }
 

@@ -4,7 +4,7 @@ import { unblockSigusr1 } from '../platform/libc.ts';
 import { type ChildEvent, nextChildEvent, processGroup, spawn } from '../platform/spawn.ts';
 import { restoreBlocking } from '../platform/standard-streams.ts';
 import type { Launch } from './assemble.ts';
-import { programFailure } from './program.ts';
+import { openProgram, programFailure } from './program.ts';
 import { signalsToEnd } from './signals.ts';
 import { enter, leave, type Prepared } from './start.ts';
 import { openTerminal, terminalSignals } from './terminal.ts';
@@ -39,8 +39,18 @@ const forwarded = [
 export interface Children {
   /** Starts a program. @throws Failure as process.execve in start.ts */
   start(launch: Launch, prepared: Prepared, output: readonly { from: number; to: number }[]): Child;
-  /** Starts a command beside the program, as the same user and with its environment. */
-  run(command: readonly string[], launch: Launch): Child;
+  /**
+   * Starts a command beside the program, as the same user and with its environment.
+   * @param sha256 that it may have
+   * @param output where its output goes, where not where ours does
+   * @throws Failure as openProgram
+   */
+  run(
+    command: readonly string[],
+    sha256: string[] | undefined,
+    launch: Launch,
+    output: readonly { from: number; to: number }[],
+  ): Child;
   /** Stops handing on signals, and takes the terminal back. */
   release(): void;
 }
@@ -158,8 +168,19 @@ export function openChildren(
       if (ownGroup) terminal?.give(child.pid);
       return child;
     },
-    run: ([path = '', ...args], launch) =>
-      launched(path, [path, ...args], launch, { descriptors: [], confirm() {} }, true),
+    run([name = '', ...args], sha256, launch, output) {
+      // A program that was checked is not handed over to a command that anybody could have written.
+      const least = Math.max(2, ...output.map(({ to }) => to)) + 1;
+      const checked = sha256 ?? (launch.sha256 && 'any');
+      const executable = openProgram({ program: name, sha256: checked, user: launch.user }, least);
+      const { path, descriptor, isScript, confirm } = executable;
+      const own = descriptor !== undefined && isScript ? [{ from: descriptor, to: descriptor }] : [];
+      try {
+        return launched(path, [name, ...args], launch, { descriptors: [...output, ...own], confirm }, true);
+      } finally {
+        executable.close();
+      }
+    },
     release() {
       clearInterval(held);
       for (const signal of forwarded) process.removeAllListeners(signal);

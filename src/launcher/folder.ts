@@ -50,6 +50,26 @@ interface Step {
  * @throws Error of open(2), or one that says which step is not safe
  */
 export function openFolder(path: string): number {
+  return walk(path, false);
+}
+
+/**
+ * Opens a regular file to read it, as {@link openFolder} goes to its folder; it may be a symbolic link itself.
+ * @returns a descriptor, to be closed
+ * @throws Error of open(2), or one that says which step is not safe
+ */
+export function openFile(path: string): number {
+  const found = walk(path, true);
+  try {
+    // By what was found, which is no path that could lead elsewhere by now.
+    return openSync(`/proc/self/fd/${found}`, constants.O_RDONLY);
+  } finally {
+    closeSync(found);
+  }
+}
+
+/** @param toFile whether the last step is a file */
+function walk(path: string, toFile: boolean): number {
   const opened: number[] = [];
   const open = (at: string, name: string, flags: number): Step => {
     const fd = openSync(name, O_PATH | flags);
@@ -57,6 +77,7 @@ export function openFolder(path: string): number {
     return { fd, path: at, stats: fstatSync(fd) };
   };
   try {
+    const keep = ({ fd }: Step) => opened.splice(opened.indexOf(fd), 1)[0] as number;
     let folder = open('/', '/', O_DIRECTORY);
     const judge = judgeFor(folder);
     /** What leads to the next step: the folder, or a link in it. */
@@ -71,10 +92,13 @@ export function openFolder(path: string): number {
       } catch (error) {
         if (!isError(error, 'ENOTDIR')) throw error;
         next = open(at, named, O_NOFOLLOW);
-        if (!next.stats.isSymbolicLink()) throw error;
+        const isEnd = toFile && names.length === 0 && !next.stats.isSymbolicLink();
+        if (isEnd && !next.stats.isFile()) throw new Error('it is not a regular file');
+        if (!isEnd && !next.stats.isSymbolicLink()) throw error;
       }
       judge(from, next, folder, name);
       from = next;
+      if (next.stats.isFile()) return keep(next);
       if (next.stats.isDirectory()) {
         folder = next;
         continue;
@@ -90,8 +114,8 @@ export function openFolder(path: string): number {
       judge(from, folder, folder);
       from = folder;
     }
-    opened.splice(opened.indexOf(folder.fd), 1);
-    return folder.fd;
+    if (toFile) throw new Error('it is a directory');
+    return keep(folder);
   } finally {
     for (const fd of opened) closeSync(fd);
   }
@@ -106,7 +130,7 @@ function judgeFor(top: Step): (from: Step, to: Step, folder: Step, name?: string
   return (from, to, folder, name) => {
     const [owner, next] = [from.stats.uid, to.stats.uid];
     if (!trusted.includes(owner) && owner !== next) {
-      const isEntered = from.stats.isDirectory() && to.stats.isDirectory() && name !== '..';
+      const isEntered = from.stats.isDirectory() && !to.stats.isSymbolicLink() && name !== '..';
       if (user === 0 || !isEntered)
         throw new Error(`${told(from)} of user ${owner} leads to ${told(to)} of user ${next}`);
     }

@@ -20,6 +20,11 @@ export interface Executable {
 
 const CHUNK = 1 << 20;
 
+/** A program, and what of it is checked: nothing; or that nobody else can change it; or its SHA-256 as well. */
+interface Checked extends Pick<Launch, 'program' | 'user'> {
+  sha256: string[] | 'any' | undefined;
+}
+
 /**
  * Finds the program, and where the policy says what it must be, checks it. What was checked is what is executed: the
  * descriptor stands for the file whatever becomes of its path, and the file can be changed only by those who could do
@@ -28,10 +33,7 @@ const CHUNK = 1 << 20;
  * @param least lowest number that the descriptor may have
  * @throws Failure PROGRAM_MISSING, PROGRAM_NOT_EXECUTABLE, PROGRAM_CHANGEABLE or PROGRAM_UNEXPECTED
  */
-export function openProgram(
-  { program, sha256, user }: Pick<Launch, 'program' | 'sha256' | 'user'>,
-  least: number,
-): Executable {
+export function openProgram({ program, sha256, user }: Checked, least: number): Executable {
   try {
     if (!statSync(program).isFile())
       throw failure('PROGRAM_NOT_EXECUTABLE', { program, detail: 'it is not a file' });
@@ -64,7 +66,7 @@ function openAbove(program: string, least: number): number {
 function check(
   program: string,
   descriptor: number,
-  sha256: string[],
+  sha256: string[] | 'any',
   runsAs: number | undefined,
 ): Executable {
   const { uid, mode } = fstatSync(descriptor);
@@ -82,7 +84,7 @@ function check(
     hash.update(chunk.subarray(0, count));
   }
   const actual = hash.digest('hex');
-  if (!sha256.includes(actual))
+  if (sha256 !== 'any' && !sha256.includes(actual))
     throw failure('PROGRAM_UNEXPECTED', { program, actual, expected: sha256.join(' or ') });
   const confirm = () => {
     if (identityKey(fileIdentity(descriptor)) !== identity) throw unsafe('it was changed meanwhile');

@@ -67,16 +67,23 @@ export function superviseProgram({ log }: Settings) {
   };
 
   /** As the program's user, with its environment and working directory. The next change waits for it. */
-  const runCommand = async (command: readonly string[], launch: Launch) => {
+  const runCommand = async (command: readonly string[], sha256: string[] | undefined, launch: Launch) => {
     const [name = ''] = command;
+    const printed = launch.redact && redactedOutput(launch.redact);
     try {
-      const running = children.run(command, launch);
+      let running: Child;
+      try {
+        running = children.run(command, sha256, launch, printed?.descriptors ?? []);
+      } finally {
+        printed?.started();
+      }
       const timer = setTimeout(() => {
         log('WARNING', `${name} has not ended after ${COMMAND_TIMEOUT} ms, so it is killed`);
         running.signalGroup(signals.SIGKILL);
       }, COMMAND_TIMEOUT);
       const ending = await Promise.race([running.ended, ended]);
       clearTimeout(timer);
+      await printed?.finished();
       if (hasEnded) return running.signalGroup(signals.SIGKILL);
       if ('exited' in ending && ending.exited === 0) return;
       const how = 'exited' in ending ? `exit status ${ending.exited}` : `signal ${ending.killed}`;
@@ -134,7 +141,7 @@ export function superviseProgram({ log }: Settings) {
         return child?.signal(signals[onChange.signal]);
       }
       log('INFO', `files have changed; ${onChange.command[0]} tells the program`);
-      return runCommand(onChange.command, launch);
+      return runCommand(onChange.command, onChange.sha256, launch);
     },
   };
 }

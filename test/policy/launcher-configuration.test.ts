@@ -250,7 +250,7 @@ describe('each key refuses the rest, and says where and what is expected', () =>
     ],
     [
       supervise('on_change: {command: [/x], signal: SIGHUP}'),
-      '2:48 supervise.on_change.signal: unknown key "signal", expected one of: command',
+      '2:48 supervise.on_change.signal: unknown key "signal", expected one of: command, sha256',
     ],
     [supervise('kill_signal: 15'), `2:26 supervise.kill_signal: ${signals}`],
     ...['10', '25h', '0s', '-1s', '', 'soon', '1y'].map((duration): [string, string] => [

@@ -19,6 +19,7 @@ export function checkServices(scope: Scope): void {
         nearest(image_name, images),
       );
     checkConfiguration(scope, service, at);
+    checkProvided(scope, service, at);
     checkAdmission(scope, service, at);
   });
 }
@@ -42,6 +43,27 @@ function checkConfiguration(scope: Scope, { command, environment, fspf_key }: Se
     if (hostVariable(key) === undefined) scope.template(value, at('environment', key), 'text');
   }
   scope.values(fspf_key, at('fspf_key'));
+}
+
+const MOST_NAMED = 8;
+
+/** What a template on the host may use is for whoever writes that template to choose. */
+function checkProvided({ session, warn }: Scope, { image_name }: Service, at: At): void {
+  const image = session.images.find(({ name }) => name === image_name);
+  const template = image?.injection_files.find(({ content }) => content === undefined);
+  if (!image || !template || image.provide_secrets) return;
+  const deciding = JSON.stringify([
+    session.security,
+    session.services.map((it) => [it.attestation, it.platforms, it.one_time_password_shared_secret]),
+  ]);
+  const names = session.secrets.map(({ name }) => name).filter((name) => !deciding.includes(`::${name}`));
+  if (names.length === 0) return;
+  const [named, others] = [names.slice(0, MOST_NAMED).join(', '), names.length - MOST_NAMED];
+  const shown = others > 0 ? `${named} and ${others} others` : named;
+  warn(
+    at('image_name'),
+    `${template.path} is a template on the host, and may use each of these secrets: ${shown}; provide_secrets of the image names those that it needs`,
+  );
 }
 
 function checkAdmission(scope: Scope, service: Service, at: At): void {

@@ -101,6 +101,11 @@ const directory = object({
   ),
 });
 
+const sha256 = v.pipe(
+  oneOrMany(hex(64)),
+  v.check((digests) => digests.length > 0, 'no program has one of no digests; leave sha256 out'),
+);
+
 /** Signals that a program may be sent; what they mean is its own affair (signal(7)). */
 const signal = oneOf('SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH', 'SIGKILL');
 
@@ -128,6 +133,12 @@ const onChange = textOr(
           ),
         ),
         'Program that is run, and its arguments',
+      ),
+      sha256: v.optional(
+        described(
+          sha256,
+          'SHA-256 that the command must have, or a list of them; where the program has one, nobody else may be able to write to the command',
+        ),
       ),
     }),
     object({ signal: described(signal, 'Signal that the program is sent') }),
@@ -163,15 +174,7 @@ const MOST_DIRECTORIES = 256;
 /** `injected_file` is another spelling of `injection_files`. */
 export const launcherConfiguration = object({
   program: described(filePath, 'Program that is started'),
-  sha256: v.optional(
-    described(
-      v.pipe(
-        oneOrMany(hex(64)),
-        v.check((digests) => digests.length > 0, 'no program has one of no digests; leave sha256 out'),
-      ),
-      'SHA-256 that the program must have, or a list of them',
-    ),
-  ),
+  sha256: v.optional(described(sha256, 'SHA-256 that the program must have, or a list of them')),
   user: v.optional(
     described(principal, 'User of the host whom the program runs as; default: the launcher’s'),
   ),

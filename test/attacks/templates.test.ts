@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { bareCas } from '../support/cas.ts';
+
+/** A template on the host is chosen by whoever is there: it must not bring him what keeps him out of other services. */
+const bare = bareCas();
+
+const image = 'images: [{name: i, injection_files: [/template]}]\n';
+const open = 'security: {attestation: {mode: none}}\n';
+const session = (name: string, rest: string) => `name: ${name}\nversion: "0.3.12"\n${open}${rest}`;
+/** Names of the secrets that a template on the host may use. */
+const offered = async (name: string) => {
+  const { configuration } = await bare.launch(name, 'unguarded');
+  return [...new Set(configuration.secrets.map(({ reference }) => reference.replace(/[:.].*$/, '')))];
+};
+const guarded = (more: string) =>
+  `services:\n  - {name: unguarded, image_name: i}\n  - {name: guarded, image_name: i, ${more}}\n`;
+const otp = 'one_time_password_shared_secret: $$SCONE::otp:base32nopad$$';
+
+test('a bad value elsewhere in the policy does not bring a template the secret of one-time passwords', async () => {
+  await bare.upload(
+    session('vault', 'secrets: [{name: otp, kind: binary, export: [{session: shop}, {session: again}]}]\n'),
+  );
+  await bare.upload(
+    session('elsewhere', 'secrets: [{name: plat, kind: ascii, value: oops, export: [{session: shop}]}]\n'),
+    'mallory',
+  );
+  const secrets =
+    'secrets:\n  - {name: otp, import: {session: vault, secret: otp}}\n' +
+    '  - {name: plat, import: {session: elsewhere, secret: plat}}\n  - {name: other, kind: ascii}\n';
+  const services = guarded(`${otp}, platforms: [$$SCONE::plat$$]`);
+  await bare.upload(session('shop', `${services}${image}${secrets}`));
+  assert.deepEqual(await offered('shop'), ['other']);
+});
+
+test('nor does another name for it, or a secret that shows it', async () => {
+  await bare.upload(
+    session(
+      'again',
+      `${guarded(otp)}${image}secrets:
+  - {name: otp, import: {session: vault, secret: otp}}
+  - {name: twin, import: {session: vault, secret: otp}}
+  - {name: key, kind: private-key, key_type: P-384}
+  - {name: token, kind: jwt, signer: key, alg: ES384, validity: {for: 1h}, payload: {a: "$$SCONE::twin:hex$$"}}
+  - {name: other, kind: ascii}
+`,
+    ),
+  );
+  assert.deepEqual(await offered('again'), ['key', 'other']);
+});
+
+test('nor what fragments name, here and in other sessions, though a service cannot be launched by them', async () => {
+  await bare.upload(
+    session(
+      'rules',
+      `secrets:
+  - {name: deep, kind: ascii, value: x, export: [{session: fragments}]}
+  - name: rule
+    kind: config-fragment
+    value: {one_time_password_shared_secret: $$SCONE::deep$$, mrenclave: $$SCONE::missing$$}
+    export: [{session: fragments}]
+  - {name: missing, import: {session: nowhere, secret: x}}
+`,
+    ),
+  );
+  await bare.upload(
+    session(
+      'fragments',
+      `${guarded('attestation: [$$SCONE::rule$$, $$SCONE::own$$]')}${image}secrets:
+  - {name: rule, import: {session: rules, secret: rule}}
+  - {name: renamed, import: {session: rules, secret: deep}}
+  - {name: own, kind: config-fragment, value: {mrenclave: $$SCONE::measurement$$}}
+  - {name: measurement, kind: ascii, value: nonsense}
+  - {name: other, kind: ascii}
+`,
+    ),
+  );
+  assert.deepEqual(await offered('fragments'), ['other']);
+});
