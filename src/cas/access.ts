@@ -23,9 +23,12 @@ const words: Record<Operation, string> = {
   list_sessions: 'list the sessions under',
 };
 
+/** Of the principals that cannot be used, in the log. */
+const MOST_TOLD = 3;
+
 /**
  * Sees to it that the client may do something with a session.
- * @throws Failure ACCESS_DENIED, whose cause names variables that could not be used
+ * @throws Failure ACCESS_DENIED; the log names variables that could not be used
  */
 export async function authorize(
   cas: Cas,
@@ -43,8 +46,14 @@ export async function authorize(
     ignored.push(error);
   }
   if (allowed) return;
-  const cause = ignored.length > 0 ? new Error(`ignored: ${ignored.map(reason).join('; ')}`) : undefined;
-  throw failure('ACCESS_DENIED', { operation: words[operation], session: version.session.name }, cause);
+  const session = version.session.name;
+  // What of the policy it is about is for those who may read it.
+  if (ignored.length > 0)
+    cas.log.warn(
+      { session, operation, ignored: ignored.length, errors: ignored.slice(0, MOST_TOLD).map(reason) },
+      'principals that cannot be used were ignored',
+    );
+  throw failure('ACCESS_DENIED', { operation: words[operation], session });
 }
 
 /** Whoever may create sessions below a namespace sees which ones there are. */

@@ -2,15 +2,17 @@ import { createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { hostname } from 'node:os';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
+import { createTurns } from '../in-turn.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
 import { version } from '../version.ts';
 import { addAttestRoute } from './attest-route.ts';
 import type { Log } from './cas.ts';
 import { createHttps } from './http.ts';
+import { sourceOf } from './limits/source.ts';
 import { listen } from './listen.ts';
 import { body } from './routes.ts';
-import { openSlot, readShare, type Slot } from './seal/methods.ts';
+import { type Given, openSlot, readShare, type Slot } from './seal/methods.ts';
 import { openSeal, type Seal } from './seal/record.ts';
 
 /**
@@ -43,6 +45,52 @@ const DAY = 24 * 3600 * 1000;
 /** Seconds until the next guess counts: after the first that was wrong, and at most. */
 const FIRST_PAUSE = 1;
 const LONGEST_PAUSE = 60;
+/** Sources whose guesses wait for their turn, each a tenth of a second; and that are remembered. */
+const MOST_WAITING = 64;
+const MOST_SOURCES = 65_536;
+/** Shares that are kept; and which of them are tried together, each in less than a millisecond. */
+const MOST_SHARES = 32;
+const MOST_TRIED = 500;
+
+interface GivenShare {
+  index: number;
+  text: string;
+  source: string;
+}
+
+const distinct = (shares: readonly GivenShare[]) => new Set(shares.map(({ index }) => index)).size;
+
+/** Those of the sources that have brought most come first. */
+function byInsistence(shares: readonly GivenShare[]): GivenShare[] {
+  const brought = (by: string) => shares.filter(({ source }) => source === by).length;
+  return shares.toSorted((a, b) => brought(b.source) - brought(a.source));
+}
+
+/** Lets the oldest share go of the source that has brought most. */
+function makeRoom(shares: GivenShare[], threshold: number): void {
+  while (shares.length > Math.max(MOST_SHARES, 2 * threshold)) {
+    const [most] = byInsistence(shares);
+    shares.splice(
+      shares.findIndex(({ source }) => source === most?.source),
+      1,
+    );
+  }
+}
+
+/** All choices of so many shares that are different ones, the last ones first. */
+function* chosen(
+  shares: readonly GivenShare[],
+  count: number,
+  taken: readonly number[],
+): Generator<GivenShare[]> {
+  if (count === 0) return yield [];
+  for (let at = shares.length - 1; at >= 0; at--) {
+    const share = shares[at];
+    if (!share || taken.includes(share.index)) continue;
+    for (const rest of chosen(shares.slice(0, at), count - 1, [...taken, share.index]))
+      yield [share, ...rest];
+  }
+}
 
 /** @throws Failure ADDRESS_IN_USE */
 export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
@@ -50,7 +98,7 @@ export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
   const identity = await makeIdentity(options.names);
   const key = publicKeyDigest(createPublicKey(identity.certificate));
   const opened = Promise.withResolvers<Buffer>();
-  const shares = new Map<number, string>();
+  const shares: GivenShare[] = [];
   const slotOf = (method: Slot['method']): Slot => {
     const found = seal.slots.find((slot) => slot.method === method);
     if (found) return found;
@@ -60,38 +108,63 @@ export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
     sealed: true,
     methods: seal.slots.map(({ method, ...rest }) => ({
       method,
-      ...('threshold' in rest && { threshold: rest.threshold, total: rest.total, given: shares.size }),
+      ...('threshold' in rest && { threshold: rest.threshold, total: rest.total, given: distinct(shares) }),
     })),
   });
 
-  let wrong = 0;
-  let pauseUntil = 0;
-  let isBusy = false;
-  const guarded = async (attempt: () => Promise<Buffer>): Promise<Buffer> => {
-    const left = pauseUntil - performance.now();
-    if (isBusy || left > 0)
+  const open = async (slot: Slot, given: Given): Promise<Buffer> => {
+    const rootKey = await openSlot(slot, given);
+    openSeal(seal, rootKey);
+    return rootKey;
+  };
+  const takeTurn = createTurns();
+  const guesses = new Map<string, { wrong: number; until: number; isWaiting: boolean }>();
+  /** Passphrases are guessed at, each source by itself; they are tried one after the other, one of a source at a time. */
+  const openByPassphrase = async (passphrase: string, source: string): Promise<Buffer> => {
+    const slot = slotOf('passphrase');
+    const guess = guesses.get(source) ?? { wrong: 0, until: 0, isWaiting: false };
+    const left = guess.until - performance.now();
+    const isCrowded = [...guesses.values()].filter((each) => each.isWaiting).length >= MOST_WAITING;
+    if (guess.isWaiting || left > 0 || isCrowded)
       throw failure('UNSEAL_THROTTLED', { seconds: Math.max(1, Math.ceil(left / 1000)) });
-    isBusy = true;
+    guess.isWaiting = true;
+    guesses.delete(source);
+    guesses.set(source, guess);
+    // Whoever has waited longest is forgotten first.
+    if (guesses.size > MOST_SOURCES) guesses.delete(guesses.keys().next().value ?? source);
     try {
-      const rootKey = await attempt();
-      openSeal(seal, rootKey);
-      return rootKey;
+      const given = { method: 'passphrase', passphrase: Buffer.from(passphrase) } as const;
+      return await takeTurn(() => open(slot, given));
     } catch (error) {
-      pauseUntil = performance.now() + 1000 * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** wrong++);
-      log.warn({ error: reason(error) }, 'the store did not open');
+      guess.until = performance.now() + 1000 * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** guess.wrong++);
+      log.warn({ error: reason(error), source }, 'the store did not open');
       throw error;
     } finally {
-      isBusy = false;
+      guess.isWaiting = false;
     }
   };
-  const openByShare = async (share: string): Promise<Buffer | undefined> => {
+  /**
+   * Shares cannot be guessed at, nor told right from wrong one by one. So all are kept, and those that come together with each
+   * new one are tried: somebody who brings wrong ones keeps nobody's right ones from opening the store.
+   */
+  const openByShare = async (text: string, source: string): Promise<Buffer | undefined> => {
     const slot = slotOf('shares');
     if (slot.method !== 'shares') return undefined;
-    shares.set(readShare(slot, share).index, share);
-    if (shares.size < slot.threshold) return undefined;
-    const given = [...shares.values()];
-    shares.clear();
-    return guarded(() => openSlot(slot, { method: 'shares', shares: given }));
+    const share = { ...readShare(slot, text), text, source };
+    if (!shares.some((each) => each.text === text)) shares.push(share);
+    makeRoom(shares, slot.threshold);
+    if (distinct(shares) < slot.threshold) return undefined;
+    let tried = 0;
+    for (const others of chosen(byInsistence(shares), slot.threshold - 1, [share.index])) {
+      if (++tried > MOST_TRIED) break;
+      const rootKey = await open(slot, {
+        method: 'shares',
+        shares: [text, ...others.map((each) => each.text)],
+      }).catch(() => undefined);
+      if (rootKey) return rootKey;
+    }
+    log.warn({ source }, 'the store did not open: one of the shares is wrong');
+    throw failure('UNSEAL_REFUSED', { method: 'shares', detail: 'one of the shares is wrong' });
   };
 
   const app = createHttps(identity, log, () => failure('CAS_SEALED'));
@@ -102,15 +175,11 @@ export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
   app.get('/v1/seal', async () => status());
   app.post('/v1/unseal', async (request, reply) => {
     const given = body(request, unsealRequest);
+    const source = sourceOf(request.raw.socket);
     const rootKey =
       'share' in given
-        ? await openByShare(given.share)
-        : await guarded(() =>
-            openSlot(slotOf('passphrase'), {
-              method: 'passphrase',
-              passphrase: Buffer.from(given.passphrase),
-            }),
-          );
+        ? await openByShare(given.share, source)
+        : await openByPassphrase(given.passphrase, source);
     if (!rootKey) return status();
     reply.raw.once('close', () => opened.resolve(rootKey));
     return { sealed: false, methods: [] };

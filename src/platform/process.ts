@@ -37,9 +37,34 @@ export function openExecutable(pid: number): number {
   return openSync(`/proc/${pid}/exe`, 'r');
 }
 
+/** Bytes of what /proc says of a process, at most: of more, somebody wants the reader to be busy. */
+const MOST_TOLD = 1 << 20;
+/** One for all who are looked at, one after the other. */
+let told: Buffer | undefined;
+
+/**
+ * What a file of /proc says of a process, until the next one is read.
+ * @throws Failure PROCESS_UNREADABLE where it is longer than of any launcher
+ */
+function readTold(pid: number, name: string): Buffer {
+  told ??= Buffer.allocUnsafeSlow(MOST_TOLD);
+  const fd = openSync(`/proc/${pid}/${name}`, 'r');
+  try {
+    let length = 0;
+    for (let count = 1; count > 0; length += count) {
+      if (length === told.length)
+        throw failure('PROCESS_UNREADABLE', { pid, detail: `its ${name} has more than ${MOST_TOLD} bytes` });
+      count = readSync(fd, told, length, told.length - length, null);
+    }
+    return told.subarray(0, length);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Start of a process in clock ticks since boot; with the pid it names one process (proc_pid_stat(5), field 22). */
 export function startTime(pid: number): bigint {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  const stat = readTold(pid, 'stat').toString('latin1');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return BigInt(fields[19] ?? '0');
 }
@@ -65,7 +90,7 @@ export function tracer(pid: number): number {
   for (const thread of threads) {
     let status: string;
     try {
-      status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'latin1');
+      status = readTold(pid, `task/${thread}/status`).toString('latin1');
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code === 'ENOENT' || code === 'ESRCH') continue; // The thread has ended meanwhile.
@@ -77,12 +102,29 @@ export function tracer(pid: number): number {
   return 0;
 }
 
-/** Names of the variables a process was started with (proc_pid_environ(5)). */
+/** A launcher has a hundred. */
+const MOST_VARIABLES = 4096;
+
+/**
+ * Names of the variables a process was started with (proc_pid_environ(5)).
+ * @throws Failure PROCESS_UNREADABLE where there are more, or longer ones, than of any launcher
+ */
 export function initialEnvironmentNames(pid: number): string[] {
-  return readFileSync(`/proc/${pid}/environ`, 'latin1')
-    .split('\0')
-    .filter((entry) => entry !== '')
-    .map((entry) => entry.split('=', 1)[0] ?? '');
+  const environment = readTold(pid, 'environ');
+  const names: string[] = [];
+  for (let at = 0; at < environment.length; ) {
+    const end = environment.indexOf(0, at);
+    const next = end < 0 ? environment.length : end;
+    if (next > at) {
+      const entry = environment.subarray(at, next);
+      const equals = entry.indexOf('=');
+      names.push(entry.toString('latin1', 0, equals < 0 ? entry.length : equals));
+    }
+    if (names.length > MOST_VARIABLES)
+      throw failure('PROCESS_UNREADABLE', { pid, detail: `it has more than ${MOST_VARIABLES} variables` });
+    at = next + 1;
+  }
+  return names;
 }
 
 /** Whether memory of processes can come to lie on a disk (proc_swaps(5)). */
@@ -189,7 +231,7 @@ export interface Ids {
 
 /** User and group of a process (proc_pid_status(5)). */
 export function credentialsOf(pid: number): { uid: Ids; gid: Ids } {
-  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  const status = readTold(pid, 'status').toString('latin1');
   const ids = (name: string) => {
     const [, real, effective, saved] =
       new RegExp(`^${name}:\\t(\\d+)\\t(\\d+)\\t(\\d+)\\t`, 'm').exec(status) ?? [];
@@ -202,7 +244,7 @@ const AT_SECURE = 23n;
 
 /** Whether the kernel told a process to distrust who started it (getauxval(3), AT_SECURE). */
 export function startedSecurely(pid: number): boolean {
-  const vector = readFileSync(`/proc/${pid}/auxv`);
+  const vector = readTold(pid, 'auxv');
   for (let at = 0; at + 16 <= vector.length; at += 16)
     if (vector.readBigUInt64LE(at) === AT_SECURE) return vector.readBigUInt64LE(at + 8) === 1n;
   return false;
@@ -229,7 +271,8 @@ export function systemdControlGroup(pid: number): string | undefined {
 
 /** Those that are not the root. */
 function controlGroups(pid: number): { isUnified: boolean; kind: string; path: string }[] {
-  return readFileSync(`/proc/${pid}/cgroup`, 'utf8')
+  return readTold(pid, 'cgroup')
+    .toString()
     .split('\n')
     .flatMap((line) => {
       const [, hierarchy, kind = '', path] = /^(\d+):([^:]*):(\/.+)$/.exec(line) ?? [];

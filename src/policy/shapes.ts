@@ -76,8 +76,18 @@ export const record = <Key extends v.GenericSchema<string, string>, Item extends
 
 export const text = v.string((issue) => `expected a text, found ${describe(issue.input)}`);
 
-export const list = <Item extends v.GenericSchema>(item: Item) =>
-  v.array(item, (issue) => `expected a list, found ${describe(issue.input)}`);
+/** Items of a list where nothing else is said: a hundred times as many as any policy that is known has. */
+const MOST_ITEMS = 2000;
+
+/** @param most items; of more, none is looked at */
+export function list<Item extends v.GenericSchema>(item: Item, most = MOST_ITEMS) {
+  const all = v.array(item, (issue) => `expected a list, found ${describe(issue.input)}`);
+  const tooMany = v.never(
+    (issue) => `expected at most ${most} items, found ${(issue.input as unknown as unknown[]).length}`,
+  );
+  const checked = v.lazy((input) => (Array.isArray(input) && input.length > most ? tooMany : all));
+  return { ...all, ...checked, type: all.type };
+}
 
 export const oneOf = <const Names extends readonly string[]>(...names: Names) =>
   v.picklist(names, (issue) => {
@@ -115,10 +125,11 @@ export const textOr = <A extends v.GenericSchema, B extends v.GenericSchema>(whe
 /** One value, or a list of such. */
 export const oneOrMany = <Item extends v.GenericSchema>(
   item: Item,
+  most?: number,
 ): v.GenericSchema<v.InferInput<Item> | v.InferInput<Item>[], v.InferOutput<Item>[]> =>
   choice(
     Array.isArray,
-    list(item),
+    list(item, most),
     v.pipe(
       item,
       v.transform((value) => [value]),

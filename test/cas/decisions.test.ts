@@ -49,7 +49,7 @@ test('variables that multiply each other are refused before they fill the memory
   await assert.rejects(readSession(bare.cas, 'ruled', by('alice')), code('ACCESS_DENIED'));
 
   const long = 'x'.repeat(100_000);
-  const many = Array.from({ length: 2000 }, () => '$$SCONE::a$$').join(', ');
+  const many = Array.from({ length: 1000 }, () => '$$SCONE::a$$').join(', ');
   await bare.upload(
     session(
       'long',

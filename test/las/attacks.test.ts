@@ -152,6 +152,29 @@ const withReuse = {
     (spawnSync('test', ['-w', LAST_PID]).status !== 0 && `pids cannot be chosen, by ${LAST_PID}`),
 };
 
+describe('a process that would have the LAS read for long', () => {
+  const refusal = async (env: Record<string, string>) => {
+    const client = host.puppet(['speak.ts'], { env });
+    for (const order of [
+      { connect: host.socket },
+      { message: { version: 1 } },
+      { read: true },
+    ] satisfies Order[])
+      client.tell(order);
+    return JSON.stringify(await client.hear());
+  };
+  it('by a large environment is refused', async () => {
+    const large = Object.fromEntries(
+      Array.from({ length: 11 }, (_, at) => [`LARGE_${at}`, 'x'.repeat(100_000)]),
+    );
+    assert.match(await refusal(large), /its environ has more than 1048576 bytes/);
+  });
+  it('by many variables is refused', async () => {
+    const many = Object.fromEntries(Array.from({ length: 4100 }, (_, at) => [`V${at}`, '']));
+    assert.match(await refusal(many), /more than 4096 variables/);
+  });
+});
+
 describe('a socket that outlives the program which connected it', () => {
   it('gives nothing to a child that keeps it while its connector has become envcas', async () => {
     const become = { program: envcas, args: [], env: await host.waiting() };

@@ -10,7 +10,7 @@ test('a session has so many secrets, and so many RSA keys, and no more', () => {
   assert.equal(parseSession(secrets(2000, 'kind: ascii')).session.secrets.length, 2000);
   assert.match(
     problemsOf(() => parseSession(secrets(2001, 'kind: ascii'))).join(),
-    /at most 2000 secrets, found 2001/,
+    /secrets: expected at most 2000 items, found 2001/,
   );
   assert.ok(parseSession(secrets(16, 'kind: private-key, key_type: RSA-2048')));
   assert.match(

@@ -9,7 +9,6 @@ import { isImported, type SecretDefinition } from '../schema/session.ts';
 import type { Scope } from './scope.ts';
 
 /** What one session may make the CAS do: an RSA key takes it up to a second. */
-const MOST_SECRETS = 2000;
 const MOST_RSA_KEYS = 16;
 const MOST_SECRET_BYTES = 8 * 1024 * 1024;
 /** Anybody may ask for all of them at once. */
@@ -27,8 +26,6 @@ export function checkSecrets(scope: Scope): void {
 }
 
 function checkAmount({ session: { secrets }, error }: Scope): void {
-  if (secrets.length > MOST_SECRETS)
-    error(['secrets'], `expected at most ${MOST_SECRETS} secrets, found ${secrets.length}`);
   const isRsa = (secret: SecretDefinition) => 'key_type' in secret && secret.key_type?.startsWith('RSA');
   if (secrets.filter(isRsa).length > MOST_RSA_KEYS)
     error(['secrets'], `expected at most ${MOST_RSA_KEYS} RSA keys; others are made much faster`);

@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { request } from 'node:https';
+import { after, test } from 'node:test';
+import { base58 } from '@scure/base';
+import { split } from 'shamir-secret-sharing';
+import { makeMasterKeys } from '../../src/cas/keyring.ts';
+import type { Wanted } from '../../src/cas/seal/methods.ts';
+import { readShare } from '../../src/cas/seal/methods.ts';
+import { createSeal, readSeal, type Seal } from '../../src/cas/seal/record.ts';
+import { type SealedCas, serveSealed } from '../../src/cas/sealed.ts';
+import { openDatabase } from '../../src/cas/store/open.ts';
+import { openState } from '../../src/cas/store/sql.ts';
+
+/** Whoever reaches a sealed CAS would keep it sealed. */
+const running: SealedCas[] = [];
+after(async () => {
+  for (const cas of running) await cas.close();
+});
+
+async function sealed(...wanted: Wanted[]) {
+  const state = openState(await openDatabase('sqlite::memory:'));
+  const { shares, rootKey } = await createSeal(state, makeMasterKeys(), wanted);
+  const seal = (await readSeal(state)) as Seal;
+  const log = { info() {}, warn() {}, error() {} };
+  const cas = await serveSealed({
+    host: '127.0.0.1',
+    apiPort: 0,
+    names: [],
+    lasSocket: '/nowhere',
+    seal,
+    log,
+  });
+  running.push(cas);
+  /** @param from another address of this machine */
+  const give = (content: object, from: string) =>
+    new Promise<{ status: number; body: { code?: string; sealed?: boolean } }>((resolve, reject) => {
+      const options = {
+        host: '127.0.0.1',
+        port: cas.apiPort,
+        path: '/v1/unseal',
+        method: 'POST',
+        agent: false,
+      };
+      request({ ...options, localAddress: from, rejectUnauthorized: false }, (answer) => {
+        let text = '';
+        answer.on('data', (chunk) => {
+          text += chunk;
+        });
+        answer.on('end', () => resolve({ status: answer.statusCode ?? 0, body: JSON.parse(text) }));
+      })
+        .on('error', reject)
+        .end(JSON.stringify(content));
+    });
+  return { cas, give, shares, rootKey, seal };
+}
+const ATTACKER = '127.0.0.66';
+const passphrase = 'a long passphrase';
+
+test('by wrong passphrases, which count against nobody else', async () => {
+  const { cas, give, rootKey } = await sealed({ method: 'passphrase', passphrase: Buffer.from(passphrase) });
+  const wrong = () => give({ passphrase: 'another passphrase' }, ATTACKER);
+  assert.equal((await wrong()).body.code, 'UNSEAL_REFUSED');
+  const answers = await Promise.all([wrong(), wrong(), wrong()]);
+  for (const { body } of answers) assert.equal(body.code, 'UNSEAL_THROTTLED');
+  assert.deepEqual((await give({ passphrase }, '127.0.0.1')).body, { sealed: false, methods: [] });
+  assert.deepEqual(await cas.rootKey, rootKey);
+});
+
+test('by passphrases where the store opens by shares alone', async () => {
+  const { cas, give, shares, rootKey } = await sealed({ method: 'shares', threshold: 2, total: 3 });
+  for (let count = 0; count < 20; count++)
+    assert.equal((await give({ passphrase }, '127.0.0.1')).body.code, 'UNSEAL_REFUSED');
+  assert.equal((await give({ share: shares[0] }, '127.0.0.1')).body.sealed, true);
+  assert.equal((await give({ share: shares[2] }, '127.0.0.1')).body.sealed, false);
+  assert.deepEqual(await cas.rootKey, rootKey);
+});
+
+test('by wrong shares, which throw away no right one', async () => {
+  const { cas, give, shares, rootKey, seal } = await sealed({ method: 'shares', threshold: 3, total: 5 });
+  const [slot] = seal.slots;
+  assert.ok(slot);
+  /** Shares of another secret that look as if they belonged here: their numbers come again and again. */
+  const forged = async () => {
+    const parts = await split(new Uint8Array(randomBytes(32)), 5, 3);
+    return parts.map((part) => forge(slot.id, part));
+  };
+  const isRefused = ({ body }: { body: { code?: string; sealed?: boolean } }) =>
+    assert.ok(body.code === 'UNSEAL_REFUSED' || body.sealed === true, JSON.stringify(body));
+  const disturb = async () => {
+    for (const share of await forged()) isRefused(await give({ share }, ATTACKER));
+  };
+  await disturb();
+  isRefused(await give({ share: shares[0] }, '127.0.0.1'));
+  for (let round = 0; round < 8; round++) await disturb();
+  isRefused(await give({ share: shares[3] }, '127.0.0.2'));
+  for (let round = 0; round < 8; round++) await disturb();
+  assert.equal((await give({ share: shares[4] }, '127.0.0.3')).body.sealed, false);
+  assert.deepEqual(await cas.rootKey, rootKey);
+});
+
+/** As shares are written: the id of the slot, the part, and the beginning of their SHA-256. */
+function forge(id: string, part: Uint8Array): string {
+  const content = Buffer.concat([Buffer.from(id, 'hex'), part]);
+  const sum = createHash('sha256').update(content).digest().subarray(0, 4);
+  const share = `envcas-share-${base58.encode(Buffer.concat([content, sum]))}`;
+  assert.ok(readShare({ id }, share));
+  return share;
+}
