@@ -59,6 +59,22 @@ if getent passwd | cut -d: -f4 | grep -qx "$gid"; then
   fail "the group $group is the primary group of a user, who could do what its programs can; give another by --group"
 fi
 
+# Who can write to a folder on the way could put other programs there.
+safe() {
+  at=$1
+  while :; do
+    if [ -e "$at" ]; then
+      [ "$(stat -L -c %u "$at")" = 0 ] || fail "$at belongs to another user than root, who could exchange what is installed"
+      [ -z "$(find -H "$at" -maxdepth 0 -perm /022 ! -perm -1000)" ] || fail "others than root may write to $at, and could exchange what is installed"
+    fi
+    [ "$at" != / ] || return 0
+    at=$(dirname "$at")
+  done
+}
+if [ -z "$root" ]; then
+  for folder in "$prefix/bin" "$units" "$configuration"; do safe "$folder"; done
+fi
+
 # To another name first: the old one may be running.
 put() { # MODE OWNER:GROUP SOURCE TARGET
   rm -f "$4.new"

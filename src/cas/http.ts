@@ -9,6 +9,7 @@ import { InvalidText } from '../policy/problem.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import type { Log } from './cas.ts';
+import { limitConnections } from './limits/connections.ts';
 import { limitHandshakes } from './limits/handshakes.ts';
 import { requireRoom } from './limits/overload.ts';
 import { limitRequests } from './limits/requests.ts';
@@ -20,14 +21,19 @@ import { Outer } from './routes.ts';
 const BODY_LIMIT = ENCRYPTED_SESSION_LIMIT;
 /** The type of bodies that have no limit, as they are read while they come: backups. */
 export const STREAMED = 'application/x-ndjson';
-const CONNECTIONS = 1024;
+/** Open at a time; and of one source, which may be a balancer that many come through. */
+const CONNECTIONS = 4096;
+const CONNECTIONS_OF_SOURCE = 1024;
 const HANDSHAKE = 10_000;
 const GRACE = 1000;
 const REQUEST_TIMEOUT = 30_000;
 /** Milliseconds between two looks for requests that do not come. */
 const LOOK = 1000;
 
-export const API_TLS = 'TLSv1.2';
+export const API_TLS = {
+  minVersion: 'TLSv1.2',
+  secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+} as const;
 
 /**
  * An HTTPS server without calls: its limits, and the form that all of its errors have.
@@ -42,8 +48,7 @@ export function createHttps(
     https: {
       key,
       cert: certificate,
-      minVersion: API_TLS,
-      secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+      ...API_TLS,
       requestCert: true,
       rejectUnauthorized: false,
       handshakeTimeout: HANDSHAKE,
@@ -93,7 +98,9 @@ export function createHttps(
   });
 
   observeRequests(app);
-  limitHandshakes(app.server as unknown as Server, () => metrics.dropped({ port: 'api' }));
+  const dropped = () => metrics.dropped({ port: 'api' });
+  limitHandshakes(app.server as unknown as Server, dropped);
+  limitConnections(app.server as unknown as Server, CONNECTIONS_OF_SOURCE, dropped);
   app.addHook('onRequest', async ({ raw }) => {
     requireRoom();
     limitTime(raw);

@@ -18,6 +18,7 @@ import {
 import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
 import { Challenge } from './evidence.ts';
+import { limitConnections } from './limits/connections.ts';
 import { limitHandshakes, placeOf } from './limits/handshakes.ts';
 import { requireRoom } from './limits/overload.ts';
 import { sourceOf } from './limits/source.ts';
@@ -39,6 +40,8 @@ let onTheWay = 0;
 const GRACE = 20_000;
 /** As many connections wait for changes at most, and as many others come and go. */
 const CONNECTIONS = 2 * PLACES;
+/** Of one source, which may be a balancer that many come through. */
+const CONNECTIONS_OF_SOURCE = PLACES;
 /** Milliseconds of silence after which the system looks whether the peer of a waiting connection is still there. */
 const KEEP_ALIVE = 30_000;
 
@@ -79,7 +82,9 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
   });
   server.maxConnections = CONNECTIONS;
   observeTls(server, 'enclave');
-  limitHandshakes(server, () => metrics.dropped({ port: 'enclave' }));
+  const dropped = () => metrics.dropped({ port: 'enclave' });
+  limitHandshakes(server, dropped);
+  limitConnections(server, CONNECTIONS_OF_SOURCE, dropped);
   server.on('connection', (socket: Socket) => {
     const place = placeOf(socket);
     open.set(place, socket);

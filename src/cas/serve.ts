@@ -131,7 +131,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       if (renewed.certificate === identity.certificate) return;
       identity = renewed;
       const context = { key: identity.key, cert: identity.certificate };
-      (api.server as unknown as TlsServer).setSecureContext({ ...context, minVersion: API_TLS });
+      (api.server as unknown as TlsServer).setSecureContext({ ...context, ...API_TLS });
       launchPort.server.setSecureContext({ ...context, ...LAUNCH_TLS });
       log.info({}, 'the certificate was made anew');
     };

@@ -50,9 +50,10 @@ function isErrorCode(code: string): code is ErrorCode {
   return Object.hasOwn(errors, code);
 }
 
-/** A line for a terminal, without the control characters that text from outside may hold. */
+/**
+ * A line for a terminal, without what text from outside may hold that is not seen, or makes other text look otherwise: control
+ * and format characters, and ends of lines (Unicode Standard §4.5).
+ */
 export function printable(text: string): string {
-  return text
-    .replaceAll('\n', '; ')
-    .replace(/[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, '\ufffd');
+  return text.replaceAll('\n', '; ').replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, '\ufffd');
 }

@@ -273,6 +273,19 @@ describe('what packaging/install.sh installs', { skip: cannot }, () => {
       attempt({}, '--group', primary).stderr,
       new RegExp(`${primary} is the primary group of a user`),
     );
+    mkdirSync(path('loose/inner'), { recursive: true });
+    chmodSync(path('loose'), 0o777);
+    for (const folder of [
+      { PREFIX: path('loose/inner') },
+      { UNITDIR: path('loose/inner') },
+      { CONFDIR: path('loose') },
+    ])
+      assert.match(attempt(folder, '--group', group).stderr, /others than root may write to .*loose/);
+    chownSync(path('loose'), NOBODY, NOBODY);
+    assert.match(
+      attempt({ PREFIX: path('loose/inner') }, '--group', group).stderr,
+      /loose belongs to another user than root/,
+    );
     assert.match(attempt({}, '--group', 'root').stderr, /root is root's \(gid 0\)/);
     assert.equal(existsSync(path('other')), false);
   });

@@ -32,6 +32,18 @@ test('a code that is not declared counts as INTERNAL', () => {
 test('text from outside is shown on one line, without control characters', () => {
   assert.equal(printable('\x1b[2Ja\nb\r\u009b\u2028\x7f'), '\ufffd[2Ja; b\ufffd\ufffd\ufffd\ufffd');
   assert.equal(printable('plain é 😀'), 'plain é 😀');
+  for (const unseen of [
+    '\u061c',
+    '\u200b',
+    '\u200e',
+    '\u202e',
+    '\u2066',
+    '\u2060',
+    '\ufeff',
+    '\u00ad',
+    '\u{e0041}',
+  ])
+    assert.equal(printable(`a${unseen}b`), 'a\ufffdb', JSON.stringify(unseen));
 });
 
 test('a refusal of another shape is not one', () => {

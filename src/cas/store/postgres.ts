@@ -154,11 +154,12 @@ function connectionOf(url: string): pg.PoolConfig {
     throw failure('USAGE', {
       detail: 'a password does not belong into the address of the store; PGPASSFILE names a file with it',
     });
-  const host = parsed.searchParams.get('host') ?? parsed.hostname;
+  const host = hostOf(parsed);
   const isHere = host.startsWith('/') || /^(localhost|127\.0\.0\.1|\[::1\]|)$/.test(host);
   const byDefault = (name: string, value: string | undefined) => {
     if (value && !parsed.searchParams.has(name)) parsed.searchParams.set(name, value);
   };
+  if (host !== parsed.hostname) byDefault('host', host);
   if (!isHere) byDefault('sslmode', 'verify-full');
   // As libpq has it (§34.15), and `pg` does not.
   if (parsed.searchParams.has('sslmode')) byDefault('sslrootcert', process.env.PGSSLROOTCERT);
@@ -166,6 +167,10 @@ function connectionOf(url: string): pg.PoolConfig {
   // As libpq has it (§34.15), a variable before a file.
   return process.env.PGPASSWORD ? config : { ...config, password: passwordInFile };
 }
+
+/** Where the URL names none, a variable does (libpq §34.15). */
+const hostOf = ({ hostname, searchParams }: URL): string =>
+  searchParams.get('host') || hostname || process.env.PGHOST || '';
 
 /** The password in the file that PGPASSFILE names. `pg` tells whom it connects to, though its types do not say so. */
 async function passwordInFile(...[connection]: unknown[]): Promise<string> {
@@ -176,8 +181,9 @@ async function passwordInFile(...[connection]: unknown[]): Promise<string> {
 
 /** For people: host and database. */
 function nameOf(url: string): string {
-  const { hostname, port, pathname, searchParams } = new URL(url);
-  return `postgres://${searchParams.get('host') ?? hostname}${port && `:${port}`}${pathname}`;
+  const parsed = new URL(url);
+  const { port, pathname } = parsed;
+  return `postgres://${hostOf(parsed)}${port && `:${port}`}${pathname}`;
 }
 
 /** Its name makes a statement be compiled once on each connection; those that write many rows come in many forms. */

@@ -1,6 +1,8 @@
 import { checkSharedSecret } from './one-time-password.ts';
 import type { Scope } from './scope.ts';
 
+const SHORTEST_TOKEN = 16;
+
 /** The sections `security` and `access_policy`, and where secrets are kept. */
 export function checkSecurity(scope: Scope): void {
   const { session, security, attestation, error, warn, refuse } = scope;
@@ -11,6 +13,11 @@ export function checkSecurity(scope: Scope): void {
 
   const { service_access_token: token, singleton_enclaves: singleton } = security;
   scope.template(token, ['security', 'service_access_token'], 'text');
+  if (token !== undefined && !token.includes('$$') && token.length < SHORTEST_TOKEN)
+    warn(
+      ['security', 'service_access_token'],
+      `it has less than ${SHORTEST_TOKEN} characters, and could be guessed; let the CAS make it: a secret of kind ascii`,
+    );
   scope.values(singleton, ['security', 'singleton_enclaves']);
   if (singleton === true && attestation?.mode === 'none')
     error(
