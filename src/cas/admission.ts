@@ -11,31 +11,46 @@ import { expandSection, literal } from './expand.ts';
 import type { Resolver } from './secrets.ts';
 import type { SessionVersion } from './versions.ts';
 
-/** Who may be given a service's configuration, all variables filled in. */
-export interface Admission extends Expectation {
-  /** Base32. */
-  oneTimePassword: string | undefined;
-  accessToken: string | undefined;
-  /** A process is given a configuration once. */
-  singleton: boolean;
+/** What Evidence a launcher is asked for. */
+export interface EvidenceDemand {
+  mode: Expectation['mode'];
   /** How old what a LAS shows of its machine may be, in milliseconds. */
   maxQuoteAge: number;
 }
 
-const MAX_QUOTE_AGE = 600_000;
+/** Which launchers may be given a service's configuration, all variables filled in. */
+export interface Admission extends Expectation, EvidenceDemand {
+  /** A process is given a configuration once. */
+  singleton: boolean;
+}
 
-/**
- * The parts of a policy that decide over a launch.
- * @throws Failure POLICY_UNUSABLE or SECRET_UNAVAILABLE
- */
-export async function admissionOf(
-  resolver: Resolver,
-  version: SessionVersion,
-  service: Service,
-): Promise<Admission> {
-  const get = <Schema extends v.GenericSchema>(section: string, value: unknown, shape: Schema) =>
-    expandSection(resolver, version, section, value, shape);
-  const security = literal(await get('security', version.session.security, securitySection));
+/** What a launcher has to know beside. */
+export interface Factors {
+  /** Base32. */
+  oneTimePassword: string | undefined;
+  accessToken: string | undefined;
+}
+
+const MAX_QUOTE_AGE = 600_000;
+const OTP = 'one_time_password_shared_secret';
+const TOKEN = 'service_access_token';
+const isDemand = (key: string) => ['attestation', 'mode', 'max_quote_age'].includes(key);
+const isNoFactor = (key: string) => key !== OTP && key !== TOKEN;
+
+type Of<Result> = (resolver: Resolver, version: SessionVersion, service: Service) => Promise<Result>;
+
+async function attestationOf(
+  ...[resolver, version, wants]: [Resolver, SessionVersion, (key: string) => boolean]
+) {
+  const section = expandSection(
+    resolver,
+    version,
+    'security',
+    version.session.security,
+    securitySection,
+    wants,
+  );
+  const security = literal(await section);
   const attestation = literal(security.attestation);
   // A variable can bring in what is refused at upload.
   if (attestation.mode === 'maa' || attestation.must_be_sgx_local)
@@ -43,14 +58,36 @@ export async function admissionOf(
       section: 'security.attestation',
       detail: 'mode maa and must_be_sgx_local are not supported',
     });
+  const demand: EvidenceDemand = {
+    mode: attestation.mode === 'none' ? 'none' : 'hardware',
+    maxQuoteAge: parseDuration(attestation.max_quote_age ?? '') ?? MAX_QUOTE_AGE,
+  };
+  return { security, attestation, demand };
+}
+
+/**
+ * What decides before anything else is looked at, and nothing else.
+ * @throws Failure POLICY_UNUSABLE or SECRET_UNAVAILABLE
+ */
+export const evidenceDemandOf: Of<EvidenceDemand> = async (resolver, version) =>
+  (await attestationOf(resolver, version, isDemand)).demand;
+
+/**
+ * The parts of a policy that decide over a launcher by its Evidence.
+ * @throws Failure POLICY_UNUSABLE or SECRET_UNAVAILABLE
+ */
+export const admissionOf: Of<Admission> = async (resolver, version, service) => {
+  const get = <Schema extends v.GenericSchema>(section: string, value: unknown, shape: Schema) =>
+    expandSection(resolver, version, section, value, shape, isNoFactor);
+  const { security, attestation, demand } = await attestationOf(resolver, version, isNoFactor);
   const isSingleton = literal(security.singleton_enclaves) === true;
-  if (isSingleton && attestation.mode === 'none')
+  if (isSingleton && demand.mode === 'none')
     throw failure('POLICY_UNUSABLE', {
       section: 'security.singleton_enclaves',
       detail: 'a process is known by Evidence alone, which attestation mode none does not ask for',
     });
   const require = literal(attestation.require ?? []);
-  if (require.length > 0 && attestation.mode === 'none')
+  if (require.length > 0 && demand.mode === 'none')
     throw failure('POLICY_UNUSABLE', {
       section: 'security.attestation.require',
       detail: 'properties are known by Evidence alone, which attestation mode none does not ask for',
@@ -68,21 +105,31 @@ export async function admissionOf(
   const measurements = await get('mrenclaves', service.mrenclaves, mrenclaves);
   if (measurements.length > 0) variants.push({ measurements });
   return {
-    mode: attestation.mode === 'none' ? 'none' : 'hardware',
+    ...demand,
     tolerate: literal(attestation.tolerate),
     require,
-    maxQuoteAge: parseDuration(attestation.max_quote_age ?? '') ?? MAX_QUOTE_AGE,
     ignoreAdvisories: literal(attestation.ignore_advisories),
     variants,
     platforms: literal(await get('platforms', service.platforms, platforms)),
     trustedPlatforms: literal(attestation.trusted_scone_qe_pubkeys),
-    oneTimePassword: await sharedSecretOf(resolver, version, service),
-    accessToken: security.service_access_token,
     singleton: isSingleton,
   };
-}
+};
 
-const OTP = 'one_time_password_shared_secret';
+/**
+ * What a launcher has to know beside its Evidence; a secret, so it is looked at once that was right.
+ * @throws Failure POLICY_UNUSABLE or SECRET_UNAVAILABLE
+ */
+export const factorsOf: Of<Factors> = async (resolver, version, service) => {
+  const { security } = version.session;
+  const isToken = (key: string) => key === TOKEN;
+  const section = expandSection(resolver, version, 'security', security, securitySection, isToken);
+  return {
+    oneTimePassword: await sharedSecretOf(resolver, version, service),
+    accessToken: literal(await section).service_access_token,
+  };
+};
+
 const otpShape = v.object({ [OTP]: v.string() });
 
 /**

@@ -52,6 +52,7 @@ async function expand(
   version: SessionVersion,
   value: unknown,
   key: string,
+  wants: (key: string) => boolean,
   depth: number,
 ): Promise<unknown> {
   if (depth > DEEPEST) throw failure('POLICY_UNUSABLE', { section: key, detail: 'it is nested too deeply' });
@@ -66,7 +67,7 @@ async function expand(
         if (secret.kind === 'config-fragment') {
           const fragment = secret.secret.reveal();
           resolver.spend(1, fragment.length);
-          return expand(resolver, home, JSON.parse(fragment.toString()), key, depth + 1);
+          return expand(resolver, home, JSON.parse(fragment.toString()), key, wants, depth + 1);
         }
         // Bytes are no text; base32 is what a shared secret is written in.
         if (secret.kind === 'binary' && format === '' && key === 'one_time_password_shared_secret')
@@ -82,7 +83,7 @@ async function expand(
   if (Array.isArray(value)) {
     const items: unknown[] = [];
     for (const item of value) {
-      const expanded = await expand(resolver, version, item, key, depth + 1);
+      const expanded = await expand(resolver, version, item, key, wants, depth + 1);
       if (Array.isArray(expanded) && typeof item === 'string') for (const each of expanded) items.push(each);
       else items.push(expanded);
     }
@@ -91,12 +92,13 @@ async function expand(
   if (typeof value !== 'object' || value === null) return value;
   const map: Record<string, unknown> = {};
   for (const [name, item] of Object.entries(value))
-    map[name] = await expand(resolver, version, item, name, depth + 1);
+    if (wants(name)) map[name] = await expand(resolver, version, item, name, wants, depth + 1);
   return map;
 }
 
 /**
  * A section of a policy, its variables filled in, checked again.
+ * @param wants whether a key is looked at, wherever it stands; what is not is left out, and nothing in it filled in
  * @throws Failure POLICY_UNUSABLE or SECRET_UNAVAILABLE
  */
 export async function expandSection<Schema extends v.GenericSchema>(
@@ -105,10 +107,11 @@ export async function expandSection<Schema extends v.GenericSchema>(
   section: string,
   value: unknown,
   shape: Schema,
+  wants: (key: string) => boolean = () => true,
 ): Promise<v.InferOutput<Schema>> {
   let expanded: unknown;
   try {
-    expanded = await expand(resolver, version, value, section, 0);
+    expanded = await expand(resolver, version, value, section, wants, 0);
   } catch (error) {
     if (!(error instanceof TemplateError || error instanceof TooLarge)) throw error;
     throw failure('POLICY_UNUSABLE', { section, detail: error.message });

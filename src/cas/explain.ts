@@ -2,7 +2,7 @@ import { base32nopad } from '@scure/base';
 import { failure } from '../errors.ts';
 import type { ServiceName } from '../policy/names.ts';
 import { authorize, type Client } from './access.ts';
-import { admissionOf, sharedSecretOf } from './admission.ts';
+import { admissionOf, factorsOf, sharedSecretOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { usableSharedSecret } from './second-factors.ts';
 import { createResolver } from './secrets.ts';
@@ -15,11 +15,9 @@ import { requireService } from './versions.ts';
 export async function explainAdmission(cas: Cas, named: ServiceName, client: Client): Promise<object> {
   const { version, service } = await requireService(cas, named);
   await authorize(cas, version, 'read', client);
-  const { oneTimePassword, accessToken, trustedPlatforms, ...admission } = await admissionOf(
-    createResolver(cas),
-    version,
-    service,
-  );
+  const resolver = createResolver(cas);
+  const { trustedPlatforms, ...admission } = await admissionOf(resolver, version, service);
+  const { oneTimePassword, accessToken } = await factorsOf(resolver, version, service);
   return {
     session: version.session.name,
     service: service.name,

@@ -7,14 +7,14 @@ import type { Service } from '../policy/session.ts';
 import type { ConfigurationMessage, GrantedMessage } from '../protocol/launch.ts';
 import { formatSecret, formatsOf, SecretUnusable } from '../secrets/kinds.ts';
 import { parseTemplate, placed, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
-import { type Admission, admissionOf } from './admission.ts';
+import { type Admission, admissionOf, evidenceDemandOf, factorsOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { decidingSecrets } from './deciding.ts';
 import { checkAge, verifyLaunchEvidence } from './evidence.ts';
 import { collectForms, type Forms } from './expand.ts';
 import { injectionOf } from './injection.ts';
 import { metrics, since } from './observe/metrics.ts';
-import { step, traced } from './observe/tracing.ts';
+import { type Step, step, traced } from './observe/tracing.ts';
 import {
   checkAccessToken,
   checkOneTimePassword,
@@ -85,7 +85,7 @@ function shown({ version, claims, factors }: Grounds): object {
 /**
  * The decision, in the order: is there such a service; does the Evidence verify, where any is asked for; is the
  * launcher admitted; are the second factors right, what can be used up last. Nobody who would not be admitted anyway can guess
- * a one-time password, or use one up. Only then are secrets touched.
+ * a one-time password, or use one up. Variables of the policy are filled in where they are needed, and secrets touched last.
  *
  * @throws Failure with the reason of a refusal, or Challenge
  */
@@ -97,27 +97,33 @@ async function decide(cas: Cas, attempt: LaunchAttempt, grounds: Grounds): Promi
   grounds.version = version.number;
   const recipient: Recipient = {};
   const resolver = createResolver(cas, recipient, interest);
-  const admission = await step('admission', () => admissionOf(resolver, version, service)).catch(
-    (error: unknown) => {
+  const known = <Result>(
+    what: Step,
+    find: (...about: [Resolver, SessionVersion, Service]) => Promise<Result>,
+  ) =>
+    step(what, () => find(resolver, version, service)).catch((error: unknown) => {
       if (!(error instanceof Failure)) throw error;
       // What of the policy it is about is for those who may read it.
       cas.log.warn({ session: sessionName, service: serviceName, error: causes(error) }, 'policy not usable');
       throw error.code === 'CAS_BUSY' ? error : failure('ADMISSION_UNKNOWN');
-    },
-  );
+    });
+  const demand = await known('mode', evidenceDemandOf);
   const claims =
-    admission.mode === 'none' ? undefined : await step('evidence', () => verifyLaunchEvidence(cas, attempt));
+    demand.mode === 'none' ? undefined : await step('evidence', () => verifyLaunchEvidence(cas, attempt));
   grounds.claims = claims;
   // Before it is looked at: what an old quote says of the machine may be wrong by now.
-  checkAge(cas, attempt, claims, admission.maxQuoteAge);
+  checkAge(cas, attempt, claims, demand.maxQuoteAge);
+  if (demand.mode !== 'none' && !claims) throw failure('EVIDENCE_MISSING');
+  const admission = await known('admission', admissionOf);
   await step('appraisal', async () => admit(cas, admission, claims));
+  const { oneTimePassword, accessToken } = await known('factors', factorsOf);
   const proof = await step('second factors', async () => {
-    const proof = await checkAccessToken(cas, admission.accessToken, attempt);
+    const proof = await checkAccessToken(cas, accessToken, attempt);
     if (proof) grounds.factors.push('access token');
     await checkSingleton(cas, admission.singleton, attempt, claims);
     if (admission.singleton) grounds.factors.push('first of its process');
-    await checkOneTimePassword(cas, admission, attempt, claims);
-    if (admission.oneTimePassword !== undefined) grounds.factors.push('one-time password');
+    await checkOneTimePassword(cas, { ...admission, oneTimePassword }, attempt, claims);
+    if (oneTimePassword !== undefined) grounds.factors.push('one-time password');
     return proof;
   });
   if (claims)

@@ -6,7 +6,7 @@ import { accessTokenProof } from '../protocol/access-token.ts';
 import type { ReceivedLaunchRequest } from '../protocol/launch.ts';
 import { matchOneTimePassword, parseSharedSecret } from '../secrets/one-time-password.ts';
 import type { Secret } from '../secrets/secret.ts';
-import type { Admission } from './admission.ts';
+import type { Admission, Factors } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { metrics } from './observe/metrics.ts';
 import type { Interest } from './watch.ts';
@@ -111,7 +111,7 @@ export function usableSharedSecret(text: string): Secret {
  */
 export async function checkOneTimePassword(
   cas: Cas,
-  { oneTimePassword: sharedSecret, mode }: Pick<Admission, 'oneTimePassword' | 'mode'>,
+  { oneTimePassword: sharedSecret, mode }: Pick<Admission & Factors, 'oneTimePassword' | 'mode'>,
   attempt: LaunchAttempt,
   claims: Claims | undefined,
 ): Promise<void> {

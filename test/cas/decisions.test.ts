@@ -44,7 +44,8 @@ test('variables that multiply each other are refused before they fill the memory
   const last = '  - {name: f40, kind: config-fragment, value: x}';
   const secrets = `secrets:\n${[...doubling, last].join('\n')}\n`;
   await bare.upload(session('doubling', `security: $$SCONE::f0$$\nservices: [{name: s}]\n${secrets}`));
-  await assert.rejects(bare.launch('doubling', 's'), code('ADMISSION_UNKNOWN'));
+  await assert.rejects(bare.launch('doubling', 's'), code('EVIDENCE_MISSING'));
+  await assert.rejects(bare.launch('doubling', 's', { las: testLas() }), code('ADMISSION_UNKNOWN'));
   await bare.upload(session('ruled', `access_policy: $$SCONE::f0$$\n${secrets}`));
   await assert.rejects(readSession(bare.cas, 'ruled', by('alice')), code('ACCESS_DENIED'));
 
@@ -56,7 +57,7 @@ test('variables that multiply each other are refused before they fill the memory
       `security: {attestation: {tolerate: [${many}]}}\nservices: [{name: s, mrenclaves: [${'ab'.repeat(32)}]}]\nsecrets: [{name: a, kind: ascii, value: ${long}}]\n`,
     ),
   );
-  await assert.rejects(bare.launch('long', 's'), code('ADMISSION_UNKNOWN'));
+  await assert.rejects(bare.launch('long', 's', { las: testLas() }), code('ADMISSION_UNKNOWN'));
 });
 
 test('in a board, one person counts once, by whatever names', async () => {

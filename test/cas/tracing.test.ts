@@ -110,7 +110,17 @@ test('a release is one trace, with a span for each step, in the time of the rele
   assert.ok(root && root.parentSpanId === '');
   const children = trace.filter(({ parentSpanId }) => parentSpanId === root.spanId).map(({ name }) => name);
   assert.deepEqual(children.sort(), [
-    ...['admission', 'appraisal', 'audit', 'configuration', 'evidence', 'second factors', 'session'],
+    ...[
+      'admission',
+      'appraisal',
+      'audit',
+      'configuration',
+      'evidence',
+      'factors',
+      'mode',
+      'second factors',
+      'session',
+    ],
   ]);
   const configuration = trace.find(({ name }) => name === 'configuration');
   assert.equal(trace.find(({ name }) => name === 'secrets')?.parentSpanId, configuration?.spanId);

@@ -17,6 +17,8 @@ export type Step =
   | 'admission'
   | 'evidence'
   | 'appraisal'
+  | 'mode'
+  | 'factors'
   | 'second factors'
   | 'secrets'
   | 'configuration'
