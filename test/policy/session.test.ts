@@ -5,6 +5,7 @@ import { formatProblem, InvalidText } from '../../src/policy/problem.ts';
 import { oneTimePasswordReference } from '../../src/policy/service.ts';
 import { parseSession, sessionHash } from '../../src/policy/session.ts';
 import { anyCharacter } from '../support/any-character.ts';
+import { makeIdentity } from '../support/client.ts';
 import { onlyInvalidText, problemsOf, sessionText, variablesFrom } from './support.ts';
 
 const digits = '1234567890'.repeat(6).concat('1234');
@@ -249,6 +250,15 @@ const warned: [what: string, lines: string[], ...warnings: RegExp[]][] = [
     ],
     /services\[0\]\.one_time_password_shared_secret: .*write :base32nopad/,
   ],
+  [
+    'a service whose template on the host may use everything',
+    [
+      `services: [{name: a, image_name: i, attestation: {mrenclave: ${upper}}, ${otp}: "$$SCONE::k:base32nopad$$"}]`,
+      'images: [{name: i, injection_files: [/etc/template]}, {name: j, injection_files: [/x], provide_secrets: [t]}]',
+      'secrets: [{name: k, kind: binary}, {name: t, kind: ascii}, {name: u, kind: ascii}]',
+    ],
+    /services\[0\]\.image_name: \/etc\/template is a template on the host, and may use each of these secrets: t, u; provide_secrets/,
+  ],
 ];
 for (const [what, lines, ...warnings] of warned)
   test(`a session is accepted with a warning: ${what}`, () => {
@@ -257,6 +267,24 @@ for (const [what, lines, ...warnings] of warned)
     for (const [index, warning] of warnings.entries())
       assert.match(formatProblem(found[index] ?? assert.fail(), 'f'), warning);
   });
+
+test('a service access token that can be guessed, and that the policy writes out, is warned of', () => {
+  const warnings = (token: string) =>
+    parseSession(
+      `{name: s, version: "0.3", security: {service_access_token: ${token}}, secrets: [{name: t, kind: ascii}]}`,
+    ).warnings.map(({ message }) => message);
+  assert.match(warnings('a').join(), /less than 16 characters/);
+  assert.deepEqual(warnings('0123456789abcdef'), []);
+  assert.deepEqual(warnings('"$$SCONE::t$$"'), []);
+});
+
+test('a principal is one certificate', async () => {
+  const { certificate: pem } = await makeIdentity('alice');
+  const session = (principal: string) =>
+    `name: s\nversion: "0.3"\naccess_policy:\n  read: |\n${principal.replace(/^/gm, '    ')}`;
+  assert.deepEqual(parseSession(session(pem)).warnings, []);
+  assert.match(problemsOf(() => parseSession(session(pem + pem))).join(), /expected one certificate/);
+});
 
 test('ignoring all advisories without debug-mode is accepted with a warning', () => {
   const { warnings } = parseSession(
