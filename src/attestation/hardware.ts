@@ -86,8 +86,11 @@ export function intelClaims(verdict: IntelVerdict, expected: 'sgx' | 'tdx'): Har
     const { mrenclave, mrsigner, isvprodid, isvsvn } = body;
     return { ...claims, enclave: { measurement: mrenclave, signer: { mrsigner, isvprodid, isvsvn } } };
   }
-  const { mrtd, rtmr0, rtmr1, rtmr2, rtmr3, mrconfigid, mrowner, mrownerconfig } = body;
-  const values = { mrtd, rtmr0, rtmr1, rtmr2, rtmr3, mrconfigid, mrowner, mrownerconfig };
+  const { mrtd, rtmr0, rtmr1, rtmr2, rtmr3, mrconfigid, mrowner, mrownerconfig, mrservicetd } = body;
+  const values = {
+    ...{ mrtd, rtmr0, rtmr1, rtmr2, rtmr3, mrconfigid, mrowner, mrownerconfig },
+    ...{ attributes: body.tdattributes, ...(mrservicetd !== undefined && { mrservicetd }) },
+  };
   return { ...claims, machine: { kind: 'tdx', values } };
 }
 

@@ -6,7 +6,14 @@ import { type Certificate, mayBeUsedFor } from '../x509/certificate.ts';
 import { type Chain, type ChainOptions, outside, verifyChain } from '../x509/chain.ts';
 import type { EnclaveIdentity, SignedText } from './collateral.ts';
 import { isOnP256, type PckExtension, pckCertificates, pckExtension } from './pck.ts';
-import { type EnclaveReport, parseQuote, type Quote, type QuoteBody, type QuoteHeader } from './quote.ts';
+import {
+  type DomainReport,
+  type EnclaveReport,
+  parseQuote,
+  type Quote,
+  type QuoteBody,
+  type QuoteHeader,
+} from './quote.ts';
 import {
   categories,
   converge,
@@ -104,7 +111,13 @@ export function verifyIntelQuote(
       ...(module && { module }),
       qe,
       advisories,
-      weaknesses: [...categories[status], ...(extension.smtEnabled ? ['hyperthreading'] : [])],
+      weaknesses: [
+        ...new Set([
+          ...categories[status],
+          ...(domain && isMovable(domain) ? ['insecure-configuration'] : []),
+          ...(extension.smtEnabled ? ['hyperthreading'] : []),
+        ]),
+      ],
       pck: { ...extension, serial: pck.serial, issuer: chain.certificates[1]?.commonName ?? '' },
       tcbEvaluationDataNumber: tcbInfo.document.content.tcbEvaluationDataNumber,
       validUntil: Math.min(chain.validUntil, tcbInfo.validUntil, identity.validUntil),
@@ -233,8 +246,16 @@ function verifyQuote({ signed, authentication: { attestationKey, signature } }: 
     throw invalidEvidence('the signature of the quote is wrong');
 }
 
-/** DEBUG: bit 1 of an enclave's attributes, bit 0 of a domain's. */
+/** DEBUG: bit 1 of an enclave's attributes; of a domain's the group TUD, bits 0 to 7 (TDX Module ABI, ATTRIBUTES). */
 function isDebug(body: QuoteBody): boolean {
   const [attributes = 0] = Buffer.from(body.type === 'sgx' ? body.attributes : body.tdattributes, 'hex');
-  return (attributes & (body.type === 'sgx' ? 0x02 : 0x01)) !== 0;
+  return (attributes & (body.type === 'sgx' ? 0x02 : 0xff)) !== 0;
+}
+
+const MIGRATABLE = 1n << 29n;
+
+/** Whether the operator may move the domain's memory elsewhere, by a service domain of his that is bound to it or may be. */
+function isMovable({ tdattributes, mrservicetd = '' }: DomainReport): boolean {
+  const attributes = Buffer.from(tdattributes, 'hex').readBigUInt64LE();
+  return (attributes & MIGRATABLE) !== 0n || /[^0]/.test(mrservicetd);
 }

@@ -56,6 +56,8 @@ const tdx = v.pipe(
     mrconfigid: measured(96, 'What whoever started the virtual machine says of its configuration'),
     mrowner: measured(96, 'Who owns it, as whoever started it says'),
     mrownerconfig: measured(96, 'What the owner says of its configuration'),
+    attributes: measured(16, 'Attributes of the virtual machine, as the module has them'),
+    mrservicetd: measured(96, 'Service domains that are bound to it, such as one that may move it elsewhere'),
   }),
   v.check(
     ({ mrtd }) => mrtd !== undefined,

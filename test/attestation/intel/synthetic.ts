@@ -266,6 +266,7 @@ export interface DomainOptions {
   mrsignerseam?: string;
   seamattributes?: string;
   tdattributes?: string;
+  mrservicetd?: string;
   reportData?: Buffer;
 }
 
@@ -295,7 +296,9 @@ export function domainReport(options: DomainOptions = {}): Buffer {
     'e7'.padEnd(16, '0'),
     ...[mrtd, mrconfigid, mrowner, mrownerconfig, rtmr0, rtmr1, rtmr2, rtmr3],
     reportData.toString('hex'),
-    ...(options.kind === '1.5' ? [options.teeTcbSvn2 ?? VERSION_1, '0'.repeat(96)] : []),
+    ...(options.kind === '1.5'
+      ? [options.teeTcbSvn2 ?? VERSION_1, options.mrservicetd ?? '0'.repeat(96)]
+      : []),
   ];
   return Buffer.from(fields.join(''), 'hex');
 }

@@ -323,6 +323,17 @@ test('debug is told of enclaves and domains', () => {
   assert.equal(verify(sgxQuote({ body: debugEnclave }), sgxCollateral).debug, true);
   assert.equal(verify(tdxQuote({ tdattributes: `01${'0'.repeat(14)}` }), tdxCollateral).debug, true);
   assert.equal(verify(tdxQuote({ tdattributes: `0000001000000000` }), tdxCollateral).debug, false);
+  // All of the group that Intel calls "TD under debug".
+  for (const bits of ['10', '20', '40', '80'])
+    assert.equal(verify(tdxQuote({ tdattributes: `${bits}${'0'.repeat(14)}` }), tdxCollateral).debug, true);
+});
+
+test('that its operator may move a domain is a weakness', () => {
+  const weaknesses = (options: DomainOptions) => verify(tdxQuote(options), tdxCollateral).weaknesses;
+  assert.deepEqual(weaknesses({ tdattributes: '0000001000000000' }), []);
+  assert.deepEqual(weaknesses({ tdattributes: '0000002000000000' }), ['insecure-configuration']);
+  assert.deepEqual(weaknesses({ kind: '1.5' }), []);
+  assert.deepEqual(weaknesses({ kind: '1.5', mrservicetd: '77'.repeat(48) }), ['insecure-configuration']);
 });
 
 test('that simultaneous multithreading is on is a weakness, where the certificate tells', () => {
