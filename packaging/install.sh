@@ -65,14 +65,18 @@ safe() {
   while :; do
     if [ -e "$at" ]; then
       [ "$(stat -L -c %u "$at")" = 0 ] || fail "$at belongs to another user than root, who could exchange what is installed"
-      [ -z "$(find -H "$at" -maxdepth 0 -perm /022 ! -perm -1000)" ] || fail "others than root may write to $at, and could exchange what is installed"
+      [ -z "$(find -H "$at" -maxdepth 0 -perm /022 ! -perm -1000)" ] || fail "others than root may write to $at, and could exchange what is installed; chmod go-w $at, or give another PREFIX"
     fi
     [ "$at" != / ] || return 0
     at=$(dirname "$at")
   done
 }
 if [ -z "$root" ]; then
-  for folder in "$prefix/bin" "$units" "$configuration"; do safe "$folder"; done
+  # As it is written, and where links on the way lead.
+  for folder in "$prefix/bin" "$units" "$configuration"; do
+    safe "$folder"
+    safe "$(readlink -m "$folder")"
+  done
 fi
 
 # To another name first: the old one may be running.

@@ -133,8 +133,9 @@ function machineRefusals({ machines }: Variant, { root, machine }: Claims): Fail
   );
 }
 
-function runAsRefusals({ runAs }: Variant, { credentials }: Claims): Failure[] {
-  const refusal = runAs && runAsRefusal(runAs, credentials);
+/** An enclave keeps its user out by itself. */
+function runAsRefusals({ runAs }: Variant, { root, credentials }: Claims): Failure[] {
+  const refusal = runAs && root !== 'sgx' && runAsRefusal(runAs, credentials);
   return refusal ? [refusal] : [];
 }
 

@@ -4,8 +4,16 @@ import { exporterOf, LONGEST_WAY, nameOf } from './secrets.ts';
 import { activeSession, type SessionVersion } from './versions.ts';
 import type { Interest } from './watch.ts';
 
-/** Places of secrets that a policy may name, in all that decides over its launches. */
+/** Secrets that are looked at, in all sessions, for what a policy's conditions name. */
 const MOST_PLACES = 10_000;
+
+/** Where a secret is made, whatever it is called on the way there. */
+interface Place {
+  id: string;
+  home: SessionVersion;
+  definition: Definition | undefined;
+}
+type Definition = SessionVersion['session']['secrets'][number];
 
 /**
  * Names of a session's secrets that stand behind the conditions of any of its services: one-time passwords, access tokens and
@@ -19,91 +27,109 @@ export async function decidingSecrets(
   version: SessionVersion,
   interest: Interest | undefined,
 ): Promise<Set<string>> {
+  // Each session is read once, so that what it says fits together.
+  const sessions = new Map<string, Promise<SessionVersion | undefined>>([
+    [version.session.name, Promise.resolve(version)],
+  ]);
   const read = (name: string) => {
     interest?.session(name);
-    return activeSession(cas, name);
+    const reading = sessions.get(name) ?? activeSession(cas, name);
+    sessions.set(name, reading);
+    return reading;
   };
-  const places = new Set<string>();
-  const own = new Set<string>();
-  const isOwn = (at: SessionVersion) =>
-    at.session.name === version.session.name && at.number === version.number;
-
-  const visit = async (at: SessionVersion, text: string): Promise<void> => {
-    for (const reference of referencesIn(text)) {
-      const { name } = nameOf(at, reference);
-      if (isOwn(at)) own.add(name);
-      const { place, home, nameAtHome } = await placeOf(at, name, read);
-      if (places.has(place)) continue;
-      places.add(place);
-      if (places.size > MOST_PLACES)
-        throw failure('POLICY_UNUSABLE', {
-          section: 'its variables',
-          detail: `they name more than ${MOST_PLACES} secrets`,
-        });
-      const definition = definitionOf(home, nameAtHome);
-      if (!definition) continue;
-      const fragment = definition.kind === 'config-fragment' ? home.secrets.get(nameAtHome) : undefined;
-      await visit(home, fragment ? fragment.reveal().toString() : showing(definition));
+  const definitions = new Map<SessionVersion, Map<string, Definition>>();
+  const definitionOf = (at: SessionVersion, name: string) => {
+    const its = definitions.get(at) ?? new Map(at.session.secrets.map((each) => [each.name, each]));
+    definitions.set(at, its);
+    return its.get(name);
+  };
+  const places = new Map<string, Promise<Place>>();
+  const placeOf = (at: SessionVersion, name: string): Promise<Place> => {
+    const id = JSON.stringify([at.session.name, name]);
+    const known = places.get(id) ?? find(at, name, id);
+    places.set(id, known);
+    if (places.size > MOST_PLACES)
+      throw failure('POLICY_UNUSABLE', {
+        section: 'its variables',
+        detail: `they name more than ${MOST_PLACES} secrets`,
+      });
+    return known;
+  };
+  const find = async (at: SessionVersion, name: string, first: string): Promise<Place> => {
+    let [home, here, id] = [at, name, first];
+    for (let way = 0; ; way++) {
+      const definition = definitionOf(home, here);
+      if (!definition || !('import' in definition) || way >= LONGEST_WAY) return { id, home, definition };
+      const { cas_key, session, secret } = definition.import;
+      const elsewhere = { id: JSON.stringify([cas_key ?? '', session, secret]), home, definition };
+      if (cas_key !== undefined) return elsewhere;
+      const found = await exporterOf(home, definition.import, read);
+      // As it stands nobody is given it.
+      if (typeof found === 'string') return elsewhere;
+      [home, here] = [found.exporter, secret];
+      id = JSON.stringify([home.session.name, here]);
     }
   };
+  const placesIn = (at: SessionVersion, text: string) =>
+    Promise.all(referencesIn(text).map((reference) => placeOf(at, nameOf(at, reference).name)));
+
   const { services, security, secrets } = version.session;
   const conditions = services.map(
     ({ attestation, mrenclaves, platforms, one_time_password_shared_secret }) => [
       ...[attestation, mrenclaves, platforms, one_time_password_shared_secret],
     ],
   );
-  await visit(version, JSON.stringify([security, conditions]));
+  const deciding = new Set<string>();
+  const waiting = await placesIn(version, JSON.stringify([security, conditions]));
+  for (let place = waiting.pop(); place; place = waiting.pop()) {
+    if (deciding.has(place.id)) continue;
+    deciding.add(place.id);
+    waiting.push(...(await placesIn(place.home, contentOf(place))));
+  }
 
-  // The same secret may have another name here, or stand in something else.
-  for (let size = -1; size !== own.size; ) {
-    size = own.size;
-    for (const definition of secrets) {
-      if (own.has(definition.name)) continue;
-      const { place } = await placeOf(version, definition.name, read);
-      const shown = referencesIn(showing(definition)).map((reference) => nameOf(version, reference).name);
-      if (places.has(place) || shown.some((name) => own.has(name))) own.add(definition.name);
+  // From what decides, back to all that shows it.
+  const showers = new Map<string, Place[]>();
+  const looked = new Set<string>();
+  const own = await Promise.all(secrets.map(({ name }) => placeOf(version, name)));
+  const toLook = [...own];
+  for (let place = toLook.pop(); place; place = toLook.pop()) {
+    if (looked.has(place.id)) continue;
+    looked.add(place.id);
+    for (const shown of await placesIn(place.home, contentOf(place))) {
+      showers.set(shown.id, [...(showers.get(shown.id) ?? []), place]);
+      toLook.push(shown);
     }
   }
-  return own;
+  const toTell = [...deciding];
+  for (let id = toTell.pop(); id !== undefined; id = toTell.pop())
+    for (const { id: shower } of showers.get(id) ?? [])
+      if (!deciding.has(shower)) {
+        deciding.add(shower);
+        toTell.push(shower);
+      }
+  return new Set(secrets.filter((_, index) => deciding.has(own[index]?.id ?? '')).map(({ name }) => name));
 }
 
 /** References in a text, also in one that is not well formed. */
 function referencesIn(text: string): string[] {
-  return Array.from(
-    text.matchAll(/\$\$(?:SCONE|PALAEMON)::([^$|]{1,1024})/g),
-    ([, reference = '']) => reference,
-  );
+  return [
+    ...new Set(
+      Array.from(
+        text.matchAll(/\$\$(?:SCONE|PALAEMON)::([^$|]{1,1024})/g),
+        ([, reference = '']) => reference,
+      ),
+    ),
+  ];
 }
 
-const definitionOf = ({ session }: SessionVersion, name: string) =>
-  session.secrets.find((it) => it.name === name);
-
-type Definition = NonNullable<ReturnType<typeof definitionOf>>;
-
-/** References to the secrets that one shows as a part of it: a certificate its key, a token its claims. */
-function showing(definition: Definition): string {
-  const { private_key: key } = definition as { private_key?: string };
-  const { payload } = definition as { payload?: object };
-  return `${key === undefined ? '' : `$$SCONE::${key}$$`}${payload ? JSON.stringify(payload) : ''}`;
-}
-
-/** Where a secret is made, whatever it is called on the way. */
-async function placeOf(
-  version: SessionVersion,
-  name: string,
-  read: (name: string) => Promise<SessionVersion | undefined>,
-): Promise<{ place: string; home: SessionVersion; nameAtHome: string }> {
-  let [home, nameAtHome] = [version, name];
-  for (let way = 0; ; way++) {
-    const definition = definitionOf(home, nameAtHome);
-    const here = JSON.stringify([home.session.name, home.number, nameAtHome]);
-    if (!definition || !('import' in definition) || way >= LONGEST_WAY)
-      return { place: here, home, nameAtHome };
-    const { cas_key, session, secret } = definition.import;
-    if (cas_key !== undefined) return { place: JSON.stringify([cas_key, session, secret]), home, nameAtHome };
-    const found = await exporterOf(home, definition.import, read);
-    // As it stands nobody is given it; both of two names would be the same again.
-    if (typeof found === 'string') return { place: JSON.stringify([session, secret]), home, nameAtHome };
-    [home, nameAtHome] = [found.exporter, secret];
-  }
+/** References to what a secret shows as a part of it: a fragment all of its variables, a certificate its key, a token its claims. */
+function contentOf({ home, definition }: Place): string {
+  if (!definition || 'import' in definition) return '';
+  const fragment = definition.kind === 'config-fragment' ? home.secrets.get(definition.name) : undefined;
+  const { private_key: key, payload } = definition as { private_key?: string; payload?: object };
+  return [
+    fragment?.reveal().toString() ?? '',
+    key === undefined ? '' : `$$SCONE::${key}$$`,
+    payload ? JSON.stringify(payload) : '',
+  ].join(' ');
 }

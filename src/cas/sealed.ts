@@ -1,5 +1,6 @@
 import { createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { hostname } from 'node:os';
+import { setImmediate as tick } from 'node:timers/promises';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { createTurns } from '../in-turn.ts';
@@ -50,7 +51,7 @@ const MOST_WAITING = 64;
 const MOST_SOURCES = 65_536;
 /** Shares that are kept; and which of them are tried together, each in less than a millisecond. */
 const MOST_SHARES = 32;
-const MOST_TRIED = 500;
+const MOST_TRIED = 200;
 
 interface GivenShare {
   index: number;
@@ -77,18 +78,19 @@ function makeRoom(shares: GivenShare[], threshold: number): void {
   }
 }
 
-/** All choices of so many shares that are different ones, the last ones first. */
+/** Choices of so many shares with different numbers, the last ones first; each is found without a search that ends nowhere. */
 function* chosen(
   shares: readonly GivenShare[],
   count: number,
   taken: readonly number[],
 ): Generator<GivenShare[]> {
   if (count === 0) return yield [];
-  for (let at = shares.length - 1; at >= 0; at--) {
-    const share = shares[at];
-    if (!share || taken.includes(share.index)) continue;
-    for (const rest of chosen(shares.slice(0, at), count - 1, [...taken, share.index]))
-      yield [share, ...rest];
+  const left = shares.filter(({ index }) => !taken.includes(index));
+  for (let at = left.length - 1; at >= 0; at--) {
+    const share = left[at];
+    const before = left.slice(0, at);
+    if (!share || distinct(before.filter(({ index }) => index !== share.index)) < count - 1) continue;
+    for (const rest of chosen(before, count - 1, [...taken, share.index])) yield [share, ...rest];
   }
 }
 
@@ -154,16 +156,21 @@ export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
     if (!shares.some((each) => each.text === text)) shares.push(share);
     makeRoom(shares, slot.threshold);
     if (distinct(shares) < slot.threshold) return undefined;
+    return takeTurn(() => tryWith(slot, share));
+  };
+  const tryWith = async (slot: Extract<Slot, { method: 'shares' }>, share: GivenShare): Promise<Buffer> => {
     let tried = 0;
     for (const others of chosen(byInsistence(shares), slot.threshold - 1, [share.index])) {
       if (++tried > MOST_TRIED) break;
       const rootKey = await open(slot, {
         method: 'shares',
-        shares: [text, ...others.map((each) => each.text)],
+        shares: [share.text, ...others.map((each) => each.text)],
       }).catch(() => undefined);
       if (rootKey) return rootKey;
+      // Others are answered meanwhile.
+      if (tried % 16 === 0) await tick();
     }
-    log.warn({ source }, 'the store did not open: one of the shares is wrong');
+    log.warn({ source: share.source }, 'the store did not open: one of the shares is wrong');
     throw failure('UNSEAL_REFUSED', { method: 'shares', detail: 'one of the shares is wrong' });
   };
 

@@ -79,7 +79,8 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
       await ensureEndorsementKey(run);
       const parts = ['-u', file('ak.pub'), '-r', file('ak.priv')];
       const type = ['-G', 'ecc', '-g', 'sha256', '-s', 'ecdsa'];
-      writePrivate(authorization, randomBytes(32), 'replace');
+      // As text: the programs take a file up to its first NUL.
+      writePrivate(authorization, Buffer.from(randomBytes(24).toString('base64url')), 'replace');
       const authorized = ['-p', `file:${authorization}`];
       await run(
         'tpm2_createak',

@@ -83,8 +83,9 @@ export function superviseProgram({ log }: Settings) {
       }, COMMAND_TIMEOUT);
       const ending = await Promise.race([running.ended, ended]);
       clearTimeout(timer);
+      if (hasEnded) running.signalGroup(signals.SIGKILL);
       await printed?.finished();
-      if (hasEnded) return running.signalGroup(signals.SIGKILL);
+      if (hasEnded) return;
       if ('exited' in ending && ending.exited === 0) return;
       const how = 'exited' in ending ? `exit status ${ending.exited}` : `signal ${ending.killed}`;
       log('ERROR', `${name} has failed: ${how}`);

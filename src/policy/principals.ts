@@ -24,8 +24,6 @@ export function principalKey(text: string): string | undefined {
 
 /** What is wrong with a text that stands for a principal, if anything; variables are looked at when used. */
 export function principalProblem(text: string): string | undefined {
-  if (text.split('-----BEGIN CERTIFICATE-----').length > 2)
-    return 'expected one certificate; each of several is a principal of its own';
   if (isRole(text) || text.startsWith('$$SCONE::') || principalKey(text) !== undefined) return undefined;
   return 'expected CREATOR, ANY, NONE, a certificate (PEM), a key hash or a variable';
 }

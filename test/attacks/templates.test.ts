@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { decidingSecrets } from '../../src/cas/deciding.ts';
+import { activeSession } from '../../src/cas/versions.ts';
 import { bareCas } from '../support/cas.ts';
 
 /** A template on the host is chosen by whoever is there: it must not bring him what keeps him out of other services. */
@@ -47,6 +49,51 @@ test('nor does another name for it, or a secret that shows it', async () => {
     ),
   );
   assert.deepEqual(await offered('again'), ['key', 'other']);
+});
+
+test('nor a secret of another session that shows it', async () => {
+  await bare.upload(
+    session(
+      'issuer',
+      `secrets:
+  - {name: tok, kind: ascii, export: [{session: taker}]}
+  - {name: key, kind: private-key, key_type: P-384}
+  - {name: j, kind: jwt, signer: key, alg: ES384, validity: {for: 1h}, payload: {a: $$SCONE::tok$$}, export: [{session: taker}]}
+`,
+    ),
+  );
+  await bare.upload(
+    session(
+      'taker',
+      `${guarded('one_time_password_shared_secret: $$SCONE::tok$$')}${image}secrets:
+  - {name: tok, import: {session: issuer, secret: tok}}
+  - {name: j, import: {session: issuer, secret: j}}
+  - {name: other, kind: ascii}
+`,
+    ),
+  );
+  assert.deepEqual(await offered('taker'), ['other']);
+});
+
+test('nor is it found out at the cost of all others', async () => {
+  const chain = Array.from(
+    { length: 1990 },
+    (_, at) =>
+      `  - {name: t${at}, kind: jwt, signer: key, alg: ES384, validity: {for: 1h}, payload: {a: $$SCONE::${at === 1989 ? 'otp:hex' : `t${at + 1}`}$$}}\n`,
+  );
+  await bare.upload(
+    session(
+      'chain',
+      `${guarded(otp)}${image}secrets:
+  - {name: otp, kind: binary}
+  - {name: key, kind: private-key, key_type: P-384}
+${chain.join('')}`,
+    ),
+  );
+  const version = await activeSession(bare.cas, 'chain');
+  assert.ok(version);
+  // One after the other: rounds over all of them would take half a minute.
+  assert.equal((await decidingSecrets(bare.cas, version, undefined)).size, 1991);
 });
 
 test('nor what fragments name, here and in other sessions, though a service cannot be launched by them', async () => {

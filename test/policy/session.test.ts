@@ -257,7 +257,7 @@ const warned: [what: string, lines: string[], ...warnings: RegExp[]][] = [
       'images: [{name: i, injection_files: [/etc/template]}, {name: j, injection_files: [/x], provide_secrets: [t]}]',
       'secrets: [{name: k, kind: binary}, {name: t, kind: ascii}, {name: u, kind: ascii}]',
     ],
-    /services\[0\]\.image_name: \/etc\/template is a template on the host, and may use each of these secrets: t, u; provide_secrets/,
+    /images\[0\]\.injection_files: \/etc\/template is a template on the host, and may use each of these secrets: t, u; provide_secrets/,
   ],
 ];
 for (const [what, lines, ...warnings] of warned)
@@ -284,6 +284,18 @@ test('a principal is one certificate', async () => {
     `name: s\nversion: "0.3"\naccess_policy:\n  read: |\n${principal.replace(/^/gm, '    ')}`;
   assert.deepEqual(parseSession(session(pem)).warnings, []);
   assert.match(problemsOf(() => parseSession(session(pem + pem))).join(), /expected one certificate/);
+  const many = (count: number) =>
+    `{name: s, version: "0.3", access_policy: {update: [${'CREATOR, '.repeat(count)}]}}`;
+  assert.ok(parseSession(many(256)));
+  assert.match(problemsOf(() => parseSession(many(257))).join(), /at most 256 principals, found 257/);
+});
+
+test('as whom a launcher runs means nothing without Evidence', () => {
+  const text = sessionText(`services: [{name: a, attestation: {mrenclave: ${upper}, run_as: "uid:0"}}]`);
+  assert.match(
+    problemsOf(() => parseSession(text)).join(),
+    /as whom a launcher runs is known by Evidence alone/,
+  );
 });
 
 test('ignoring all advisories without debug-mode is accepted with a warning', () => {

@@ -153,7 +153,10 @@ export function verifyEndorsementKey(
     });
     if (parsed.x509.ca) throw untrusted(`${parsed.commonName} is an authority, no endorsement key`);
     const misused = certificates.find((each) => isForOther(each, each === parsed));
-    if (misused) throw untrusted(`${misused.commonName} is not for endorsement keys`);
+    if (misused)
+      throw untrusted(
+        `${misused.commonName} is not for endorsement keys (extended key usage ${FOR_ENDORSEMENT})`,
+      );
     return { ek, trustedBy: 'certificate' };
   });
 }

@@ -173,8 +173,10 @@ export async function releaseRootKey(
   if (!claims.reportData.equals(expected))
     throw failure('EVIDENCE_INVALID', { detail: 'it was made for another connection or CAS' });
   const { now, before } = (await readAll(cas)).all;
+  // Also where a version before has begun it.
+  const isUpgrading = now.upgrading || before.upgrading;
   const fitting = [...now.registrations, ...before.registrations].filter(
-    (each: Registration) => (!now.upgrading || each.kind === 'upgrade') && isAsGood(claims, each),
+    (each: Registration) => (!isUpgrading || each.kind === 'upgrade') && isAsGood(claims, each),
   );
   const { root, measurement, platform, debug, credentials } = claims;
   const entry = { root, measurement, platform, debug, credentials };

@@ -19,9 +19,9 @@ export function checkServices(scope: Scope): void {
         nearest(image_name, images),
       );
     checkConfiguration(scope, service, at);
-    checkProvided(scope, service, at);
     checkAdmission(scope, service, at);
   });
+  checkProvided(scope);
 }
 
 function checkConfiguration(scope: Scope, { command, environment, fspf_key }: Service, at: At): void {
@@ -48,22 +48,35 @@ function checkConfiguration(scope: Scope, { command, environment, fspf_key }: Se
 const MOST_NAMED = 8;
 
 /** What a template on the host may use is for whoever writes that template to choose. */
-function checkProvided({ session, warn }: Scope, { image_name }: Service, at: At): void {
-  const image = session.images.find(({ name }) => name === image_name);
-  const template = image?.injection_files.find(({ content }) => content === undefined);
-  if (!image || !template || image.provide_secrets) return;
-  const deciding = JSON.stringify([
+function checkProvided({ session, warn, nameOf, secrets }: Scope): void {
+  const used = new Set(session.services.map(({ image_name }) => image_name));
+  const open = session.images.flatMap(({ name, injection_files, provide_secrets }, index) => {
+    const template = injection_files.find(({ content }) => content === undefined);
+    return template && used.has(name) && !provide_secrets ? { index, template } : [];
+  });
+  if (open.length === 0) return;
+  const conditions = JSON.stringify([
     session.security,
-    session.services.map((it) => [it.attestation, it.platforms, it.one_time_password_shared_secret]),
+    session.services.map((it) => [
+      it.attestation,
+      it.mrenclaves,
+      it.platforms,
+      it.one_time_password_shared_secret,
+    ]),
   ]);
-  const names = session.secrets.map(({ name }) => name).filter((name) => !deciding.includes(`::${name}`));
+  const references = conditions.matchAll(/\$\$(?:SCONE|PALAEMON)::([^$|]{1,1024})/g);
+  const deciding = new Set(
+    Array.from(references, ([, text = '']) => nameOf({ text, escape: undefined }).name),
+  );
+  const names = [...secrets.keys()].filter((name) => !deciding.has(name));
   if (names.length === 0) return;
   const [named, others] = [names.slice(0, MOST_NAMED).join(', '), names.length - MOST_NAMED];
   const shown = others > 0 ? `${named} and ${others} others` : named;
-  warn(
-    at('image_name'),
-    `${template.path} is a template on the host, and may use each of these secrets: ${shown}; provide_secrets of the image names those that it needs`,
-  );
+  for (const { index, template } of open)
+    warn(
+      ['images', index, 'injection_files'],
+      `${template.path} is a template on the host, and may use each of these secrets: ${shown}; provide_secrets of the image names those that it needs`,
+    );
 }
 
 function checkAdmission(scope: Scope, service: Service, at: At): void {
@@ -79,7 +92,18 @@ function checkAdmission(scope: Scope, service: Service, at: At): void {
     const { one_time_password_shared_secret: _, ...others } = variant;
     scope.values(others, at('attestation'));
     for (const message of unmeasured(variant)) warn(at('attestation'), message);
+    if (variant.run_as !== undefined && attestation?.mode === 'none')
+      error(
+        at('attestation'),
+        'as whom a launcher runs is known by Evidence alone, which attestation mode none does not ask for',
+      );
   }
+
+  if (service.mrenclaves.length > 0 && written.some((variant) => variant.run_as !== undefined))
+    warn(
+      at('mrenclaves'),
+      'what is named here is admitted as whomever it runs; write it in a variant with run_as',
+    );
 
   const own = service.one_time_password_shared_secret;
   checkSharedSecret(scope, own, at('one_time_password_shared_secret'));

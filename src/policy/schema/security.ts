@@ -50,7 +50,7 @@ export const security = object({
             [],
           ),
           trusted_scone_qe_pubkeys: v.optional(
-            described(referenceOr(list(referenceOr(hex(64)))), 'LAS keys that the policy trusts'),
+            described(referenceOr(list(referenceOr(hex(64)), 20_000)), 'LAS keys that the policy trusts'),
             [],
           ),
           max_quote_age: v.optional(

@@ -25,7 +25,10 @@ const command = textOr(commandLine, list(withoutNul)) as v.GenericSchema<string 
 
 const variableName = v.pipe(text, v.regex(/^[^=\0]+$/, 'a variable name is not empty and has no = or NUL'));
 
-const measurements = referenceOr(oneOrMany(referenceOr(hex(64))));
+/** Of a fleet, as many as all variables together may come to. */
+const MOST_OF_FLEET = 20_000;
+
+const measurements = referenceOr(oneOrMany(referenceOr(hex(64)), MOST_OF_FLEET));
 
 const signerVariant = v.pipe(
   object({
@@ -142,7 +145,7 @@ const attestationVariant = v.pipe(
 
 /** What a launcher must be to be admitted to a service: any one of these. */
 export const attestationVariants = referenceOr(oneOrMany(referenceOr(attestationVariant)));
-export const mrenclaves = list(referenceOr(hex(64)));
+export const mrenclaves = list(referenceOr(hex(64)), MOST_OF_FLEET);
 
 export const platforms = referenceOr(
   list(
@@ -156,6 +159,7 @@ export const platforms = referenceOr(
         v.transform((value) => value.replace(/[0-9A-Fa-f]+$/, (digits) => digits.toLowerCase())),
       ),
     ),
+    MOST_OF_FLEET,
   ),
 );
 
