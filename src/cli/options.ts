@@ -12,6 +12,10 @@ export function templated(command: Command): Command {
   return command
     .option('-e <NAME=VALUE>', 'value of a template variable (repeatable)', collect)
     .option('--use-env', 'take template variables from the environment, where -e gives none')
+    .option(
+      '--allow-references',
+      'let the value of a template variable be a reference to a secret, or several words of a command',
+    )
     .option('-n, --name <name>', 'give the session this name, whatever the file says')
     .option('--fail-on-warning', 'treat warnings as errors');
 }

@@ -32,17 +32,23 @@ export interface ParsedSession {
 /**
  * Reads a session text.
  * @param variables fills in template variables; without it there are none
+ * @param allowReferences see {@link readYaml}
  * @throws InvalidText with what is wrong, and where
  */
-export function parseSession(text: string, variables?: Variables): ParsedSession {
-  const yaml = readYaml(text, variables);
+export function parseSession(text: string, variables?: Variables, allowReferences = false): ParsedSession {
+  const yaml = readYaml(text, variables, allowReferences);
   if (yaml.value === null) throw new InvalidText([yaml.problem([], 'the session is empty')]);
   const result = v.safeParse(schema.session, yaml.value);
   if (!result.success) throw new InvalidText(allProblems(yaml, result.issues));
   const session = result.output;
   const { errors, warnings, unsupported } = check(session, yaml);
   if (errors.length > 0) throw new InvalidText(errors);
-  return { session, text: yaml.text, warnings: [...warnings, ...unsupported.map(asWarning)], unsupported };
+  return {
+    session,
+    text: yaml.text,
+    warnings: [...yaml.warnings, ...warnings, ...unsupported.map(asWarning)],
+    unsupported,
+  };
 }
 
 /**

@@ -1,5 +1,6 @@
 import { type Document, isMap, isScalar, isSeq, Scalar } from 'yaml';
 import type { Path } from './problem.ts';
+import { splitWords } from './words.ts';
 
 /** Gives the value of a template variable, or undefined where it has none. */
 export type Variables = (name: string) => string | undefined;
@@ -18,6 +19,8 @@ const onlyVariable = /^\$(?:\{[A-Za-z_][A-Za-z0-9_]*\}|[A-Za-z_][A-Za-z0-9_]*)$/
  * @param told.limit longest that the text may become, in characters
  * @param told.tooLong is told of the value at which it became longer
  * @param told.missing is told of each variable without a value, and the offset where it stands
+ * @param told.turned is told where values would be more than values: what they would be
+ * @param told.split is told of a command that is all one variable, whose value is split into words
  * @returns the text with the values filled in, each quoted, so that it never counts as YAML
  */
 export function expandTemplate(
@@ -28,6 +31,8 @@ export function expandTemplate(
     limit: number;
     tooLong: (offset: number, path: Path) => never;
     missing: (offset: number, path: Path, name: string) => void;
+    turned: (offset: number, path: Path, names: readonly string[], what: string) => void;
+    split: (offset: number, path: Path, name: string) => void;
   },
 ): string {
   const pieces: string[] = [];
@@ -51,6 +56,15 @@ export function expandTemplate(
 
     const value = fill(node.value, variables);
     if (value === node.value) return;
+    const names = [...new Set(used.map(({ name }) => name))];
+    const what = turnedInto(
+      fill(node.value, () => 'x'),
+      value,
+      path,
+    );
+    if (what !== undefined) told.turned(start, path, names, what);
+    else if (isCommandLine(path) && (splitWords(value) ?? []).length > 1 && onlyVariable.test(node.value))
+      told.split(start, path, names[0] ?? '');
     const isNull = value === '~' && node.type === Scalar.PLAIN && !node.tag && onlyVariable.test(node.value);
     Object.assign(node, { value: isNull ? null : value, source: undefined });
     // A plain text may begin with a carriage return right after the colon; a quoted one needs a gap.
@@ -72,6 +86,21 @@ export function expandTemplate(
   };
   visit(document.contents, []);
   return pieces.join('') + text.slice(copied);
+}
+
+const isCommandLine = (path: Path) => path.at(-1) === 'command';
+const count = (text: string, pattern: RegExp) => text.match(pattern)?.length ?? 0;
+
+/** What values have made of a text beside filling it in: the language can write none of this as a mere value. */
+function turnedInto(template: string, filled: string, path: Path): string | undefined {
+  const isMore = (pattern: RegExp) => count(filled, pattern) > count(template, pattern);
+  if (isMore(/\$\$(?:SCONE|PALAEMON)::/g)) return 'a variable that stands for a secret';
+  if (path.includes('command') && isMore(/@@[1-9]/g)) return 'an argument of the host (@@N)';
+  // All of it may be one variable.
+  if (!isCommandLine(path) || template === 'x') return undefined;
+  return splitWords(filled)?.length === splitWords(template)?.length
+    ? undefined
+    : 'several words, or a part of one; a command that is a list keeps each as it is';
 }
 
 /** Names of the variables in a text, and where each begins. */

@@ -21,6 +21,8 @@ export interface YamlText {
   /** The text; where template variables were filled in, with their values. */
   text: string;
   value: Value;
+  /** What whoever filled in template variables may not have meant. */
+  warnings: Problem[];
   /** Makes a Problem at the value with this path, or at the nearest one above it, in the original text. */
   problem(path: Path, message: string, severity?: Problem['severity']): Problem;
 }
@@ -32,10 +34,11 @@ export interface YamlText {
  * says later what each must look like. Only an unquoted null is null.
  *
  * @param variables fills in template variables; without it, `$NAME` is text like any other
+ * @param allowReferences whether a value of a variable may be a reference to a secret, or several words of a command
  * @throws InvalidText with the first syntax error, or with every key that is not allowed and every variable without
  *   a value
  */
-export function readYaml(text: string, variables?: Variables): YamlText {
+export function readYaml(text: string, variables?: Variables, allowReferences = false): YamlText {
   if (text.length > limits.characters)
     throw new InvalidText([problemOf(1, 1, [], `the text is longer than ${limits.characters} characters`)]);
   let lines: LineCounter | undefined;
@@ -45,6 +48,7 @@ export function readYaml(text: string, variables?: Variables): YamlText {
     return problemOf(line, col, path, message, severity);
   };
   const problems: Problem[] = [];
+  const warnings: Problem[] = [];
   const tell = (offset: number, path: Path, message: string) => {
     if (problems.length < MOST_PROBLEMS) problems.push(problemAt(offset, path, message));
   };
@@ -64,6 +68,25 @@ export function readYaml(text: string, variables?: Variables): YamlText {
               `with its variables, the text is longer than ${limits.characters} characters`,
             ),
           missing: (offset, path, name) => tell(offset, path, `Value for variable $${name} is missing`),
+          turned(offset, path, names, what) {
+            if (allowReferences) return;
+            const values = names.length === 1 ? 'the value' : 'a value';
+            tell(
+              offset,
+              path,
+              `${values} of ${names.map((name) => `$${name}`).join(', ')} would be ${what}; --allow-references takes it`,
+            );
+          },
+          split(offset, path, name) {
+            warnings.push(
+              problemAt(
+                offset,
+                path,
+                `the value of $${name} is split into the words of the command`,
+                'warning',
+              ),
+            );
+          },
         });
 
   let values = 0;
@@ -131,6 +154,7 @@ export function readYaml(text: string, variables?: Variables): YamlText {
   return {
     text: expanded,
     value,
+    warnings,
     problem: (path, message, severity) =>
       problemAt(offsetOf(document.contents, path), path, message, severity),
   };

@@ -44,7 +44,7 @@ test('commands, options and values are offered where they fit', () => {
     [
       ['session', 'create', '--use-env', '-'],
       [
-        ...['-e', '--use-env', '--name', '--fail-on-warning', '--json', '--help'],
+        ...['-e', '--use-env', '--name', '--allow-references', '--fail-on-warning', '--json', '--help'],
         ...['--cas', '--identity', '--retries', '--only_for_testing-disable-attestation-verification'],
       ],
     ],

@@ -203,7 +203,7 @@ test('a value filled in is the value written there, whatever it holds', () => {
           return `\${${variable}}`;
         });
       const expected = parseSession(JSON.stringify(tree)).session;
-      const { session, text } = parseSession(written(template, choose), variablesFrom(values));
+      const { session, text } = parseSession(written(template, choose), variablesFrom(values), true);
       assert.deepEqual(session, expected);
       assert.deepEqual(parseSession(text).session, expected);
       assert.equal(sessionHash(parseSession(text).session, null), sessionHash(expected, null));

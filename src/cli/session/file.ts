@@ -21,6 +21,8 @@ export interface TemplateOptions {
   /** Name in the place of the one in the file. */
   name?: string;
   failOnWarning?: boolean;
+  /** Values of variables may be references to secrets. */
+  allowReferences?: boolean;
 }
 
 /** Bytes; what a CAS takes is less. */
@@ -104,13 +106,17 @@ function readSigned(path: string, content: string): SessionFile {
   return { path, text, session, warnings, signed };
 }
 
-function fillIn(path: string, template: string, { e, useEnv, name }: TemplateOptions): SessionFile {
+function fillIn(
+  path: string,
+  template: string,
+  { e, useEnv, name, allowReferences }: TemplateOptions,
+): SessionFile {
   const given = new Map((e ?? []).map(readAssignment));
   const variables = (variable: string) => given.get(variable) ?? (useEnv ? process.env[variable] : undefined);
   const { text, session, warnings } =
     name === undefined
-      ? parseSession(template, variables)
-      : parseSession(withKey(path, readYaml(template, variables).text, 'name', name));
+      ? parseSession(template, variables, allowReferences)
+      : parseSession(withKey(path, readYaml(template, variables, allowReferences).text, 'name', name));
   return { path, text, session, warnings };
 }
 
