@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { createHash, generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
-import { copyFileSync, readFileSync } from 'node:fs';
+import { copyFileSync, readdirSync, readFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -53,7 +53,6 @@ export class Host {
   /** A copy of the launcher, as others may build dist/ anew meanwhile. */
   readonly envcas = join(this.directory, 'envcas');
   readonly #puppets = new Set<Puppet>();
-  readonly #keepers = new Set<number>();
   readonly #servers = new Set<{ close(): Promise<void> }>();
 
   async start(demands: Demands = undemanding): Promise<void> {
@@ -109,8 +108,7 @@ export class Host {
       hear: async () => {
         for (;;) {
           const word = words.shift();
-          if (typeof word?.keeper === 'number') this.#keepers.add(word.keeper);
-          else if (word) return word;
+          if (word) return word;
           else if (ended) throw new Error(`${args[0]} has said everything: ${complaints}`);
           else
             await new Promise<void>((resolve) => {
@@ -122,6 +120,8 @@ export class Host {
         this.#puppets.delete(puppet);
         child.kill('SIGKILL');
         await exited;
+        // Whoever it has started may hold the other ends.
+        for (const stream of [child.stdin, child.stdout, child.stderr]) stream.destroy();
       },
     };
     this.#puppets.add(puppet);
@@ -197,16 +197,16 @@ export class Host {
 
   /** Ends what a test has started. */
   async clean(): Promise<void> {
-    for (const pid of this.#keepers)
-      try {
-        // Where it has ended by itself, its pid may be somebody else's by now.
-        if (readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('keep-socket.ts'))
-          process.kill(pid, 'SIGKILL');
-      } catch {
-        // There is no such process.
-      }
-    this.#keepers.clear();
     await Promise.all([...this.#puppets].map((puppet) => puppet.stop()));
+    // What puppets have left a socket to, which a busy machine may not have let say so yet.
+    for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name)))
+      try {
+        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+        if (command.includes('keep-socket.ts') && command.includes(this.directory))
+          process.kill(Number(pid), 'SIGKILL');
+      } catch {
+        // It has ended, or is another user's.
+      }
   }
 
   async close(): Promise<void> {
