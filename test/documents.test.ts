@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { documentErrors, errorsDocument } from '../scripts/document-errors.ts';
@@ -44,6 +44,14 @@ test('every dependency has its line in docs/dependencies.md, and no other has', 
 
 test('the version of the programs is that of the package', () => {
   assert.equal(version, JSON.parse(read('package.json')).version);
+});
+
+test('each test that docs/threat-model.md names is there', () => {
+  const [, rows = ''] = read('docs/threat-model.md').split(/^## What stops them$/m);
+  const names = [...rows.matchAll(/`([a-z-]+(?:\/[a-z-]+)+)`/g)].map(([, name = '']) => name);
+  assert.ok(names.length > 15);
+  for (const name of names)
+    assert.ok(existsSync(join(root, `test/${name}.test.ts`)) || existsSync(join(root, `test/${name}`)), name);
 });
 
 test('each line of the contract in docs/launcher.md names tests that are there', () => {
