@@ -131,7 +131,7 @@ describe('a host with a TPM', { skip }, () => {
     writeFileSync(machine, pcrs({ 0: zeros, 7: zeros }));
     const own = createHash('sha256').update(readFileSync(scone)).digest('hex');
     const key = /^Attestation key: (\w+)$/m.exec(enrolled)?.[1] ?? '';
-    const known = ['--tpm-key', key, '--machine', machine];
+    const known = ['--tpm-key', key, '--machine', machine, '--run-as', `uid:${process.getuid?.()}`];
     const { status, stdout, stderr } = attest(own, ...known);
     assert.equal(status, 0, stderr);
     assert.match(stdout, /^Root of trust: tpm$/m);
@@ -372,6 +372,7 @@ describe('a virtual machine of TDX', () => {
       offlineReport: offline,
       nonce: '00'.repeat(32),
       hardwareRoots: processors.roots,
+      runAs: [`uid:${process.getuid?.()}`],
       retries: 0,
     };
     const attest = (more: object) => attestCas('localhost', undefined, { ...options, ...more });
