@@ -1,7 +1,7 @@
 import { failure } from '../errors.ts';
 import type { Cas } from './cas.ts';
-import { exporterOf, LONGEST_WAY, nameOf } from './secrets.ts';
-import { activeSession, type SessionVersion } from './versions.ts';
+import { exporterOf, LONGEST_WAY, nameOf, openSessions } from './secrets.ts';
+import type { SessionVersion } from './versions.ts';
 import type { Interest } from './watch.ts';
 
 /** Secrets that are looked at, in all sessions, for what a policy's conditions name. */
@@ -27,22 +27,8 @@ export async function decidingSecrets(
   version: SessionVersion,
   interest: Interest | undefined,
 ): Promise<Set<string>> {
-  // Each session is read once, so that what it says fits together.
-  const sessions = new Map<string, Promise<SessionVersion | undefined>>([
-    [version.session.name, Promise.resolve(version)],
-  ]);
-  const read = (name: string) => {
-    interest?.session(name);
-    const reading = sessions.get(name) ?? activeSession(cas, name);
-    sessions.set(name, reading);
-    return reading;
-  };
-  const definitions = new Map<SessionVersion, Map<string, Definition>>();
-  const definitionOf = (at: SessionVersion, name: string) => {
-    const its = definitions.get(at) ?? new Map(at.session.secrets.map((each) => [each.name, each]));
-    definitions.set(at, its);
-    return its.get(name);
-  };
+  const { read, keep, definitionOf } = openSessions(cas, interest);
+  keep(version);
   const places = new Map<string, Promise<Place>>();
   const placeOf = (at: SessionVersion, name: string): Promise<Place> => {
     const id = JSON.stringify([at.session.name, name]);

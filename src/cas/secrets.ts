@@ -62,23 +62,35 @@ export const LONGEST_WAY = 32;
 const OTHER_CAS_AGAIN = 60_000;
 
 /**
- * A resolver for one request: every session is read once, so that what it gives fits together.
+ * Reads sessions, each once, so that what they say fits together, and finds the definitions in them.
+ * @param interest is told of each that is read
+ */
+export function openSessions(cas: Cas, interest: Interest | undefined) {
+  const sessions = new Map<string, Promise<SessionVersion | undefined>>();
+  const definitions = new Map<SessionVersion, Map<string, SecretDefinition>>();
+  return {
+    read(name: string): Promise<SessionVersion | undefined> {
+      interest?.session(name);
+      const reading = sessions.get(name) ?? activeSession(cas, name);
+      sessions.set(name, reading);
+      return reading;
+    },
+    /** Has a version that is known already read no more. */
+    keep: (version: SessionVersion) => void sessions.set(version.session.name, Promise.resolve(version)),
+    definitionOf(version: SessionVersion, name: string): SecretDefinition | undefined {
+      const own = definitions.get(version) ?? new Map(version.session.secrets.map((it) => [it.name, it]));
+      definitions.set(version, own);
+      return own.get(name);
+    },
+  };
+}
+
+/**
+ * A resolver for one request, on one state of all sessions.
  * @param interest is told what it depends on; of other CASes, only when one that failed is worth another try
  */
 export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: Interest): Resolver {
-  const sessions = new Map<string, Promise<SessionVersion | undefined>>();
-  const read = (name: string) => {
-    interest?.session(name);
-    const reading = sessions.get(name) ?? activeSession(cas, name);
-    sessions.set(name, reading);
-    return reading;
-  };
-  const definitions = new Map<SessionVersion, Map<string, SecretDefinition>>();
-  const definitionsOf = (version: SessionVersion) => {
-    const own = definitions.get(version) ?? new Map(version.session.secrets.map((it) => [it.name, it]));
-    definitions.set(version, own);
-    return own;
-  };
+  const { read, definitionOf } = openSessions(cas, interest);
   const known = new Map<string, Promise<Resolved>>();
 
   const resolve = (version: SessionVersion, name: string, way: readonly string[]): Promise<Resolved> => {
@@ -89,7 +101,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
     if (way.length >= LONGEST_WAY) throw unavailable(`it goes through more than ${LONGEST_WAY} others`);
     const present = known.get(id);
     if (present) return present;
-    const definition = definitionsOf(version).get(name);
+    const definition = definitionOf(version, name);
     if (!definition) throw unavailable('there is no such secret');
     const finding = find(version, definition, [...way, id], unavailable);
     known.set(id, finding);
@@ -178,7 +190,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
     interest,
     async find(version, name) {
       const resolved = await resolve(version, name, []);
-      const definition = definitionsOf(version).get(name);
+      const definition = definitionOf(version, name);
       const isForeign = definition && 'import' in definition && definition.import.cas_key !== undefined;
       found.push({ from: version, name, home: isForeign ? undefined : resolved.home });
       return resolved;
