@@ -3,30 +3,15 @@ import { once } from 'node:events';
 import { request } from 'node:https';
 import { test } from 'node:test';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
-import { makeMasterKeys } from '../../src/cas/keyring.ts';
-import { createSeal, readSeal, type Seal } from '../../src/cas/seal/record.ts';
-import { serveSealed } from '../../src/cas/sealed.ts';
-import { openDatabase } from '../../src/cas/store/open.ts';
-import { openState } from '../../src/cas/store/sql.ts';
 import { until } from '../support/until.ts';
+import { sealedCas } from './sealed-cas.ts';
 
 const ATTACKER = '127.0.0.66';
 /** As many as one source may have open. */
 const MOST = 1024;
 
 test('whoever opens many connections and says nothing closes the port to nobody else', async () => {
-  const state = openState(await openDatabase('sqlite::memory:'));
-  await createSeal(state, makeMasterKeys(), [{ method: 'shares', threshold: 2, total: 2 }]);
-  const seal = (await readSeal(state)) as Seal;
-  const log = { info() {}, warn() {}, error() {} };
-  const cas = await serveSealed({
-    host: '127.0.0.1',
-    apiPort: 0,
-    names: [],
-    lasSocket: '/nowhere',
-    seal,
-    log,
-  });
+  const { cas } = await sealedCas({ method: 'shares', threshold: 2, total: 2 });
   const at = { host: '127.0.0.1', port: cas.apiPort, rejectUnauthorized: false };
   const his = { ...at, localAddress: ATTACKER } as ConnectionOptions;
   const idle: TLSSocket[] = [];

@@ -4,13 +4,10 @@ import { request } from 'node:https';
 import { after, test } from 'node:test';
 import { base58 } from '@scure/base';
 import { split } from 'shamir-secret-sharing';
-import { makeMasterKeys } from '../../src/cas/keyring.ts';
 import type { Wanted } from '../../src/cas/seal/methods.ts';
 import { readShare } from '../../src/cas/seal/methods.ts';
-import { createSeal, readSeal, type Seal } from '../../src/cas/seal/record.ts';
-import { type SealedCas, serveSealed } from '../../src/cas/sealed.ts';
-import { openDatabase } from '../../src/cas/store/open.ts';
-import { openState } from '../../src/cas/store/sql.ts';
+import type { SealedCas } from '../../src/cas/sealed.ts';
+import { sealedCas } from './sealed-cas.ts';
 
 /** Whoever reaches a sealed CAS would keep it sealed. */
 const running: SealedCas[] = [];
@@ -19,18 +16,7 @@ after(async () => {
 });
 
 async function sealed(...wanted: Wanted[]) {
-  const state = openState(await openDatabase('sqlite::memory:'));
-  const { shares, rootKey } = await createSeal(state, makeMasterKeys(), wanted);
-  const seal = (await readSeal(state)) as Seal;
-  const log = { info() {}, warn() {}, error() {} };
-  const cas = await serveSealed({
-    host: '127.0.0.1',
-    apiPort: 0,
-    names: [],
-    lasSocket: '/nowhere',
-    seal,
-    log,
-  });
+  const { cas, shares, rootKey, seal } = await sealedCas(...wanted);
   running.push(cas);
   /** @param from another address of this machine */
   const give = (content: object, from: string) =>
