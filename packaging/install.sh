@@ -24,7 +24,7 @@ prefix=${PREFIX:-/usr/local}
 units=${UNITDIR:-/etc/systemd/system}
 configuration=${CONFDIR:-/etc/scone}
 root=${DESTDIR:-}
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 dist=$here/../dist
 
 fail() {

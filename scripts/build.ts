@@ -58,6 +58,8 @@ require = (name) => {
 const execute = promisify(execFile);
 
 const work = makeWorkFolder();
+// esbuild hands large texts on by files there, whose names can be seen.
+process.env.TMPDIR = work;
 process.on('exit', () => rmSync(work, { recursive: true, force: true }));
 for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1));
 
@@ -94,8 +96,9 @@ for (const [name = '', entry = ''] of programs) {
 /** The executables are copies of the Node that runs this, so it must be what the pinned one gives. */
 function checkNode(): void {
   const pinned = readFileSync(join(root, `node_modules/node-linux-${process.arch}/bin/node`));
-  if (!portableNode.makePortable(pinned).equals(readFileSync(process.execPath)))
-    throw new Error(`${process.execPath} is not the pinned Node; run: npm run build`);
+  if (portableNode.makePortable(pinned).equals(readFileSync(process.execPath))) return;
+  console.error(`${process.execPath} is not what the pinned Node gives; run: npm ci`);
+  process.exit(1);
 }
 
 /** Folder of this build, apart from its result. Folders of builds that were killed are removed. */
@@ -104,9 +107,18 @@ function makeWorkFolder(): string {
   mkdirSync(cache, { recursive: true, mode: 0o755 });
   for (const name of readdirSync(cache)) {
     const [, pid] = /^build-(\d+)-/.exec(name) ?? [];
-    if (pid && !existsSync(`/proc/${pid}`)) rmSync(join(cache, name), { recursive: true, force: true });
+    if (pid && !existsSync(`/proc/${pid}`)) remove(join(cache, name));
   }
   return mkdtempSync(join(cache, `build-${process.pid}-`));
+}
+
+/** Removes a folder, unless it is another user's. */
+function remove(folder: string): void {
+  try {
+    rmSync(folder, { recursive: true, force: true });
+  } catch (error) {
+    console.error(`${folder} is not removed: ${(error as Error).message}`);
+  }
 }
 
 /** Replaces a file at once, also on another file system. */

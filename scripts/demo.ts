@@ -12,7 +12,7 @@ import { environmentIn } from '../test/support/stack.ts';
  * folder, uploads examples/bash/session.yaml, and launches its services. Leaves nothing behind, interrupted or not.
  */
 const root = resolve(import.meta.dirname, '..');
-const work = temporaryFolder();
+const work = made(temporaryFolder);
 const dist = join(root, 'dist');
 const otpSecret = new Secret({ size: 20 });
 const env: NodeJS.ProcessEnv = {
@@ -21,6 +21,17 @@ const env: NodeJS.ProcessEnv = {
   OTP_SECRET: otpSecret.base32,
   DIR: work,
 };
+
+function made(make: () => string): string {
+  try {
+    return make();
+  } catch (error) {
+    console.error(
+      `envcas: no temporary folder can be made: ${error instanceof Error ? error.message : error}`,
+    );
+    process.exit(1);
+  }
+}
 
 const say = (text: string) => console.log(`\n# ${text}`);
 

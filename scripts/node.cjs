@@ -26,6 +26,7 @@ const {
   mkdtempSync,
   openSync,
   readFileSync,
+  readdirSync,
   renameSync,
   rmSync,
   statSync,
@@ -45,9 +46,24 @@ run(portableNode());
 function portableNode() {
   const { size, ino, mtimeMs, ctimeMs } = statSync(original);
   const source = JSON.stringify([size, ino, mtimeMs, ctimeMs]) + readFileSync(maker, 'utf8');
-  const folder = join(cache, `node-${createHash('sha256').update(source).digest('hex').slice(0, 16)}`);
-  if (!existsSync(folder)) make(folder);
-  return join(folder, 'node');
+  const prefix = `node-${createHash('sha256').update(source).digest('hex').slice(0, 16)}-`;
+  return find(prefix) ?? make(prefix);
+}
+
+/**
+ * @param {string} prefix the name of the folder goes on with the size of the file, so that one that was cut short is known
+ * @returns {string | undefined}
+ */
+function find(prefix) {
+  const names = existsSync(cache) ? readdirSync(cache) : [];
+  const name = names.find((name) => name.startsWith(prefix) && isWhole(name));
+  return name && join(cache, name, 'node');
+}
+
+/** @param {string} name */
+function isWhole(name) {
+  const { size } = statSync(join(cache, name, 'node'), { throwIfNoEntry: false }) ?? {};
+  return name.endsWith(`-${size}`);
 }
 
 function checkMachine() {
@@ -60,12 +76,20 @@ function checkMachine() {
   if (!existsSync(original)) stop('the dependencies are not installed; run: npm ci');
 }
 
-/** @param {string} folder */
-function make(folder) {
+/**
+ * @param {string} prefix
+ * @returns {string}
+ */
+function make(prefix) {
   const portable = madePortable();
-  mkdirSync(cache, { recursive: true, mode: 0o755 });
-  const work = mkdtempSync(join(cache, 'making-'));
+  const folder = join(cache, `${prefix}${portable.length}`);
+  /** @type {string | undefined} */
+  let work;
   try {
+    mkdirSync(cache, { recursive: true, mode: 0o755 });
+    for (const name of readdirSync(cache))
+      if (isLeft(name, prefix)) rmSync(join(cache, name), { recursive: true, force: true });
+    work = mkdtempSync(join(cache, `making-${process.pid}-`));
     const file = openSync(join(work, 'node'), 'wx');
     writeFileSync(file, portable);
     fchmodSync(file, 0o755);
@@ -75,10 +99,22 @@ function make(folder) {
     renameSync(work, folder);
   } catch (error) {
     // Another run may have made it meanwhile.
-    if (!existsSync(folder)) throw error;
+    if (!find(prefix)) stop(`cannot make ${folder}: ${/** @type {Error} */ (error).message}`);
   } finally {
-    rmSync(work, { recursive: true, force: true });
+    if (work) rmSync(work, { recursive: true, force: true });
   }
+  return join(folder, 'node');
+}
+
+/**
+ * Whether a folder is of a run that was killed, or a Node of before.
+ * @param {string} name
+ * @param {string} prefix
+ */
+function isLeft(name, prefix) {
+  const [, pid] = /^making-(\d+)-/.exec(name) ?? [];
+  if (pid) return !existsSync(`/proc/${pid}`);
+  return name.startsWith('node-') && !(name.startsWith(prefix) && isWhole(name));
 }
 
 function madePortable() {
@@ -89,10 +125,18 @@ function madePortable() {
   }
 }
 
+/** npm has put there what is in any folder above this one, whoever made it. */
+function withoutBins() {
+  const bins = /\/(node_modules\/\.bin|node-gyp-bin)\/*$/;
+  return process.env.PATH?.split(':')
+    .filter((folder) => !bins.test(folder))
+    .join(':');
+}
+
 /** @param {string} node */
 function run(node) {
   const args = ['--disable-warning=ExperimentalWarning', ...process.argv.slice(2)];
-  const child = spawn(node, args, { stdio: 'inherit' });
+  const child = spawn(node, args, { stdio: 'inherit', env: { ...process.env, PATH: withoutBins() } });
   // A terminal sends SIGINT to the child as well.
   process.on('SIGINT', () => {});
   for (const signal of /** @type {const} */ (['SIGTERM', 'SIGHUP']))

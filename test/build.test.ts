@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, watch, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { temporaryFolder } from './support/leave-nothing.ts';
@@ -27,7 +27,14 @@ test('the executables are the same byte for byte when they are built again, else
   assert.deepEqual(readdirSync(folder), []);
   assert.equal(left().length, 1);
 
-  execFileSync(process.execPath, [script, folder]);
+  // Others may see, and put, what they like in the folder for temporary files.
+  const temporary = temporaryFolder();
+  const seen: (string | null)[] = [];
+  const watcher = watch(temporary, (_, name) => seen.push(name));
+  const again = spawn(process.execPath, [script, folder], { env: { ...process.env, TMPDIR: temporary } });
+  assert.deepEqual(await once(again, 'exit'), [0, null]);
+  watcher.close();
+  assert.deepEqual(seen, []);
   assert.equal(digest(join(folder, 'envcas')), digest(built.envcas));
   assert.equal(digest(join(folder, 'scone')), digest(built.scone));
   assert.deepEqual(readdirSync(folder).sort(), ['envcas', 'scone']);

@@ -55,6 +55,8 @@ function begin(text: string) {
   const home = join(temporaryFolder(), 'with blanks, and ü');
   mkdirSync(home);
   const path = join(home, '../some.test.ts');
+  // Node looks for one in every folder above, too.
+  writeFileSync(join(home, '../package.json'), '{"type":"module"}');
   writeFileSync(path, text);
   const running = start(process.execPath, [path], {
     env: { PATH: process.env.PATH, HOME: home, TMPDIR: home },

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import portableNode from '../scripts/portable-node.cjs';
 import { temporaryFolder } from './support/leave-nothing.ts';
 import { executables, missing, run } from './support/stack.ts';
+import { until } from './support/until.ts';
 
 const { machineCode, makePortable, processors } = portableNode;
 const root = resolve(import.meta.dirname, '..');
@@ -150,7 +151,7 @@ test('scripts run by the pinned Node, which ends them as they end', async () => 
   const node = (script: string) => run(process.execPath, [starter, '-e', script], { PATH: process.env.PATH });
   assert.match(
     node('console.log(process.execPath)').stdout,
-    /node_modules\/\.cache\/envcas\/node-[0-9a-f]{16}\/node$/m,
+    /node_modules\/\.cache\/envcas\/node-[0-9a-f]{16}-\d+\/node$/m,
   );
   assert.equal(node('process.exit(37)').status, 37);
   assert.equal(node('process.kill(process.pid, "SIGKILL")').status, 128 + 9);
@@ -160,6 +161,39 @@ test('scripts run by the pinned Node, which ends them as they end', async () => 
   await once(child.stdout, 'data');
   child.kill('SIGTERM');
   assert.deepEqual(await once(child, 'exit'), [128 + 15, null]);
+});
+
+test('a portable Node that was cut short is made again, and what a killed run has left goes', async () => {
+  const folder = temporaryFolder();
+  cpSync(join(root, 'scripts'), join(folder, 'scripts'), { recursive: true });
+  const bin = join(folder, `node_modules/node-linux-${process.arch}/bin`);
+  mkdirSync(bin, { recursive: true });
+  writeFileSync(join(bin, 'node'), original);
+  const start = () => run(process.execPath, [join(folder, 'scripts/node.cjs'), '-v'], {});
+  const wanted = { status: 0, signal: null, stdout: `${process.version}\n`, stderr: '' };
+  const cache = join(folder, 'node_modules/.cache/envcas');
+  const interrupted = spawn(process.execPath, [join(folder, 'scripts/node.cjs'), '-v'], { stdio: 'ignore' });
+  await until(() => existsSync(cache) && readdirSync(cache).length > 0, 'a Node that is being made');
+  interrupted.kill('SIGKILL');
+  await once(interrupted, 'exit');
+  assert.deepEqual(start(), wanted);
+  const [name = '', ...others] = readdirSync(cache);
+  assert.deepEqual(others, []);
+  for (const content of ['', readFileSync(join(cache, name, 'node')).subarray(0, 1_000_000)]) {
+    writeFileSync(join(cache, name, 'node'), content);
+    assert.deepEqual(start(), wanted);
+    assert.deepEqual(readdirSync(cache), [name]);
+  }
+  rmSync(join(cache, name, 'node'));
+  assert.deepEqual(start(), wanted);
+});
+
+test('programs that npm finds above the checkout are not run', () => {
+  const bins = join(temporaryFolder(), 'node_modules/.bin');
+  const { stdout } = run(process.execPath, [starter, '-e', 'console.log(process.env.PATH)'], {
+    PATH: `${bins}:/usr/bin:${bins}/../lib/node-gyp-bin:/bin`,
+  });
+  assert.equal(stdout, '/usr/bin:/bin\n');
 });
 
 test('one line says what is missing where the pinned Node is not there, or is damaged', (_t) => {

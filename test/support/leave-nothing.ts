@@ -51,13 +51,13 @@ const processes = new Set<ChildProcess>();
 let janitor: ChildProcess | undefined;
 let isOver = false;
 
-/** Where the sockets of tests still have paths of at most 107 bytes (unix(7)). */
-const place = Buffer.byteLength(tmpdir()) > 50 ? '/tmp' : tmpdir();
-
 /** A folder of the test's own, which goes with its process. */
 export function temporaryFolder(): string {
   // As /proc/mounts names it.
-  const folder = realpathSync(mkdtempSync(join(place, 'envcas-test-')));
+  const given = realpathSync(tmpdir());
+  // Sockets have paths of at most 107 bytes (unix(7)).
+  const place = Buffer.byteLength(given) > 50 ? realpathSync('/tmp') : given;
+  const folder = mkdtempSync(join(place, 'envcas-test-'));
   if (folder.includes('\n')) throw new Error('TMPDIR has a line break in its name');
   tell(folder);
   return folder;
