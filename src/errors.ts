@@ -46,7 +46,7 @@ export const errors = {
   CAS_UNREACHABLE: {
     exit: 69,
     message: 'cannot reach the CAS at {address}: {detail}',
-    hint: 'Check SCONE_CAS_ADDR (without it the host is `cas`) and that the CAS is running.',
+    hint: 'Check that the CAS is running, and its address: of SCONE_CAS_ADDR for `envcas` (without it the host is `cas`), of --cas or the last `scone cas attest` for `scone`.',
   },
   CAS_PROTOCOL: {
     exit: 76,
@@ -788,7 +788,7 @@ export const errors = {
   ADDRESS_IN_USE: {
     exit: 69,
     message: 'cannot listen on {address}: {detail}',
-    hint: 'Stop the other server, or choose another address or folder.',
+    hint: 'Stop the other server, or choose another address or folder; `scone up --free-ports` takes any free ports.',
   },
   REQUEST_TOO_LARGE: {
     exit: 65,

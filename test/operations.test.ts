@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { start } from './launcher/support.ts';
@@ -23,6 +23,8 @@ test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS o
   // The same program under another name is another program, by its measurement.
   const next = join(folder, 'next');
   execFileSync(process.execPath, [join(root, 'scripts/build.ts'), next, 'scone-next=src/cli/main.ts']);
+  // What somebody has from before is not gone by.
+  writeFileSync(join(folder, '.cas'), '');
   const script = ['set -eu', "trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT", ...blocks].join('\n');
   const { status, stdout, stderr } = await start('bash', ['-c', script], {
     cwd: folder,

@@ -20,7 +20,7 @@ test('the commands of the README that are typed by hand do what it says', {
   const script = byHand
     .replace('scone up', 'scone up --free-ports')
     .replace('oathtool --totp', 'oathtool --totp --now="+30 seconds"');
-  const { stdout, stderr } = await start('bash', ['-c', `${script}\n${python}\nkill %1; wait`], {
+  const { stdout, stderr } = await start('bash', ['-c', `${script}\n${python}\nkill $SERVERS; wait`], {
     cwd: root,
     env: { HOME: home, TMPDIR: home, PATH: process.env.PATH },
     stdio: ['ignore', 'pipe', 'pipe'],

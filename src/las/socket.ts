@@ -1,7 +1,8 @@
-import { lstatSync, mkdirSync, rmSync } from 'node:fs';
+import { lstatSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { failure, reason } from '../errors.ts';
+import { makeFolders } from '../platform/private-file.ts';
 import { pathTooLong } from '../protocol/las.ts';
 
 /**
@@ -12,7 +13,7 @@ export async function claimSocket(path: string): Promise<void> {
   const detail = pathTooLong(path);
   if (detail !== undefined) throw failure('STATE_UNUSABLE', { path, detail });
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+    makeFolders(dirname(path), 0o755);
   } catch (error) {
     throw failure('STATE_UNUSABLE', { path: dirname(path), detail: reason(error) });
   }

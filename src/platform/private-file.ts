@@ -22,9 +22,22 @@ import { failure, reason } from '../errors.ts';
 /** Makes a folder with mode 0700; one that exists stays as it is. */
 export function makePrivateDirectory(path: string): void {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolders(path, 0o700);
   } catch (error) {
     throw failure('STATE_UNUSABLE', { path, detail: reason(error) });
+  }
+}
+
+/** Makes a folder and those above it; Node's own way says of a read-only file system that there is no such folder. */
+export function makeFolders(path: string, mode: number): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+  if (dirname(path) !== path) makeFolders(dirname(path), mode);
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    // Somebody else has made it meanwhile.
+    if (code !== 'EEXIST' || !statSync(path).isDirectory()) throw error;
   }
 }
 
@@ -99,7 +112,7 @@ export function writePrivate(
 ): void {
   const temporary = `${path}.${randomBytes(6).toString('hex')}`;
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeFolders(dirname(path), 0o700);
     const fd = openSync(temporary, NEW_FILE, 0o600);
     try {
       if (owner === 'folder') giveToFolder(fd, path);

@@ -14,6 +14,13 @@ export function addUp(program: Command): void {
       `listen on any free ports instead of ${defaultPorts.api} and ${defaultPorts.enclave}`,
     )
     .addOption(logLevel('error'))
-    .addHelpText('after', example('scone up &', '. ~/.local/state/scone/env'))
+    .addHelpText(
+      'after',
+      example(
+        'scone up &',
+        'until [ -s ~/.local/state/scone/env ]; do sleep 0.1; done',
+        '. ~/.local/state/scone/env',
+      ),
+    )
     .action(serves(async () => (await import('../serve.ts')).up));
 }
