@@ -18,8 +18,10 @@ import { temporaryFolder } from ${support('leave-nothing.ts')};
 const folder = temporaryFolder();
 console.log('folder', folder);
 const kept = join(folder, 'kept');
-mkdirSync(join(kept, 'within'), { recursive: true });
-chmodSync(kept, 0o500);
+const within = join(kept, 'within');
+mkdirSync(join(within, 'more'), { recursive: true });
+chmodSync(within, 0);
+chmodSync(kept, 0);
 test('a test', () => {});
 `;
 
@@ -111,6 +113,26 @@ test('a test', () => {
   const { status, stdout } = await running.finished;
   assert.equal(status, 1);
   assert.match(stdout, /^✖ a test /);
+});
+
+test('a test file that fails at once leaves nothing of what a child has started by then', async () => {
+  for (let round = 0; round < 5; round++) {
+    const running = begin(`
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { test } from 'node:test';
+import { temporaryFolder } from ${support('leave-nothing.ts')};
+test('a test', () => {
+  console.log('folder', temporaryFolder());
+  spawn('/bin/sh', ['-c', 'sleep 600 & wait'], { stdio: 'ignore' });
+  assert.fail('it fails');
+});
+`);
+    const { status, stdout } = await running.finished;
+    assert.equal(status, 1);
+    assert.match(stdout, /it fails/);
+    await running.nothingIsLeft();
+  }
 });
 
 test('a test file whose hook throws leaves nothing', async () => {

@@ -44,7 +44,8 @@ async function open(port: string): Promise<{ socket: Socket; received: Promise<s
     text += chunk;
   });
   socket.on('error', () => {});
-  const received = once(socket, 'close').then(() => text);
+  // An end that came before the last of the handshake was read is told as an error first.
+  const received = new Promise<string>((resolve) => socket.once('close', () => resolve(text)));
   await once(socket, 'secureConnect');
   return { socket, received };
 }

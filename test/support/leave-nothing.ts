@@ -20,8 +20,10 @@ while IFS= read -r line; do
     *) processes=$line ;;
   esac
 done
+# Stopped, they start no more meanwhile.
 descendants() {
   for pid; do
+    kill -STOP "$pid"
     echo "$pid"
     descendants $(cat "/proc/$pid/task/"*/children)
   done
@@ -29,8 +31,10 @@ descendants() {
 alive() {
   for pid; do grep -s '^State:.[^ZX]' "/proc/$pid/status" >/dev/null && echo "$pid"; done
 }
+descendants $processes
 all=$(descendants $processes)
 for pid in $processes; do kill "$pid"; done
+for pid in $all; do kill -CONT "$pid"; done
 tries=0
 while all=$(alive $all); [ "$all" ] && [ $((tries += 1)) -le 100 ]; do sleep 0.1; done
 for pid in $all; do kill -KILL "$pid"; done
@@ -40,7 +44,8 @@ while read -r _ place _; do
 done </proc/mounts
 # Without a folder, find would take the whole root directory.
 [ $# -gt 0 ] || exit 0
-find "$@" -xdev -type d -exec chmod u+rwx {} +
+# Each before what is in it is looked at.
+find "$@" -xdev -type d -exec chmod u+rwx {} \\;
 rm -rf --one-file-system -- "$@"
 `;
 
@@ -98,6 +103,8 @@ subscribe('child_process', (message) => {
 // A child that is left would keep the process of a test file, and so the suite, waiting.
 if (process.argv[1]?.endsWith('.test.ts'))
   after(async () => {
+    // What was started last is heard of by then.
+    await new Promise(setImmediate);
     isOver = true;
     if (janitor !== undefined) {
       const ended = once(janitor, 'exit');
