@@ -2,6 +2,7 @@ import { styleText } from 'node:util';
 import { causes, type ErrorCode, errors, Failure } from '../errors.ts';
 import { formatProblem, InvalidText, type Problem } from '../policy/problem.ts';
 import { printable, Refused } from '../protocol/refusal.ts';
+import { escapeUnseen } from '../unseen.ts';
 
 /** A text of the user's that is wrong, and the file it came from. */
 export class InvalidFile extends Error {
@@ -70,7 +71,7 @@ function showProblem(file: string, problem: Problem): string {
 }
 
 function say(json: object, text: string): void {
-  process.stderr.write(inJson ? `${JSON.stringify(json)}\n` : text);
+  process.stderr.write(inJson ? `${escapeUnseen(JSON.stringify(json))}\n` : text);
 }
 
 /** Colours only on a terminal, and there as NO_COLOR and its like have it. */

@@ -1,3 +1,5 @@
+import { replaceUnseen } from '../unseen.ts';
+
 /** Path to a value of a document: keys of mappings and indices of sequences. */
 export type Path = readonly (string | number)[];
 
@@ -45,10 +47,7 @@ const LONGEST = 1000;
 /** A text of a user as it can be shown: without line ends and what else moves a terminal, and not too long. */
 export function onOneLine(text: string): string {
   const cut = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
-  return cut.replace(
-    /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu,
-    (found) => `\\u{${found.codePointAt(0)?.toString(16)}}`,
-  );
+  return replaceUnseen(cut, (found) => `\\u{${found.codePointAt(0)?.toString(16)}}`);
 }
 
 /** `services[0].environment.HOME` */

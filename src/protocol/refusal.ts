@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { causes, type ErrorCode, errors, Failure } from '../errors.ts';
+import { replaceUnseen } from '../unseen.ts';
 
 /** Characters of a message. */
 const LONGEST = 8192;
@@ -50,10 +51,7 @@ function isErrorCode(code: string): code is ErrorCode {
   return Object.hasOwn(errors, code);
 }
 
-/**
- * A line for a terminal, without what text from outside may hold that is not seen, or makes other text look otherwise: control
- * and format characters, and ends of lines (Unicode Standard §4.5).
- */
+/** A line for a terminal, without what text from outside may hold that is not seen, or makes other text look otherwise. */
 export function printable(text: string): string {
-  return text.replaceAll('\n', '; ').replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, '\ufffd');
+  return replaceUnseen(text.replaceAll('\n', '; '), () => '\ufffd');
 }

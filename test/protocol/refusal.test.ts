@@ -42,6 +42,11 @@ test('text from outside is shown on one line, without control characters', () =>
     '\ufeff',
     '\u00ad',
     '\u{e0041}',
+    '\u034f',
+    '\u3164',
+    '\ufe0f',
+    '\u{e0100}',
+    '\ue000',
   ])
     assert.equal(printable(`a${unseen}b`), 'a\ufffdb', JSON.stringify(unseen));
 });
