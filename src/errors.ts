@@ -619,7 +619,7 @@ export const errors = {
   STATE_UNUSABLE: {
     exit: 74,
     message: '{path}: {detail}',
-    hint: 'Check that the folder exists, belongs to the user who runs this, and has room.',
+    hint: 'Check that file and folder belong to the user who runs this, that nobody else may write to them, and that there is room.',
   },
   STATE_SEALED: {
     exit: 74,
@@ -841,7 +841,7 @@ export const errors = {
   OUTPUT_UNWRITABLE: {
     exit: 73,
     message: 'cannot write {path}: {detail}',
-    hint: 'Its folder must exist, and it must be one that this user may write.',
+    hint: 'Its folder must exist, and what is there must be a file of this user, or a link that nobody else could put there.',
   },
   ENCRYPTION_KEY_UNKNOWN: {
     exit: 78,

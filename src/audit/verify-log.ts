@@ -59,7 +59,7 @@ export interface Finding {
 export async function verifyLog(
   open: () => AsyncIterable<Buffer>,
   known: Knowledge,
-  visit: (entry: SignedEntry, line: Buffer) => void = () => {},
+  visit: (entry: SignedEntry, line: Buffer) => Promise<void> | void = () => {},
 ): Promise<Finding> {
   const none = { first: 0, last: 0 };
   const found = await findKey(open, known.cas);
@@ -72,6 +72,7 @@ export async function verifyLog(
   let followsKnown = false;
   let hasLast = false;
   let atRemembered: Buffer | undefined;
+  let visiting = false;
   try {
     for await (const line of open()) {
       if (!position) {
@@ -86,9 +87,12 @@ export async function verifyLog(
       frontier = append(frontier, leafHash(line));
       if (entry.signature === known.last) hasLast = true;
       if (frontier.size === known.remembered?.size) atRemembered = rootOf(frontier);
-      visit(entry, line);
+      visiting = true;
+      await visit(entry, line);
+      visiting = false;
     }
   } catch (error) {
+    if (visiting) throw error;
     return { verdict: 'forged', detail: causes(error).join(': '), first, last: position?.sequence ?? 0 };
   }
   const last = position?.sequence ?? 0;

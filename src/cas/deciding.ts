@@ -70,7 +70,7 @@ export async function decidingSecrets(
   for (let place = waiting.pop(); place; place = waiting.pop()) {
     if (deciding.has(place.id)) continue;
     deciding.add(place.id);
-    waiting.push(...(await placesIn(place.home, contentOf(place))));
+    for (const found of await placesIn(place.home, contentOf(place))) waiting.push(found);
   }
 
   // From what decides, back to all that shows it.

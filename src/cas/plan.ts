@@ -60,8 +60,8 @@ export async function planLaunch(cas: Cas, named: ServiceName, client: Client): 
   for (const word of service.command) {
     const sources: Source[] = [];
     for (const part of parseHostArguments(word))
-      if (typeof part === 'string') sources.push(...(await ofTemplate(part)));
-      else sources.push({ from: 'host-argument', ...part });
+      if (typeof part !== 'string') sources.push({ from: 'host-argument', ...part });
+      else for (const source of await ofTemplate(part)) sources.push(source);
     words.push(distinct(sources));
   }
   const environment: { name: string; sources: Source[] }[] = [];

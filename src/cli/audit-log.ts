@@ -1,35 +1,53 @@
 import { createReadStream } from 'node:fs';
-import { createInterface } from 'node:readline';
 import * as v from 'valibot';
 import { LONGEST_LINE, parseEntry } from '../audit/entry.ts';
 import { checkHead, headAnswer } from '../audit/tree-head.ts';
 import { type Knowledge, verdicts, verifyLog } from '../audit/verify-log.ts';
 import { failure, reason } from '../errors.ts';
+import { linesIn } from '../lines.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
 import { callApi } from '../protocol/api-client.ts';
 import { printable } from '../protocol/refusal.ts';
-import { connectTo, type NetworkOptions, openCas } from './connect.ts';
-import type { Output } from './output.ts';
+import { type CasClient, connectTo, type NetworkOptions, openCas } from './connect.ts';
+import { formatJson, jsonList, type LongOutput } from './output.ts';
 import { seenLog } from './seen-log.ts';
 import { knownCas } from './state.ts';
 
 const AT_ONCE = 1000;
+const page = v.object({
+  lines: v.pipe(v.array(v.pipe(v.string(), v.maxLength(LONGEST_LINE))), v.maxLength(AT_ONCE)),
+});
 
-/** `scone cas read-audit-log`: the lines of the log, for its owner. */
-export async function readAuditLog(options: NetworkOptions & { first: number }): Promise<Output> {
+/** `scone cas read-audit-log`: the lines of the log as it is now, for its owner, as they come. */
+export async function readAuditLog(options: NetworkOptions & { first: number }): Promise<LongOutput> {
   const cas = await openCas(options);
-  const answer = v.object({ lines: v.array(v.string()) });
-  const all: string[] = [];
-  for (let first = options.first; ; first += AT_ONCE) {
-    const path = `/v1/audit-log/entries?first=${first}&limit=${AT_ONCE}`;
-    const { lines } = await cas.call({ method: 'GET', path }, answer);
-    all.push(...lines);
-    if (lines.length < AT_ONCE) break;
-  }
   return {
-    text: all.map((line) => `${printable(line)}\n`).join(''),
-    json: all.map((line) => JSON.parse(line)),
+    async tell(say, inJson) {
+      const head = await cas.call({ method: 'GET', path: '/v1/audit-log/head' }, headAnswer);
+      const { size } = head.head;
+      const list = inJson ? jsonList(say) : undefined;
+      for (let next = options.first; next <= size; ) {
+        const lines = await linesFrom(cas, next, Math.min(AT_ONCE, size - next + 1));
+        for (const { line, entry } of lines) await (list ? list.add(entry) : say(`${printable(line)}\n`));
+        next += lines.length;
+      }
+      await list?.end();
+    },
   };
+}
+
+/** @throws Failure CAS_PROTOCOL where they do not go on from a number, so that an end is reached */
+async function linesFrom(cas: CasClient, first: number, limit: number) {
+  const path = `/v1/audit-log/entries?first=${first}&limit=${limit}`;
+  const { lines } = await cas.call({ method: 'GET', path }, page);
+  const untrue = (detail: string) => failure('CAS_PROTOCOL', { address: cas.name, detail });
+  if (lines.length === 0 || lines.length > limit) throw untrue('an audit log that does not go on');
+  return lines.map((line, index) => {
+    const entry = parseEntry(Buffer.from(line), first + index);
+    if (entry.sequence !== first + index)
+      throw untrue(`entry ${entry.sequence} of its log for ${first + index}`);
+    return { line, entry };
+  });
 }
 
 export interface VerifyOptions {
@@ -42,14 +60,14 @@ export interface VerifyOptions {
 }
 
 /** `scone cas verify-audit-log FILE`: with what this user remembers. */
-export const verifyAuditLog = (file: string, options: VerifyOptions): Promise<Output> =>
+export const verifyAuditLog = (file: string, options: VerifyOptions): Promise<LongOutput> =>
   verify(file, options, false);
 
 /** `scone cas attest-audit-log FILE`: with what the CAS says now, too. */
-export const attestAuditLog = (file: string, options: VerifyOptions): Promise<Output> =>
+export const attestAuditLog = (file: string, options: VerifyOptions): Promise<LongOutput> =>
   verify(file, options, true);
 
-async function verify(file: string, options: VerifyOptions, asksCas: boolean): Promise<Output> {
+async function verify(file: string, options: VerifyOptions, asksCas: boolean): Promise<LongOutput> {
   const { predecessor, last, printLog } = options;
   const isKnown = options.casKeyHash === undefined || options.cas !== undefined || asksCas;
   const cas = isKnown ? knownCas(process.env, options.cas) : undefined;
@@ -60,21 +78,21 @@ async function verify(file: string, options: VerifyOptions, asksCas: boolean): P
     remembered: remembered && { size: remembered.size, root: Buffer.from(remembered.root, 'hex') },
     ...(asksCas && cas && { present: (size: number) => presentOf(cas, size, options.retries) }),
   };
-  const printed: string[] = [];
-  const found = await verifyLog(
-    () => linesOf(file),
-    known,
-    (_, line) => {
-      if (printLog) printed.push(`${printable(line.toString())}\n`);
-    },
-  );
-  const { exit, text } = verdicts[found.verdict];
-  process.exitCode = exit;
-  const range = found.last > 0 ? `Entries ${found.first} to ${found.last}. ` : '';
-  const detail = found.detail === '' ? '' : ` (${found.detail})`;
   return {
-    text: `${printed.join('')}${range}${text}${detail}.\n`,
-    json: { exit, ...found },
+    async tell(say, inJson) {
+      const found = await verifyLog(
+        () => linesOf(file),
+        known,
+        async (_, line) => {
+          if (printLog && !inJson) await say(`${printable(line.toString())}\n`);
+        },
+      );
+      const { exit, text } = verdicts[found.verdict];
+      process.exitCode = exit;
+      const range = found.last > 0 ? `Entries ${found.first} to ${found.last}. ` : '';
+      const detail = found.detail === '' ? '' : ` (${found.detail})`;
+      await say(inJson ? formatJson({ exit, ...found }) : `${range}${text}${detail}.\n`);
+    },
   };
 }
 
@@ -91,13 +109,11 @@ async function presentOf(cas: ReturnType<typeof knownCas>, size: number, retries
 }
 
 async function* linesOf(file: string): AsyncGenerator<Buffer> {
-  const input = createReadStream(file);
+  const tooLong = (line: number) =>
+    failure('AUDIT_LOG_DAMAGED', { sequence: line, detail: 'it is too long' });
   try {
-    for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
-      if (line === '') continue;
-      if (line.length > LONGEST_LINE) parseEntry(Buffer.from(line), 0);
-      yield Buffer.from(line);
-    }
+    for await (const line of linesIn(createReadStream(file), LONGEST_LINE, tooLong))
+      if (line.length > 0) yield line;
   } catch (error) {
     if (error instanceof Error && 'errno' in error)
       throw failure('FILE_INVALID', { path: file, detail: reason(error) });

@@ -53,7 +53,7 @@ export async function importCollateral(paths: string[], options: NetworkOptions)
   for (let from = 0; from < files.length; from += AT_ONCE) {
     const body = `{"files":[${files.slice(from, from + AT_ONCE).join()}]}`;
     const answer = await cas.call({ method: 'POST', path: '/v1/collateral', body }, added);
-    documents.push(...answer.documents);
+    for (const document of answer.documents) documents.push(document);
   }
   if (documents.length === 0)
     throw failure('FILE_INVALID', { path: paths.join(', '), detail: 'there is no collateral in it' });

@@ -1,5 +1,6 @@
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
+import { readAtMost } from '../platform/private-file.ts';
 
 const STANDARD_INPUT = 0;
 
@@ -23,18 +24,5 @@ export function readFileAtMost(path: string, limit: number): Buffer {
     return readAtMost(fd, limit);
   } finally {
     closeSync(fd);
-  }
-}
-
-function readAtMost(fd: number, limit: number): Buffer {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for (;;) {
-    const chunk = Buffer.alloc(Math.min(65_536, limit + 1));
-    const length = readSync(fd, chunk);
-    if (length === 0) return Buffer.concat(chunks);
-    size += length;
-    if (size > limit) throw new Error(`it has more than ${limit} bytes`);
-    chunks.push(chunk.subarray(0, length));
   }
 }

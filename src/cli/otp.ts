@@ -40,7 +40,8 @@ export async function showOneTimePassword(
     // Blocks are the light parts; a terminal with dark letters on a light background would turn that round.
     .map((line) => (toFile ? line : styleText(['whiteBright', 'bgBlack'], line)));
   return {
-    text: `${[...code, '', `Account: ${account} at ${cas.name}`, `Secret:  ${secret}`].join('\n')}\n`,
+    picture: `${code.join('\n')}\n`,
+    text: `\nAccount: ${account} at ${cas.name}\nSecret:  ${secret}\n`,
     json,
   };
 }

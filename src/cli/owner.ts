@@ -1,10 +1,10 @@
-import { createReadStream, createWriteStream } from 'node:fs';
+import { createReadStream, createWriteStream, rmSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { parse as parseToml } from 'smol-toml';
 import * as v from 'valibot';
 import { parse as parseYaml } from 'yaml';
+import { backupLines } from '../cas/owner/backup.ts';
 import { type OwnerConfiguration, ownerConfiguration, unusedParts } from '../cas/owner/configuration.ts';
 import { readDump } from '../cas/store/dump.ts';
 import { failure, reason } from '../errors.ts';
@@ -140,16 +140,26 @@ export async function backupCas(file: string, options: NetworkOptions): Promise<
   const path = resolve(file);
   const { connection } = await openOwned(options);
   const output = createWriteStream(path, { flags: 'wx', mode: 0o600 });
-  await transfer(connection, { method: 'GET', path: '/v1/backup' }, (answer) => pipeline(answer, output));
-  const { rows, created } = await readDump(linesOf(createReadStream(path)), () => {});
-  const at = new Date(created).toISOString();
-  return { text: `${rows} rows of ${at} are in ${file}\n`, json: { rows, created: at, file } };
+  let isMade = false;
+  output.once('open', () => {
+    isMade = true;
+  });
+  try {
+    await transfer(connection, { method: 'GET', path: '/v1/backup' }, (answer) => pipeline(answer, output));
+    const { rows, created } = await readDump(backupLines(createReadStream(path)), () => {});
+    const at = new Date(created).toISOString();
+    return { text: `${rows} rows of ${at} are in ${file}\n`, json: { rows, created: at, file } };
+  } catch (error) {
+    // Half a backup is none.
+    if (isMade) rmSync(path, { force: true });
+    throw error;
+  }
 }
 
 /** `scone cas restore FILE`: puts a backup in the place of what a running CAS has. */
 export async function restoreCas(file: string, options: NetworkOptions): Promise<Output> {
   const path = resolve(file);
-  const facts = await readDump(linesOf(createReadStream(path)), () => {});
+  const facts = await readDump(backupLines(createReadStream(path)), () => {});
   const { connection, name } = await openOwned(options);
   const content = createReadStream(path);
   const call = { method: 'POST', path: '/v1/restorations', type: BACKUP, content } as const;
@@ -161,11 +171,6 @@ export async function restoreCas(file: string, options: NetworkOptions): Promise
     text: `The CAS ${name} has what it had on ${at}; its audit log says so, and clients are told\n`,
     json: { rows: facts.rows, created: at },
   };
-}
-
-async function* linesOf(stream: Readable): AsyncGenerator<string> {
-  const { createInterface } = await import('node:readline');
-  yield* createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY });
 }
 
 async function openOwned(options: NetworkOptions) {

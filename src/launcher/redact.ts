@@ -46,7 +46,7 @@ export function createRedactor(secrets: readonly Buffer[]): Redactor {
   const patterns = patternsOf(secrets);
   if (patterns.length === 0) return { push: (chunk) => chunk, end: () => Buffer.alloc(0) };
   const automaton = createAutomaton(patterns);
-  const longest = Math.max(...patterns.map(({ length }) => length));
+  const longest = patterns.reduce((most, { length }) => Math.max(most, length), 0);
   /** What is to be taken out of the rest of the output. Positions count from the beginning of all output. */
   let ranges: Range[] = [];
   const take = (start: number, end: number) => {

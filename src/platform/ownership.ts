@@ -1,4 +1,12 @@
-import { fchmodSync, fchownSync, fstatSync, type Stats } from 'node:fs';
+import { fchmodSync, fchownSync, fstatSync, type Stats, statSync } from 'node:fs';
+
+/**
+ * Users who could do as they like with this process anyway: itself, root, and the owner of `/`, who in a user namespace may be
+ * one that has no number in it.
+ */
+export function trustedOwners(): number[] {
+  return [0, process.geteuid?.() ?? 0, statSync('/').uid];
+}
 
 /** Owner and mode that a file or folder has from its first moment; what is undefined is this process's own. */
 export interface Ownership {

@@ -8,14 +8,16 @@ import {
   linkSync,
   mkdirSync,
   openSync,
-  readFileSync,
+  readSync,
   renameSync,
   rmSync,
+  type Stats,
   statSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { failure, reason } from '../errors.ts';
+import { Failure, failure, reason } from '../errors.ts';
+import { trustedOwners } from './ownership.ts';
 
 /** Files that only their owner may read: keys, identities, the CAS's store. */
 
@@ -52,27 +54,89 @@ export function readOrCreatePrivate(
   create: () => Buffer,
   owner: 'maker' | 'folder' = 'maker',
 ): Buffer {
-  const present = readPrivate(path);
+  const present = readPrivate(path, owner);
   if (present) return present;
   writePrivate(path, create(), 'new', owner);
-  const made = readPrivate(path);
+  const made = readPrivate(path, owner);
   if (made) return made;
   throw failure('STATE_UNUSABLE', { path, detail: 'something that is no file is in its place' });
 }
 
-/** Content of a private file, or undefined where there is none. */
-export function readPrivate(path: string): Buffer | undefined {
+/** Bytes of what is read whole: keys, passphrases, and what `scone` remembers. */
+const LARGEST = 16 * 1024 * 1024;
+/** What the shell has opened stands for something else than a file: `<(command)`. */
+const descriptor = /^\/(dev|proc\/self)\/fd\/\d+$/;
+
+/**
+ * Content of a private file, or undefined where there is none. Nobody else may have written it.
+ * @param owner whose it may be beside this user's and root's: of whom its folder belongs to; anybody's, and a pipe, where this
+ *   user has named it himself
+ * @throws Failure STATE_UNUSABLE
+ */
+export function readPrivate(
+  path: string,
+  owner: 'maker' | 'folder' | 'anybody' = 'maker',
+): Buffer | undefined {
+  const isNamed = owner === 'anybody' || descriptor.test(path);
   try {
-    const fd = openSync(path, 'r');
+    // Whoever put a pipe there would have this process wait for him.
+    const fd = openSync(path, isNamed ? constants.O_RDONLY : constants.O_RDONLY | constants.O_NONBLOCK);
     try {
-      if ((fstatSync(fd).mode & 0o077) !== 0)
+      const stats = fstatSync(fd);
+      if (!isNamed) requireOwn(path, stats, owner === 'folder' ? [statSync(dirname(path)).uid] : []);
+      if ((stats.mode & 0o077) !== 0)
         throw failure('STATE_UNUSABLE', { path, detail: 'other users may read it; its mode must be 0600' });
-      return readFileSync(fd);
+      return readAtMost(fd, LARGEST);
     } finally {
       closeSync(fd);
     }
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw unusable(path, error);
+  }
+}
+
+function requireOwn(path: string, stats: Stats, others: readonly number[] = []): void {
+  const unfit = (detail: string) => failure('STATE_UNUSABLE', { path, detail });
+  if (stats.isDirectory()) throw unfit('it is a directory');
+  if (!stats.isFile()) throw unfit('it is not a regular file');
+  if (![...trustedOwners(), ...others].includes(stats.uid)) throw unfit(`it belongs to user ${stats.uid}`);
+}
+
+/** The rest of an open file. @throws Error where that is more than `limit` bytes, as of a device without an end */
+export function readAtMost(fd: number, limit: number): Buffer {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for (;;) {
+    const chunk = Buffer.alloc(Math.min(65_536, limit + 1));
+    const length = readSync(fd, chunk);
+    if (length === 0) return Buffer.concat(chunks);
+    size += length;
+    if (size > limit) throw new Error(`it has more than ${limit} bytes`);
+    chunks.push(chunk.subarray(0, length));
+  }
+}
+
+/** @throws Failure STATE_UNUSABLE where others could put something in the place of what is in a folder */
+export function requireOwnFolder(path: string): void {
+  const unfit = (detail: string) => failure('STATE_UNUSABLE', { path, detail });
+  const { uid, mode } = statSync(path);
+  if (!trustedOwners().includes(uid)) throw unfit(`it belongs to user ${uid}`);
+  // In a sticky folder names of files stay with whom the files belong to.
+  if ((mode & 0o022) !== 0 && (mode & 0o1000) === 0)
+    throw unfit('others may write to it; its mode must be 0700');
+}
+
+/** Opens the file that processes take turns by, and makes it where there is none. @throws Failure STATE_UNUSABLE */
+export function openLock(path: string): number {
+  const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
+  let fd: number | undefined;
+  try {
+    fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
+    requireOwn(path, fstatSync(fd));
+    return fd;
+  } catch (error) {
+    if (fd !== undefined) closeSync(fd);
     throw unusable(path, error);
   }
 }
@@ -88,6 +152,8 @@ export function createPrivate(path: string): void {
     }
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw unusable(path, error);
+    if (!statSync(path).isFile())
+      throw failure('STATE_UNUSABLE', { path, detail: 'it is not a regular file' });
   }
 }
 
@@ -143,6 +209,6 @@ function syncDirectory(path: string): void {
 }
 
 function unusable(path: string, error: unknown): unknown {
-  if (!(error instanceof Error && 'errno' in error)) return error;
+  if (error instanceof Failure) return error;
   return failure('STATE_UNUSABLE', { path, detail: reason(error) });
 }

@@ -66,7 +66,8 @@ function allProblems(yaml: YamlText, issues: readonly v.BaseIssue<unknown>[]): P
   const remainder = remainderOf(yaml.value, issues.map(pathOf));
   const rest = remainder && v.safeParse(schema.session, remainder.value);
   if (rest?.success)
-    problems.push(...check(rest.output, yaml).errors.filter((problem) => !remainder?.isAside(problem)));
+    for (const problem of check(rest.output, yaml).errors)
+      if (!remainder?.isAside(problem)) problems.push(problem);
   problems.sort((a, b) => a.line - b.line || a.column - b.column);
   return problems.slice(0, MOST_PROBLEMS);
 }

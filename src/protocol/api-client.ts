@@ -26,7 +26,7 @@ export function connectApi(
 }
 
 const errorBody = v.object({
-  msg: v.pipe(v.array(v.string()), v.minLength(1)),
+  msg: v.pipe(v.array(v.string()), v.minLength(1), v.maxLength(64)),
   code: v.optional(v.string(), 'INTERNAL'),
   hint: v.optional(v.string()),
 });

@@ -1,11 +1,17 @@
 import { X509Certificate } from 'node:crypto';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
-import { failure, reason } from '../errors.ts';
+import { failure } from '../errors.ts';
 import { homeFolder } from '../platform/home.ts';
 import { lockFile } from '../platform/libc.ts';
-import { makePrivateDirectory, readPrivate, writePrivate } from '../platform/private-file.ts';
+import {
+  makePrivateDirectory,
+  openLock,
+  readPrivate,
+  requireOwnFolder,
+  writePrivate,
+} from '../platform/private-file.ts';
 import { type Address, formatAddress } from '../policy/address.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 
@@ -37,9 +43,10 @@ export function clientStatePath(env: NodeJS.ProcessEnv): string {
   return env.SCONE_CLI_CONFIG || join(homeFolder(env), '.cas', 'config.json');
 }
 
-/** @throws Failure FILE_INVALID, or STATE_UNUSABLE where other users may read it */
+/** @throws Failure FILE_INVALID, or STATE_UNUSABLE where other users may read it, or could have made it */
 export function readClientState(env: NodeJS.ProcessEnv): ClientState {
   const path = clientStatePath(env);
+  if (existsSync(dirname(path))) requireOwnFolder(dirname(path));
   const text = readPrivate(path);
   if (!text) return { cas_db: {} };
   // The file holds a private key, so no message quotes from it.
@@ -67,13 +74,9 @@ export function updateClientState(
 ): ClientState {
   const path = clientStatePath(env);
   makePrivateDirectory(dirname(path));
+  requireOwnFolder(dirname(path));
   const lockPath = `${path}.lock`;
-  let lock: number;
-  try {
-    lock = openSync(lockPath, 'a', 0o600);
-  } catch (error) {
-    throw failure('STATE_UNUSABLE', { path: lockPath, detail: reason(error) });
-  }
+  const lock = openLock(lockPath);
   try {
     if (!lockFile(lock, LOCK_PATIENCE))
       throw failure('STATE_UNUSABLE', { path: lockPath, detail: 'another process holds it' });

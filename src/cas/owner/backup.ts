@@ -1,11 +1,11 @@
 import { createReadStream, createWriteStream, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { PassThrough, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as v from 'valibot';
 import { failure, reason } from '../../errors.ts';
+import { linesIn } from '../../lines.ts';
 import { RESTORED } from '../audit-log.ts';
 import type { Cas } from '../cas.ts';
 import { requireWhole, rowChecker } from '../store/check.ts';
@@ -112,15 +112,12 @@ export async function announceRestore({ audit, log }: Pick<Backed, 'audit' | 'lo
   if (facts) log.warn(facts, 'the store was restored from a backup');
 }
 
-function linesOf(path: string): AsyncIterable<string> {
-  const input = createReadStream(path, { encoding: 'utf8', highWaterMark: 1024 * 1024 });
-  return limited(createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY }));
+async function* linesOf(path: string): AsyncGenerator<string> {
+  yield* backupLines(createReadStream(path, { highWaterMark: 1024 * 1024 }));
 }
 
-async function* limited(lines: AsyncIterable<string>): AsyncGenerator<string> {
-  for await (const line of lines) {
-    if (line.length > LARGEST_LINE)
-      throw failure('BACKUP_INVALID', { line: 0, detail: 'a line is too long' });
-    yield line;
-  }
+/** Lines of a backup. @throws Failure BACKUP_INVALID where one has no end */
+export async function* backupLines(stream: Readable): AsyncGenerator<string> {
+  const tooLong = (line: number) => failure('BACKUP_INVALID', { line, detail: 'it is too long' });
+  for await (const line of linesIn(stream, LARGEST_LINE, tooLong)) yield line.toString();
 }

@@ -54,7 +54,7 @@ export async function unsealBySelf(database: Database, means: OwnMeans): Promise
 
 function givenFor({ method }: Slot, means: OwnMeans): Given | undefined {
   if (method === 'file') {
-    const key = readPrivate(means.keyFile);
+    const key = readPrivate(means.keyFile, 'folder');
     return key && { method, key };
   }
   if (method === 'passphrase' && means.passphraseFile !== undefined)
@@ -65,7 +65,7 @@ function givenFor({ method }: Slot, means: OwnMeans): Given | undefined {
 
 /** A passphrase in a file, without the end of its line. @throws Failure STATE_UNUSABLE */
 export function readPassphrase(path: string): Buffer {
-  const content = readPrivate(path);
+  const content = readPrivate(path, 'anybody');
   if (!content) throw failure('STATE_UNUSABLE', { path, detail: 'there is no such file' });
   return Buffer.from(content.toString().replace(/\r?\n$/, ''));
 }

@@ -148,8 +148,7 @@ export async function checkStore(
       if (problems.length < MOST_PROBLEMS) problems.push(...checker.check(table, row));
     }),
   );
-  problems.push(...checker.end());
-  return { rows, problems: problems.slice(0, MOST_PROBLEMS) };
+  return { rows, problems: problems.concat(checker.end()).slice(0, MOST_PROBLEMS) };
 }
 
 /** @throws Failure STORE_DAMAGED with the first of the problems */

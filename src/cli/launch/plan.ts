@@ -220,6 +220,6 @@ function describeChange(onChange: Supervision['onChange']): string {
 
 /** Rows of two columns. */
 function aligned(rows: [string, string][]): string[] {
-  const width = Math.max(...rows.map(([first]) => first.length));
+  const width = rows.reduce((most, [first]) => Math.max(most, first.length), 0);
   return rows.map(([first, second]) => `${first.padEnd(width)}  ${second}`);
 }

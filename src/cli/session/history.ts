@@ -3,19 +3,25 @@ import { InvalidText } from '../../policy/problem.ts';
 import { parseSession, type Session } from '../../policy/session.ts';
 import { printable } from '../../protocol/refusal.ts';
 import { type CasClient, type NetworkOptions, openCas } from '../connect.ts';
-import type { Output } from '../output.ts';
+import { jsonList, type LongOutput } from '../output.ts';
 import { changedSections } from './differences.ts';
 import { sessionPath, versionHash } from './names.ts';
 import { fetchSession, keyHolder } from './read.ts';
 
+/** Versions in an answer, of which a CAS gives a hundred, and who has signed one. */
+const MOST_VERSIONS = 1000;
+const MOST_HOLDERS = 1000;
 const page = v.object({
-  versions: v.array(
-    v.object({
-      number: v.number(),
-      hash: versionHash,
-      created: v.nullable(v.pipe(v.string(), v.isoTimestamp())),
-      by: v.array(keyHolder),
-    }),
+  versions: v.pipe(
+    v.array(
+      v.object({
+        number: v.number(),
+        hash: versionHash,
+        created: v.nullable(v.pipe(v.string(), v.isoTimestamp())),
+        by: v.pipe(v.array(keyHolder), v.maxLength(MOST_HOLDERS)),
+      }),
+    ),
+    v.maxLength(MOST_VERSIONS),
   ),
   more: v.boolean(),
 });
@@ -28,33 +34,48 @@ type Version = v.InferOutput<typeof page>['versions'][number];
 export async function showHistory(
   name: string,
   options: NetworkOptions & { limit: number },
-): Promise<Output> {
+): Promise<LongOutput> {
   const cas = await openCas(options);
-  // One more than is shown, for what the last of them changed.
-  const versions = await fetchVersions(cas, name, options.limit + 1);
-  const sessions: (Session | undefined)[] = [];
-  for (const version of versions) sessions.push(await fetchParsed(cas, name, version));
-  const shown = versions.slice(0, options.limit).map((version, index) => {
-    const [after, before] = [sessions[index], sessions[index + 1]];
-    const isFirst = index === versions.length - 1;
-    const changes = after && before ? changedSections(before, after) : null;
-    return { ...version, changed: isFirst ? [] : changes };
-  });
-  return { text: shown.map(describe).join(''), json: shown };
+  return {
+    async tell(say, inJson) {
+      const list = inJson ? jsonList(say) : undefined;
+      let after: { version: Version; session: Session | undefined } | undefined;
+      let left = options.limit;
+      const tellOf = async (changed: string[] | null) => {
+        if (!after) return;
+        const shown = { ...after.version, changed };
+        await (list ? list.add(shown) : say(describe(shown)));
+        left--;
+      };
+      for await (const version of versionsOf(cas, name)) {
+        const session = await fetchParsed(cas, name, version);
+        await tellOf(after?.session && session ? changedSections(session, after.session) : null);
+        after = { version, session };
+        if (left === 0) break;
+      }
+      if (left > 0) await tellOf([]);
+      await list?.end();
+    },
+  };
 }
 
-async function fetchVersions(cas: CasClient, name: string, most: number): Promise<Version[]> {
-  const all: Version[] = [];
-  for (let more = true; more && all.length < most; ) {
-    const before = all.at(-1)?.number;
+/** From the newest on. A CAS that repeats itself would be asked for ever. */
+async function* versionsOf(cas: CasClient, name: string): AsyncGenerator<Version> {
+  let before: number | undefined;
+  for (let goesOn = true; goesOn; ) {
     const query = before === undefined ? '' : `?before=${before}`;
-    const path = `/v1/history/${sessionPath(name)}${query}`;
-    const { versions, more: further } = await cas.call({ method: 'GET', path }, page);
-    // A CAS that repeats itself would be asked for ever.
-    all.push(...versions.filter(({ number }) => before === undefined || number < before));
-    more = further && all.at(-1)?.number !== before;
+    const { versions, more } = await cas.call(
+      { method: 'GET', path: `/v1/history/${sessionPath(name)}${query}` },
+      page,
+    );
+    goesOn = false;
+    for (const version of versions) {
+      if (before !== undefined && version.number >= before) continue;
+      before = version.number;
+      goesOn = more;
+      yield version;
+    }
   }
-  return all.slice(0, most);
 }
 
 /** A version that this program does not understand, as it is of a newer language, has no known contents. */

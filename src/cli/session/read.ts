@@ -3,7 +3,7 @@ import { failure } from '../../errors.ts';
 import { printable } from '../../protocol/refusal.ts';
 import { type CasClient, type NetworkOptions, openCas } from '../connect.ts';
 import { readDigest } from '../digest.ts';
-import type { Output } from '../output.ts';
+import { jsonList, type LongOutput, type Output } from '../output.ts';
 import { sessionPath, versionHash } from './names.ts';
 
 /** Who made a version, as a CAS names its creator and uploaders: by key hash. */
@@ -34,23 +34,39 @@ export async function readSession(
   return { text: printed.endsWith('\n') ? printed : `${printed}\n`, json: { session, hash, creator } };
 }
 
-const page = v.object({ sessions: v.array(v.string()), more: v.boolean() });
+/** Names in an answer, of which a CAS gives a thousand. */
+const MOST_NAMES = 10_000;
+const page = v.object({ sessions: v.pipe(v.array(v.string()), v.maxLength(MOST_NAMES)), more: v.boolean() });
 
-/** `scone session list [NAMESPACE]`: prints the names of all sessions below it, one a line. */
-export async function listSessions(namespace: string, options: NetworkOptions): Promise<Output> {
+/** `scone session list [NAMESPACE]`: prints the names of all sessions below it, one a line, as they come. */
+export async function listSessions(namespace: string, options: NetworkOptions): Promise<LongOutput> {
   const cas = await openCas(options);
   const within = sessionPath(namespace);
-  const names: string[] = [];
+  return {
+    tell: async (say, inJson) => {
+      const list = inJson ? jsonList(say) : undefined;
+      for await (const name of namesWithin(cas, within))
+        await (list ? list.add(name) : say(`${printable(name)}\n`));
+      await list?.end();
+    },
+  };
+}
+
+/** @throws Failure CAS_PROTOCOL where names do not go on: a CAS that repeats itself would be asked for ever */
+async function* namesWithin(cas: CasClient, within: string): AsyncGenerator<string> {
   for (let after = ''; ; ) {
     const path = `/v1/sessions?namespace=${within}${after === '' ? '' : `&after=${encodeURIComponent(after)}`}`;
     const { sessions, more } = await cas.call({ method: 'GET', path }, page);
-    names.push(...sessions);
-    const last = sessions.at(-1);
-    if (!more) break;
-    // Without this, a CAS that repeats itself would be asked for ever.
-    if (last === undefined || last === after)
-      throw failure('CAS_PROTOCOL', { address: cas.name, detail: 'a list that does not go on' });
-    after = last;
+    const before = after;
+    for (const name of sessions) {
+      if (name <= after) throw notGoingOn(cas);
+      yield name;
+      after = name;
+    }
+    if (!more) return;
+    if (after === before) throw notGoingOn(cas);
   }
-  return { text: names.map((name) => `${printable(name)}\n`).join(''), json: names };
 }
+
+const notGoingOn = ({ name }: CasClient) =>
+  failure('CAS_PROTOCOL', { address: name, detail: 'a list that does not go on' });
