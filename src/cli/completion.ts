@@ -1,5 +1,6 @@
 import type { Argument, Command, Option } from 'commander';
 import { readClientState } from '../protocol/client-state.ts';
+import { replaceUnseen } from '../unseen.ts';
 
 /**
  * What is printed to a script in place of candidates where a file is wanted: shells know best how to complete those.
@@ -21,7 +22,7 @@ export function completionScript(shell: keyof typeof scripts): string {
 export function complete(program: Command, words: readonly string[]): string {
   try {
     return candidates(program, words)
-      .map(([text, about]) => `${text}\t${about.replace(/\s+/g, ' ')}\n`)
+      .map(([text, about]) => `${text}\t${replaceUnseen(about.replace(/\s+/g, ' '), () => '')}\n`)
       .join('');
   } catch {
     return '';
@@ -120,12 +121,17 @@ function valuesOf(name: string, choices: readonly string[] | undefined): Candida
   if (fileNames.test(name)) return [[FILES, '']];
   if (!casNames.test(name)) return [];
   const { cas_db } = readClientState(process.env);
-  return Object.entries(cas_db).map(([cas, { url }]) => [cas, url]);
+  // What a shell could not tell from a file, an option, or another line is typed by hand.
+  const isPlain = (cas: string) =>
+    cas !== FILES && !cas.startsWith('-') && cas === replaceUnseen(cas, () => '');
+  const names = Object.entries(cas_db).filter(([cas]) => isPlain(cas));
+  return names.map(([cas, { url }]) => [cas, url]);
 }
 
 /**
  * Bash splits words at characters such as = and : as well, and replaces only what comes after the last of them; so the
- * words are put together again, and candidates shortened by what stays.
+ * words are put together again, and candidates shortened by what stays. It puts them in as they are, so they are quoted; zsh
+ * and fish quote by themselves.
  */
 const bash = `# Completion of scone for bash. In ~/.bashrc: source <(scone completion bash)
 _scone() {
@@ -138,10 +144,13 @@ _scone() {
         line=\${rest#"$word"}
     done
     local kept=\${words[-1]%"$2"}
+    # As it is meant, where it was quoted here before.
+    kept=\${kept//\\\\/} words[-1]=\${words[-1]//\\\\/}
     COMPREPLY=()
     while IFS=$'\\t' read -r word _; do
         if [[ $word != ${FILES} ]]; then
-            COMPREPLY+=("\${word#"$kept"}")
+            printf -v word %q "\${word#"$kept"}"
+            COMPREPLY+=("$word")
         elif [[ $2 != @* ]]; then
             compopt -o default
         else # Bash would look for a host
