@@ -1,3 +1,5 @@
+import { failure } from '../../errors.ts';
+
 /**
  * Every change to the tables is a new entry; a database knows how many of them it has seen. What landed is never changed.
  * PostgreSQL came with the sixth, so its first five are empty.
@@ -197,3 +199,16 @@ export const tables = {
   audit_log: { key: ['sequence'], rest: ['line', 'tree', 'news'] },
 } as const;
 export type Table = keyof typeof tables;
+
+/** All that migrations read or change. */
+export const tablesEver: readonly string[] = [...Object.keys(tables), 'certificate', 'migration'];
+
+/**
+ * Whoever administers a database can put a view in the place of a table, which may have rows without an end.
+ * @param kind `table`, or whatever the catalog says instead of what has this name
+ * @throws Failure STORE_DAMAGED
+ */
+export function requireTable(store: string, name: unknown, kind: unknown): void {
+  if (kind === 'table' || !tablesEver.includes(String(name))) return;
+  throw failure('STORE_DAMAGED', { store, detail: `${name} is no table, but: ${kind}` });
+}

@@ -1,6 +1,6 @@
 import { failure } from '../../errors.ts';
 import type { Database } from './database.ts';
-import { eachRow, isEmpty, rowWriter } from './dump.ts';
+import { eachRow, emptyTables, isEmpty, rowWriter } from './dump.ts';
 import { openState } from './sql.ts';
 
 /** A row of `state`: where a store was moved to. Whoever would go on with the old one would tell another story than the new. */
@@ -9,7 +9,7 @@ const MOVED = 'moved';
 /**
  * Copies a store into an empty database, as it is at one moment, and marks the old one, so that no CAS starts on it again.
  * @returns how many rows were copied
- * @throws Failure STORE_NOT_EMPTY, or of a database
+ * @throws Failure STORE_NOT_EMPTY, STORE_MOVED or of a database, and then the new one is as empty as before
  */
 export async function moveStore(from: Database, to: Database): Promise<number> {
   await checkNotMoved(from);
@@ -26,7 +26,18 @@ export async function moveStore(from: Database, to: Database): Promise<number> {
       await writer.flush();
     }),
   );
-  await openState(from).createState(MOVED, Buffer.from(to.name));
+  const mark = Buffer.from(to.name);
+  const state = openState(from);
+  try {
+    if (!(await state.createState(MOVED, mark)).equals(mark)) await checkNotMoved(from);
+  } catch (error) {
+    // Where the answer was lost, it may be marked all the same.
+    const marked = await state.readState(MOVED).catch(() => undefined);
+    if (marked?.equals(mark)) return rows;
+    // A CAS could start on each of them.
+    await to.transaction(emptyTables);
+    throw error;
+  }
   return rows;
 }
 

@@ -4,7 +4,7 @@ import { parseIntoClientConfig } from 'pg-connection-string';
 import pgpass from 'pgpass';
 import { failure, reason } from '../../errors.ts';
 import { Conflict, type Database, type Row, type Statements, type Value } from './database.ts';
-import { migrations } from './migrations.ts';
+import { migrations, requireTable, tablesEver } from './migrations.ts';
 
 const CONNECTIONS = 8;
 /** Milliseconds. */
@@ -120,7 +120,7 @@ export async function openPostgres(url: string): Promise<Database> {
 /** Of two processes that do this at once, one makes the tables, and the other finds them made when it tries again. */
 async function migrate(database: Database, isAgain = false): Promise<void> {
   try {
-    await database.transaction(migrateIn);
+    await database.transaction((statements) => migrateIn(statements, database.name));
   } catch (error) {
     const wasSlower = error instanceof Conflict || sqlState(error) === DUPLICATE_TABLE;
     if (isAgain || !wasSlower) throw error;
@@ -128,7 +128,15 @@ async function migrate(database: Database, isAgain = false): Promise<void> {
   }
 }
 
-async function migrateIn(statements: Statements): Promise<void> {
+/** What the catalog says of tables (PostgreSQL, §53.11 and §53.22); rows of others come with those of a parent. */
+const KINDS = `SELECT relname AS name,
+  CASE WHEN EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = pg_class.oid) THEN 'parent of tables'
+       WHEN relkind = 'r' THEN 'table' WHEN relkind IN ('v', 'm') THEN 'view'
+       WHEN relkind = 'f' THEN 'foreign table' ELSE 'something else' END AS kind
+  FROM pg_class WHERE oid IN (${tablesEver.map((table) => `to_regclass('${table}')`).join(', ')})`;
+
+async function migrateIn(statements: Statements, store: string): Promise<void> {
+  for (const { name, kind } of await statements.all(KINDS)) requireTable(store, name, kind);
   await statements.run('CREATE TABLE IF NOT EXISTS migration (number BIGINT PRIMARY KEY)');
   const [row] = await statements.all('SELECT max(number) AS number FROM migration');
   const version = Number(row?.number ?? 0);

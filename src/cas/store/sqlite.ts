@@ -4,7 +4,7 @@ import { failure, reason } from '../../errors.ts';
 import { createTurns } from '../../in-turn.ts';
 import { createPrivate } from '../../platform/private-file.ts';
 import { Conflict, type Database, type Row, type Statements, type Value } from './database.ts';
-import { migrations } from './migrations.ts';
+import { migrations, requireTable } from './migrations.ts';
 
 /** Statements that are kept compiled; there are fewer, but for those that write several rows at once. */
 const MOST_PREPARED = 256;
@@ -142,6 +142,8 @@ function migrate(db: DatabaseSync, path: string): void {
     const version = Number(db.prepare('PRAGMA user_version').get()?.user_version);
     if (version > migrations.length)
       throw failure('STATE_UNUSABLE', { path, detail: 'it was written by a newer version of this program' });
+    const kinds = db.prepare("SELECT name, type FROM pragma_table_list WHERE schema = 'main'").all();
+    for (const { name, type } of kinds) requireTable(path, name, type);
     for (const { sqlite } of migrations.slice(version)) db.exec(sqlite);
     db.exec(`PRAGMA user_version = ${migrations.length}; COMMIT`);
   } catch (error) {
