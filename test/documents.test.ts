@@ -42,6 +42,19 @@ test('every dependency has its line in docs/dependencies.md, and no other has', 
   );
 });
 
+test('no package runs a script when it is installed, and docs/dependencies.md says which would', () => {
+  assert.match(read('.npmrc'), /^ignore-scripts=true$/m);
+  const { packages } = JSON.parse(read('package-lock.json'));
+  const would = Object.entries<{ hasInstallScript?: boolean }>(packages).filter(
+    ([, { hasInstallScript }]) => hasInstallScript,
+  );
+  const [, said = ''] = /has such a\s+script: `([^`]+)`/.exec(read('docs/dependencies.md')) ?? [];
+  assert.deepEqual(
+    would.map(([path]) => path),
+    [`node_modules/${said}`],
+  );
+});
+
 test('the version of the programs is that of the package', () => {
   assert.equal(version, JSON.parse(read('package.json')).version);
 });

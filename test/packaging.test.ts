@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { parseAllDocuments } from 'yaml';
@@ -21,7 +21,12 @@ interface Resource {
   spec: {
     replicas: number;
     ports: { name: string; port: number }[];
-    template: { spec: { containers: Container[]; volumes: { name: string }[] } };
+    template: {
+      spec: { containers: Container[]; initContainers?: Container[]; volumes: { name: string }[] };
+    };
+    podSelector: object;
+    policyTypes: string[];
+    egress?: { to?: object[]; ports: { port: number; protocol: string }[] }[];
   };
 }
 interface Container {
@@ -121,6 +126,53 @@ test('the manifests fit together: three replicas, the ports of a CAS, and its he
       for (const mount of volumeMounts) assert.ok(declared.has(mount.name), mount.name);
     }
   }
+});
+
+/** Nobody can have a registry there (RFC 2606), so nothing is pulled before somebody has said what. */
+const IMAGE = 'registry.example.org/envcas';
+const workloads = () => [resource('StatefulSet', 'cas'), resource('DaemonSet', 'las')];
+
+test('the manifests name no image by a tag, which could be moved', () => {
+  for (const { spec } of workloads())
+    for (const { image } of [...(spec.template.spec.initContainers ?? []), ...spec.template.spec.containers])
+      assert.equal(image, IMAGE);
+});
+
+test('the kustomization that docs/operations.md shows names every image by its digest', {
+  skip: missing('kubectl'),
+}, () => {
+  const folder = temporaryFolder();
+  const operations = readFileSync(join(root, 'docs/operations.md'), 'utf8');
+  const [, shown = ''] = /```yaml\n(resources:[^`]*)```/.exec(operations) ?? [];
+  const digest = `sha256:${'ab'.repeat(32)}`;
+  mkdirSync(join(folder, 'envcas/packaging'), { recursive: true });
+  cpSync(packaging('kubernetes'), join(folder, 'envcas/packaging/kubernetes'), { recursive: true });
+  const own = shown.replace('REGISTRY', 'registry.example.net').replace('sha256:DIGEST', digest);
+  writeFileSync(join(folder, 'kustomization.yaml'), own);
+  const { status, stdout, stderr } = run('kubectl', ['kustomize', folder], environment);
+  assert.equal(status, 0, stderr);
+  const images = [...stdout.matchAll(/^\s+(?:- )?image: (.*)$/gm)].map(([, image]) => image);
+  assert.deepEqual(images, Array(4).fill(`registry.example.net/envcas@${digest}`));
+  assert.equal(parseAllDocuments(stdout).length, manifests.length);
+});
+
+test('a CAS reaches names, its database, other CASes and makers of hardware, and a LAS nothing', () => {
+  for (const { metadata } of workloads()) {
+    const policy = resource('NetworkPolicy', metadata.name).spec;
+    assert.deepEqual(policy.podSelector, { matchLabels: { 'app.kubernetes.io/name': metadata.name } });
+    assert.deepEqual(policy.policyTypes, ['Ingress', 'Egress']);
+  }
+  assert.equal(resource('NetworkPolicy', 'las').spec.egress, undefined);
+  const [names, others, ...more] = resource('NetworkPolicy', 'cas').spec.egress ?? [];
+  assert.deepEqual(more, []);
+  assert.deepEqual(names?.to, [
+    { namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'kube-system' } } },
+  ]);
+  const told = (rule = names) => rule?.ports.map(({ port, protocol }) => `${protocol} ${port}`);
+  assert.deepEqual(told(names), ['UDP 53', 'TCP 53']);
+  const { store } = configured(resource('ConfigMap', 'cas').data['cas.toml'] ?? '');
+  const database = new URL(String(store)).port || '5432';
+  assert.deepEqual(told(others), [`TCP ${database}`, `TCP ${ports.api}`, 'TCP 443']);
 });
 
 test('Kubernetes takes the manifests', { skip: missing('kubeconform') }, () => {
