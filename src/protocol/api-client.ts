@@ -50,10 +50,23 @@ export async function callApi<Schema extends v.GenericSchema>(
   } catch {
     throw failure('CAS_PROTOCOL', { address, detail: `status ${status} without JSON` });
   }
+  if (isDeep(body)) throw failure('CAS_PROTOCOL', { address, detail: 'an answer that is nested too deep' });
   if (status >= 400) throw refusedWith(body, status, address);
   const parsed = v.safeParse(answer, body);
   if (!parsed.success) throw failure('CAS_PROTOCOL', { address, detail: 'an answer of another form' });
   return parsed.output;
+}
+
+/** Levels of an answer, of which whatever is called for each takes a part of the stack. */
+const DEEPEST = 128;
+
+function isDeep(body: unknown): boolean {
+  let level = [body];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > DEEPEST) return true;
+    level = level.flatMap((each) => (typeof each === 'object' && each !== null ? Object.values(each) : []));
+  }
+  return false;
 }
 
 /** What a CAS says where it refuses. */

@@ -99,6 +99,20 @@ describe('a CAS answers without an end', () => {
     assert.equal(status, 76);
   });
 
+  test('by messages of an error, and by levels of what it shows', async () => {
+    const deep = `${'['.repeat(500_000)}${']'.repeat(500_000)}`;
+    cas = await evilCas(folder, ({ pathname }, response) => {
+      if (pathname === '/v1/owner-configuration') {
+        response.end(`{"version":1,"configuration":${deep}}`);
+        return undefined;
+      }
+      response.statusCode = 403;
+      return { msg: Array(200_000).fill('no'), code: 'ACCESS_DENIED' };
+    });
+    for (const words of ['session read s', 'cas show-config', 'cas show-config --json'])
+      assert.match((await cas.scone(...words.split(' '))).stderr, /CAS_PROTOCOL/, words);
+  });
+
   test('by names that begin anew', async () => {
     let asked = 0;
     cas = await evilCas(folder, () => ({ sessions: [`s${asked++ % 2}`, 's5'], more: asked < 1000 }));
