@@ -47,7 +47,8 @@ function wordsOf({ uid: { real, effective, saved }, user, unit }: Credentials): 
 
 /** For people. */
 export function describeCredentials(credentials: Credentials | undefined): string {
-  if (!credentials) return 'nobody knows whom: its LAS, of an older version, does not say';
+  if (!credentials)
+    return 'nobody knows whom (its LAS, of an older version, does not say: start the present one there)';
   const { real, effective, saved } = credentials.uid;
   return (
     wordsOf(credentials).join(', ') ||

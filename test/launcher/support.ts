@@ -19,6 +19,8 @@ export interface Policy {
   tolerate?: string[];
   /** Admitted measurement; that of the built launcher unless told otherwise. */
   measurement?: string;
+  /** As whom the launcher may run. */
+  runAs?: string;
   oneTimePassword?: string;
   accessToken?: string;
   program?: string;
@@ -79,7 +81,7 @@ export async function upload(
       {
         name: 'main',
         image_name: 'image',
-        attestation: { mrenclave: policy.measurement ?? stack.envcasMeasurement },
+        attestation: { mrenclave: policy.measurement ?? stack.envcasMeasurement, run_as: policy.runAs },
         command: ['envcas', ...(policy.command ?? [])],
         environment: policy.environment ?? {},
         pwd: policy.pwd,

@@ -1,0 +1,197 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { codeFrom, newSharedSecret } from '../launcher/support.ts';
+import { type Engine, onEachEngine } from '../support/engines.ts';
+import { run } from '../support/stack.ts';
+import { type Host, measurementOf, startHost } from './host.ts';
+import { type Build, missingRelease, present, release } from './release.ts';
+
+const FORMATS = {
+  ascii: '',
+  binary: ':hex',
+  key: ':pem',
+  rsa: ':pem',
+  public: ':pem',
+  ca: ':crt',
+  certificate: ':chain',
+  shared: '',
+  pgp: ':publickey:asciiarmored',
+  token: '',
+} as const;
+
+const sessions = [
+  `name: exporting
+version: "0.3.10"
+secrets: [{name: theirs, kind: ascii, size: 30, export: {session: kept}}]
+`,
+  `name: kept
+version: "0.3.10"
+security: {attestation: {tolerate: [debug-mode]}}
+services:
+  - name: main
+    image_name: image
+    mrenclaves: [${measurementOf(present.envcas)}, ${missingRelease ? 'ab'.repeat(32) : measurementOf(release.envcas)}]
+    command: [envcas, '-c', 'cat "$0"; printenv WORD', FILE]
+    environment: {WORD: $$SCONE::ascii$$}
+images:
+  - name: image
+    injection_files:
+      - path: /etc/envcas/config.yaml
+        content: '{program: /bin/sh, injection_files: [{from: /all, to: FILE}]}'
+      - path: /all
+        content: |
+          ${Object.entries(FORMATS)
+            .map(([name, format]) => `$$SCONE::${name}${format}$$`)
+            .join('\n          ')}
+secrets:
+  - {name: ascii, kind: ascii, size: 40}
+  - {name: binary, kind: binary, size: 40}
+  - {name: key, kind: private-key}
+  - {name: rsa, kind: private-key, key_type: RSA-2048}
+  - {name: public, kind: public-key, private_key: key}
+  - {name: ca_key, kind: private-key, key_type: P-384}
+  - {name: ca, kind: x509-ca, private_key: ca_key}
+  - {name: certificate, kind: x509, private_key: key, issuer: ca, valid_for: 90 days, dns: [localhost]}
+  - {name: pgp, kind: pgp-key}
+  - {name: token, kind: jwt, signer: ca_key, alg: ES384, validity: {for: 24h}, payload: {iss: here}}
+  - {name: shared, import: {session: exporting, secret: theirs}}
+`,
+];
+const withCode = (secret: string) => `name: code
+version: "0.3.10"
+security: {attestation: {mode: none, one_time_password_shared_secret: ${secret}}}
+services: [{name: main, image_name: image, command: [envcas, done]}]
+images:
+  - name: image
+    injection_files: [{path: /etc/envcas/config.yaml, content: 'program: /bin/echo'}]
+`;
+
+const launch = (host: Host, launcher: Build, id: string) =>
+  run(launcher.envcas, [], { ...host.env, SCONE_CONFIG_ID: id });
+
+/** All secrets of the session, as a program gets them. */
+function released(host: Host, launcher: Build): string {
+  const { status, stdout, stderr } = launch(host, launcher, 'kept/main');
+  assert.equal(status, 0, stderr);
+  assert.ok(stdout.length > 3000, stdout);
+  return stdout;
+}
+
+const attest = (host: Host, build: Build) =>
+  host.scone(
+    build,
+    ...['cas', 'attest', `127.0.0.1:${host.cas.apiPort}`, ...host.trust, '-c', host.cas.key],
+    ...(build === present ? ['--run-as', `uid:${process.getuid?.()}`] : []),
+  );
+
+/** Makes somebody the owner, who tells what he does to a CAS of the release by its own programs. */
+function own(host: Host): void {
+  const [, token = ''] = /^CAS provisioning token: (\w+)$/m.exec(host.cas.server.output()) ?? [];
+  host.scone(
+    release,
+    ...['cas', 'provision', `127.0.0.1:${host.cas.apiPort}`, 'with-attestation', ...host.trust],
+    ...['-c', host.cas.key, '--token-file', host.file('token', token)],
+    ...['--config-file', host.file('owner.toml', '[api_identity]\ncommon_name = "cas"\n')],
+  );
+}
+
+function uploadAll(host: Host, secret: string): void {
+  const file = join(host.files, 'written');
+  for (const text of [...sessions, withCode(secret)])
+    host.scone(release, ...['session', 'create', host.file('session.yaml', text.replaceAll('FILE', file))]);
+}
+
+/** Verifies a copy of the audit log with what the CAS says now, by both versions. */
+function verify(host: Host, copy: string, status: 0 | 14): void {
+  for (const build of [present, release]) {
+    const result = host.tryScone(build, 'cas', 'attest-audit-log', copy);
+    assert.equal(result.status, status, result.stdout + result.stderr);
+  }
+}
+
+onEachEngine('a store of the release', (engine: Engine) => {
+  const skip = { skip: missingRelease };
+
+  test(
+    'is gone on with by the present version, and by the release again, with all that is in it',
+    skip,
+    async () => {
+      const store = await engine.address();
+      const host = await startHost({ cas: release, las: present }, '--store', store);
+      const { key } = host.cas;
+      attest(host, release);
+      own(host);
+      const secret = newSharedSecret();
+      uploadAll(host, secret);
+      const secrets = released(host, release);
+      const used = codeFrom(secret);
+      assert.equal(launch(host, release, `code/main@${used}`).stdout, 'done\n');
+      host.scone(release, 'cas', 'register-backup', `127.0.0.1:${host.cas.apiPort}`, ...host.trust);
+      const before = join(host.files, 'before.log');
+      host.scone(release, '-o', before, 'cas', 'read-audit-log');
+      const history = host.scone(release, 'session', 'history', 'kept');
+
+      let names = 'code\nexporting\nkept\n';
+      for (const [round, cas] of [present, release, present].entries()) {
+        await host.restart(cas, '--store', store);
+        assert.equal(host.cas.key, key);
+        for (const launcher of [present, release]) assert.equal(released(host, launcher), secrets);
+        assert.match(launch(host, present, `code/main@${used}`).stderr, /^Code: OTP_USED,/m);
+        assert.equal(host.scone(cas, 'session', 'history', 'kept'), history);
+        host.scone(
+          cas,
+          'session',
+          'create',
+          host.file('more.yaml', `name: round-${round}\nversion: "0.3"\n`),
+        );
+        names += `round-${round}\n`;
+        assert.equal(host.scone(cas, 'session', 'list'), names);
+        const log = join(host.files, `${round}.log`);
+        host.scone(cas, '-o', log, 'cas', 'read-audit-log');
+        verify(host, log, 0);
+        verify(host, before, 14);
+      }
+      assert.match(
+        host.scone(present, 'cas', 'list-registrations'),
+        / gives nothing: register it anew, with --run-as\n$/,
+      );
+      await host.cas.server.stop();
+      for (const build of [present, release])
+        assert.match(
+          host.scone(build, 'cas', 'check-store', '--dir', join(host.folder, 'cas'), '--store', store),
+          /^All \d+ rows of .+ are as they were written$/m,
+        );
+    },
+  );
+
+  test('its backups are put back by the present version, while it runs and before', skip, async () => {
+    const store = await engine.address();
+    const host = await startHost({ cas: release, las: present }, '--store', store);
+    attest(host, release);
+    own(host);
+    uploadAll(host, newSharedSecret());
+    const secrets = released(host, release);
+    const backup = join(host.files, 'backup');
+    host.scone(release, 'cas', 'backup', backup);
+
+    await host.restart(present, '--store', store);
+    host.scone(present, 'session', 'create', host.file('mistake.yaml', 'name: mistake\nversion: "0.3"\n'));
+    host.scone(present, 'session', 'list');
+    host.scone(present, 'cas', 'restore', backup);
+    assert.match(host.tryScone(present, 'cas', 'show-config').stderr, /^Code: CAS_RESTORED,/m);
+    attest(host, present);
+    assert.equal(host.scone(present, 'session', 'list'), 'code\nexporting\nkept\n');
+    assert.equal(released(host, release), secrets);
+
+    const other = await engine.address();
+    const cas = join(host.folder, 'cas');
+    host.scone(present, 'cas', 'restore', backup, '--dir', cas, '--store', other);
+    await host.restart(present, '--store', other);
+    attest(host, present);
+    assert.equal(released(host, present), secrets);
+    const log = join(host.files, 'restored.log');
+    host.scone(present, '-o', log, 'cas', 'read-audit-log');
+    verify(host, log, 0);
+  });
+});
