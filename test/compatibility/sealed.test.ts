@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { freePorts } from '../support/port.ts';
+import { missingPostgres, startPostgres } from '../support/postgres.ts';
 import { run, type Server, startServer } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import { measurementOf, startLas } from './host.ts';
@@ -12,7 +13,7 @@ import { type Build, missingRelease, present, release } from './release.ts';
 const runAs = ['--run-as', `uid:${process.getuid?.()}`];
 
 /** Hosts of CASes that nobody but people opens, and somebody who does. */
-async function start(las: Build) {
+async function start(las: Build, store?: string) {
   const home = temporaryFolder();
   const env: Record<string, string> = { PATH: process.env.PATH ?? '', HOME: home };
   const { socket, match } = await startLas(las, home);
@@ -22,7 +23,7 @@ async function start(las: Build) {
     if (status !== 0) throw new Error(`scone ${args.join(' ')} of ${build.version}: ${stderr}`);
     return stdout;
   };
-  const stored = (name: string) => ['--dir', join(home, name)];
+  const stored = (name: string) => ['--dir', join(home, name), ...(store ? ['--store', store] : [])];
   return {
     env,
     tryScone,
@@ -104,4 +105,59 @@ describe('a store of the release that people open', { skip: missingRelease }, ()
       assert.match(stderr, /its LAS, of an older version, does not say: start the present one there/);
       await server.stop();
     });
+});
+
+describe('an upgrade from the release', { skip: missingRelease || missingPostgres }, () => {
+  test('the release opens the first CAS of the present version, and that one the others, once they are registered at it', async () => {
+    const store = await (await startPostgres()).database();
+    const { scone, tryScone, stored, serve, trust, file } = await start(present, store);
+    const shares =
+      scone(release, ['cas', 'init', ...stored('one'), '--shares', '2/3']).match(/^\S{40,}$/gm) ?? [];
+    const one = await serve(release, 'one');
+    for (const share of shares.slice(1))
+      scone(release, [
+        ...['cas', 'unseal', one.address, ...trust(release), '--share'],
+        ...['--secret-file', file('share', share)],
+      ]);
+    const key = await one.key();
+    const [, token = ''] = /^CAS provisioning token: (\w+)$/m.exec(one.server.output()) ?? [];
+    scone(release, [
+      ...['cas', 'provision', one.address, 'with-attestation', ...trust(release), '-c', key],
+      ...['--token-file', file('token', token)],
+      ...['--config-file', file('owner.toml', '[api_identity]\ncommon_name = "cas"\n')],
+    ]);
+    scone(release, ['cas', 'attest', one.address, ...trust(release), '-c', key]);
+    const session = 'name: shop\nversion: "0.3"\n';
+    scone(release, ['session', 'create', file('session.yaml', session)]);
+
+    const two = await serve(present, 'two', '--unseal-from', `${one.address}=${key}`);
+    const notRegistered = /no CAS with measurement \w+ on platform \w+ is registered/;
+    assert.match(two.server.output(), notRegistered);
+    scone(release, ['cas', 'register-upgrade', two.address, ...trust(present)]);
+    assert.equal(await two.key(), key);
+    scone(present, ['cas', 'attest', two.address, ...trust(present), ...runAs, '-c', key]);
+
+    const three = await serve(present, 'three', '--unseal-from', `${two.address}=${key}`);
+    const outdated = /the registration \w+ does not say as whom the CAS must run, so it gives no root key/;
+    assert.match(three.server.output(), outdated);
+    const started = tryScone(present, ['cas', 'start-upgrade', '--yes', '--cas', two.address]);
+    assert.match(started.stderr, /^Hint: .*register-upgrade.*\nCode: UPGRADE_NOT_REGISTERED,/m);
+    const register = ['cas', 'register-upgrade', three.address, ...trust(present), ...runAs];
+    scone(present, [...register, '--cas', two.address]);
+    assert.equal(await three.key(), key);
+    scone(present, ['cas', 'start-upgrade', '--yes', '--cas', two.address]);
+
+    await one.server.stop();
+    const again = await serve(present, 'one', '--unseal-from', `${two.address}=${key}`);
+    assert.equal(await again.key(), key);
+    const back = await serve(release, 'four', '--unseal-from', `${two.address}=${key}`);
+    assert.match(back.server.output(), notRegistered);
+    const [old, fresh] = scone(present, ['cas', 'list-registrations', '--cas', two.address]).split('\n');
+    assert.match(old ?? '', / gives nothing: register it anew, with --run-as$/);
+    assert.match(fresh ?? '', new RegExp(` uid:${process.getuid?.()}$`));
+    for (const { address } of [two, three, again]) {
+      scone(present, ['cas', 'attest', address, ...trust(present), ...runAs, '-c', key]);
+      assert.equal(scone(present, ['session', 'read', 'shop', '--cas', address]), session);
+    }
+  });
 });
