@@ -31,7 +31,7 @@ security: {attestation: {tolerate: [debug-mode]}}
 services:
   - name: main
     image_name: image
-    mrenclaves: [${measurementOf(present.envcas)}, ${missingRelease ? 'ab'.repeat(32) : measurementOf(release.envcas)}]
+    mrenclaves: [MEASUREMENTS]
     command: [envcas, '-c', 'cat "$0"; printenv WORD', FILE]
     environment: {WORD: $$SCONE::ascii$$}
 images:
@@ -58,6 +58,25 @@ secrets:
   - {name: shared, import: {session: exporting, secret: theirs}}
 `,
 ];
+const numbers = (count: number) => Array.from({ length: count }, (_, index) => index);
+/** More of most things than is taken at upload by now. */
+const large = (measurements: string[]) => `name: large
+version: "0.3.10"
+access_policy: {read: [CREATOR, ${numbers(300).map((number) => `$$SCONE::key${number}$$`)}]}
+security: {attestation: {tolerate: [debug-mode]}}
+services:
+  - name: main
+    image_name: image
+    attestation: [${numbers(2001).map(() => `{mrenclave: ${'ab'.repeat(32)}}`)}, {mrenclave: [${measurements}]}]
+    command: [envcas, done]
+images:
+  - name: image
+    injection_files: [{path: /etc/envcas/config.yaml, content: 'program: /bin/echo'}]
+  ${numbers(2001)
+    .map((number) => `- {name: image${number}}`)
+    .join('\n  ')}
+secrets: [${numbers(300).map((number) => `{name: key${number}, kind: ascii, value: CREATOR}`)}]
+`;
 const withCode = (secret: string) => `name: code
 version: "0.3.10"
 security: {attestation: {mode: none, one_time_password_shared_secret: ${secret}}}
@@ -98,8 +117,16 @@ function own(host: Host): void {
 
 function uploadAll(host: Host, secret: string): void {
   const file = join(host.files, 'written');
-  for (const text of [...sessions, withCode(secret)])
-    host.scone(release, ...['session', 'create', host.file('session.yaml', text.replaceAll('FILE', file))]);
+  const measurements = [present, release].map(({ envcas }) => measurementOf(envcas));
+  for (const text of [...sessions, withCode(secret), large(measurements)])
+    host.scone(
+      release,
+      ...[
+        'session',
+        'create',
+        host.file('session.yaml', text.replaceAll('FILE', file).replace('MEASUREMENTS', measurements.join())),
+      ],
+    );
 }
 
 /** Verifies a copy of the audit log with what the CAS says now, by both versions. */
@@ -132,13 +159,17 @@ onEachEngine('a store of the release', (engine: Engine) => {
       host.scone(release, '-o', before, 'cas', 'read-audit-log');
       const history = host.scone(release, 'session', 'history', 'kept');
 
-      let names = 'code\nexporting\nkept\n';
+      let names = 'code\nexporting\nkept\nlarge\n';
       for (const [round, cas] of [present, release, present].entries()) {
         await host.restart(cas, '--store', store);
         assert.equal(host.cas.key, key);
-        for (const launcher of [present, release]) assert.equal(released(host, launcher), secrets);
+        for (const launcher of [present, release]) {
+          assert.equal(released(host, launcher), secrets);
+          assert.equal(launch(host, launcher, 'large/main').stdout, 'done\n');
+        }
         assert.match(launch(host, present, `code/main@${used}`).stderr, /^Code: OTP_USED,/m);
         assert.equal(host.scone(cas, 'session', 'history', 'kept'), history);
+        assert.match(host.scone(cas, 'session', 'read', 'large'), /^name: large$/m);
         host.scone(
           cas,
           'session',
@@ -181,7 +212,7 @@ onEachEngine('a store of the release', (engine: Engine) => {
     host.scone(present, 'cas', 'restore', backup);
     assert.match(host.tryScone(present, 'cas', 'show-config').stderr, /^Code: CAS_RESTORED,/m);
     attest(host, present);
-    assert.equal(host.scone(present, 'session', 'list'), 'code\nexporting\nkept\n');
+    assert.equal(host.scone(present, 'session', 'list'), 'code\nexporting\nkept\nlarge\n');
     assert.equal(released(host, release), secrets);
 
     const other = await engine.address();

@@ -144,7 +144,7 @@ const attestationVariant = v.pipe(
 );
 
 /** What a launcher must be to be admitted to a service: any one of these. */
-export const attestationVariants = referenceOr(oneOrMany(referenceOr(attestationVariant)));
+export const attestationVariants = referenceOr(oneOrMany(referenceOr(attestationVariant), MOST_OF_FLEET));
 export const mrenclaves = list(referenceOr(hex(64)), MOST_OF_FLEET);
 
 export const platforms = referenceOr(
