@@ -1,6 +1,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -90,6 +91,8 @@ function build(): void {
       outfile: join(work, 'session.cjs'),
       ...{ bundle: true, platform: 'node', format: 'cjs', logLevel: 'error' },
     });
+    // For whoever runs the tests next.
+    chmodSync(work, 0o755);
     renameSync(work, folder);
   } catch (error) {
     // Another test file may have made it meanwhile.

@@ -32,13 +32,13 @@ services:
   - name: main
     image_name: image
     mrenclaves: [MEASUREMENTS]
-    command: [envcas, '-c', 'cat "$0"; printenv WORD', FILE]
+    command: [envcas, '-c', 'cat "$0"; printenv WORD', "FILE"]
     environment: {WORD: $$SCONE::ascii$$}
 images:
   - name: image
     injection_files:
       - path: /etc/envcas/config.yaml
-        content: '{program: /bin/sh, injection_files: [{from: /all, to: FILE}]}'
+        content: '{program: /bin/sh, injection_files: [{from: /all, to: "FILE"}]}'
       - path: /all
         content: |
           ${Object.entries(FORMATS)
