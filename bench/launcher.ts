@@ -5,6 +5,7 @@ import { formatConfigId } from '../src/policy/names.ts';
 import { connectCas } from '../src/protocol/connect.ts';
 import { frames } from '../src/protocol/frame.ts';
 import {
+  type ArrivedMessage,
   CONFIGURATION_LIMIT,
   channelBinding,
   LAUNCH_PROTOCOL,
@@ -58,7 +59,9 @@ export async function askFor(
     const channel = frames(socket, CONFIGURATION_LIMIT);
     channel.write(request);
     const answer = await channel.read(deadline);
-    return { answer, took: performance.now() - ready + connecting };
+    const took = performance.now() - ready + connecting;
+    channel.write({ arrived: true } satisfies ArrivedMessage);
+    return { answer, took };
   } finally {
     socket.destroy();
   }

@@ -7,10 +7,12 @@ import type { ServiceName } from '../policy/names.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { FrameError, type Frames, frames } from '../protocol/frame.ts';
 import {
+  arrived,
   type challenge,
   type changed,
   channelBinding,
   LAUNCH_PROTOCOL,
+  LAUNCH_PROTOCOLS,
   LAUNCH_REQUEST_LIMIT,
   launchRequest,
   type ReceivedLaunchRequest,
@@ -26,7 +28,7 @@ import { correlated, newCorrelationId } from './observe/correlation.ts';
 import { metrics } from './observe/metrics.ts';
 import { observeTls } from './observe/server.ts';
 import { release } from './release.ts';
-import type { LaunchAttempt, LaunchConnection } from './second-factors.ts';
+import { completeLaunch, type LaunchAttempt, type LaunchConnection } from './second-factors.ts';
 import { PLACES, type Watch } from './watch.ts';
 
 const HANDSHAKE = 10_000;
@@ -77,7 +79,7 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     key: identity.key,
     cert: identity.certificate,
     ...LAUNCH_TLS,
-    ALPNProtocols: [LAUNCH_PROTOCOL],
+    ALPNProtocols: LAUNCH_PROTOCOLS,
     handshakeTimeout: HANDSHAKE,
   });
   server.maxConnections = CONNECTIONS;
@@ -119,7 +121,8 @@ async function serve({ cas, server, waiting, busy }: Port, socket: TLSSocket): P
   const source = sourceOf(socket);
   const place = placeOf(socket);
   const channel = frames(socket, LAUNCH_REQUEST_LIMIT);
-  const shown = new Set<string>();
+  const confirms = socket.alpnProtocol === LAUNCH_PROTOCOL;
+  const peer = { source, shown: new Set<string>(), confirms, spent: [] };
   const refuse = (error: unknown) => {
     if (!(error instanceof Failure)) cas.log.error({ source, error: reason(error) }, 'release failed');
     metrics.refused({ port: 'enclave', code: error instanceof Failure ? error.code : 'INTERNAL' });
@@ -138,7 +141,7 @@ async function serve({ cas, server, waiting, busy }: Port, socket: TLSSocket): P
       if (session !== first.session || service !== first.service) throw otherService();
       if (request.watch && round === 0) watch = cas.watches.open(session, source);
       watch?.begin();
-      const connection: LaunchConnection = { channel: channelBinding(socket, round), source, shown };
+      const connection: LaunchConnection = { channel: channelBinding(socket, round), ...peer };
       let isRefused = false;
       try {
         const attempt = { connection, interest: watch };
@@ -156,6 +159,10 @@ async function serve({ cas, server, waiting, busy }: Port, socket: TLSSocket): P
         refuse(error);
         isRefused = true;
       }
+      if (confirms && !isRefused) {
+        await confirmation(channel);
+        await completeLaunch(cas, connection);
+      }
       if (!request.watch || !watch?.isComplete() || !server.listening) break;
       busy.delete(place);
       waiting.add(socket);
@@ -172,6 +179,12 @@ async function serve({ cas, server, waiting, busy }: Port, socket: TLSSocket): P
     socket.end();
     endWhenSlow(socket);
   }
+}
+
+/** Waits until the launcher says that it has its answer. @throws FrameError where it says something else, or nothing */
+async function confirmation(channel: Frames): Promise<void> {
+  if (v.is(arrived, await channel.read(Date.now() + ANSWER))) return;
+  throw new FrameError('something else than that the answer has arrived');
 }
 
 const otherService = () =>

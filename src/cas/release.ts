@@ -60,13 +60,16 @@ interface Grounds {
   claims?: Claims | undefined;
   /** Second factors that were shown, by kind. */
   factors: ('access token' | 'first of its process' | 'one-time password')[];
+  /** How often the same launch came before with what is good once. */
+  repetition?: number;
 }
 
 /** As it is written down: who asked, by what the Evidence says, and nothing that is secret. */
-function shown({ version, claims, factors }: Grounds): object {
+function shown({ version, claims, factors, repetition }: Grounds): object {
   return {
     version,
     factors,
+    ...(repetition && { repetition }),
     ...(claims && {
       root: claims.root,
       measurement: claims.measurement,
@@ -120,9 +123,10 @@ async function decide(cas: Cas, attempt: LaunchAttempt, grounds: Grounds): Promi
   const proof = await step('second factors', async () => {
     const proof = await checkAccessToken(cas, accessToken, attempt);
     if (proof) grounds.factors.push('access token');
-    await checkSingleton(cas, admission.singleton, attempt, claims);
+    const asProcess = await checkSingleton(cas, admission.singleton, attempt, claims);
     if (admission.singleton) grounds.factors.push('first of its process');
-    await checkOneTimePassword(cas, { ...admission, oneTimePassword }, attempt, claims);
+    const byCode = await checkOneTimePassword(cas, { ...admission, oneTimePassword }, attempt, claims);
+    grounds.repetition = Math.max(asProcess, byCode);
     if (oneTimePassword !== undefined) grounds.factors.push('one-time password');
     return proof;
   });

@@ -1,6 +1,6 @@
 import { timingSafeEqual } from 'node:crypto';
 import type { Claims } from '../attestation/claims.ts';
-import { failure } from '../errors.ts';
+import { failure, reason } from '../errors.ts';
 import { formatConfigId } from '../policy/names.ts';
 import { accessTokenProof } from '../protocol/access-token.ts';
 import type { ReceivedLaunchRequest } from '../protocol/launch.ts';
@@ -9,6 +9,7 @@ import type { Secret } from '../secrets/secret.ts';
 import type { Admission, Factors } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { metrics } from './observe/metrics.ts';
+import type { Comer, Spent } from './store/store.ts';
 import type { Interest } from './watch.ts';
 
 /** The connection a request came on. */
@@ -19,6 +20,10 @@ export interface LaunchConnection {
   source: string;
   /** The factors that requests before have shown on it; each names the process that it stays good for. */
   shown: Set<string>;
+  /** Whether the launcher says when it has the answer. */
+  confirms: boolean;
+  /** What requests have spent: good for the same launch until it has an answer. */
+  spent: Spent[];
   /** What Evidence about the machine was asked to be made over in this round of requests. */
   challenge?: Buffer;
 }
@@ -31,13 +36,35 @@ export interface LaunchAttempt {
   interest?: Interest | undefined;
 }
 
-/** Names the launch, for what is used up by it: who is cut off may come again, as the same process where that is known. */
-function launchOf(cas: Cas, { request }: LaunchAttempt, claims: Claims | undefined): Buffer | undefined {
+/** Milliseconds in which a launcher comes again that does not say when it has the answer. */
+const PATIENCE_OF_FORMER = 10_000;
+
+/**
+ * Who spends what is good once: he may come again without an answer, as the same process where that is known. A code's own
+ * time ends that for those who say when they have one.
+ */
+function comerOf(
+  cas: Cas,
+  { request, connection }: LaunchAttempt,
+  claims: Claims | undefined,
+): Comer | undefined {
   if (!request.attempt) return undefined;
   const process = claims?.process ?? '';
-  return cas.keyring.pseudonym(
-    Buffer.concat([request.attempt, Buffer.from(`${formatConfigId(request)} ${process}`)]),
-  );
+  const launch = Buffer.concat([request.attempt, Buffer.from(`${formatConfigId(request)} ${process}`)]);
+  return {
+    launch: cas.keyring.pseudonym(launch),
+    source: connection.source,
+    patience: connection.confirms ? Number.POSITIVE_INFINITY : PATIENCE_OF_FORMER,
+  };
+}
+
+/** Notes that the launcher has its answer: nobody comes again with what it has spent, to whichever replica. */
+export async function completeLaunch(cas: Cas, { spent, source }: LaunchConnection): Promise<void> {
+  for (const each of spent.splice(0))
+    await cas.store.complete(each).catch((error: unknown) => {
+      // It has its secrets, and what is left to it is bounded.
+      cas.log.warn({ source, error: reason(error) }, 'a launch cannot be noted as complete');
+    });
 }
 
 /**
@@ -73,6 +100,7 @@ export async function checkAccessToken(
 /**
  * `singleton_enclaves`: a process is given a configuration of a session once, whatever else comes of it; on the
  * connection that it came on, again when that changes.
+ * @returns how often the same launch came before
  * @throws Failure PROCESS_SEEN, or EVIDENCE_MISSING and EVIDENCE_INVALID where the process is not known
  */
 export async function checkSingleton(
@@ -80,21 +108,24 @@ export async function checkSingleton(
   singleton: boolean,
   attempt: LaunchAttempt,
   claims: Claims | undefined,
-): Promise<void> {
+): Promise<number> {
   const { session } = attempt.request;
-  const { shown } = attempt.connection;
-  if (!singleton) return;
+  const { shown, spent } = attempt.connection;
+  if (!singleton) return 0;
   if (!claims) throw failure('EVIDENCE_MISSING');
   if (claims.process === undefined)
     throw failure('EVIDENCE_INVALID', {
       detail: 'it does not name the process, which singleton_enclaves needs',
     });
   const factor = `first of ${claims.process}`;
-  if (shown.has(factor)) return;
-  const launch = launchOf(cas, attempt, claims);
-  if (!(await cas.store.admitProcess(session, Buffer.from(claims.process, 'hex'), launch)))
-    throw failure('PROCESS_SEEN', { session });
+  if (shown.has(factor)) return 0;
+  const comer = comerOf(cas, attempt, claims);
+  const process = Buffer.from(claims.process, 'hex');
+  const repetition = await cas.store.admitProcess(session, process, cas.clock(), comer);
+  if (repetition === undefined) throw failure('PROCESS_SEEN', { session });
   shown.add(factor);
+  if (comer) spent.push({ table: 'process', key: { session, process } });
+  return repetition;
 }
 
 /** A shared secret, once variables are filled in. @throws Failure POLICY_UNUSABLE where it is none */
@@ -107,6 +138,7 @@ export function usableSharedSecret(text: string): Secret {
 /**
  * A one-time password, which stays good on its connection for whoever gave it, and for a launch that was cut off.
  * @param claims of the process, where Evidence is asked for
+ * @returns how often the same launch came before
  * @throws Failure OTP_MISSING, OTP_INVALID, OTP_USED or OTP_THROTTLED
  */
 export async function checkOneTimePassword(
@@ -114,26 +146,28 @@ export async function checkOneTimePassword(
   { oneTimePassword: sharedSecret, mode }: Pick<Admission & Factors, 'oneTimePassword' | 'mode'>,
   attempt: LaunchAttempt,
   claims: Claims | undefined,
-): Promise<void> {
-  if (sharedSecret === undefined) return;
+): Promise<number> {
+  if (sharedSecret === undefined) return 0;
   const { request, connection } = attempt;
   // Without Evidence nothing but the connection tells whose request it is.
   const holder = mode === 'none' ? 'the connection' : claims?.process;
   const secret = usableSharedSecret(sharedSecret);
   const pseudonym = cas.keyring.pseudonym(secret.reveal());
   const factor = holder && `code ${pseudonym.toString('hex')} of ${holder}`;
-  if (factor && connection.shown.has(factor)) return;
+  if (factor && connection.shown.has(factor)) return 0;
   const { oneTimePassword: code } = request;
   if (code === undefined) throw failure('OTP_MISSING');
   const now = cas.clock();
   const step = matchOneTimePassword(secret, code, now);
+  const once = step === undefined ? undefined : { secret: pseudonym, step };
+  const comer = comerOf(cas, attempt, claims);
   const result = await cas.store.attempt({
     // Guesses at one secret count together, however many services ask for it.
     account: `code ${pseudonym.toString('hex')}`,
     source: connection.source,
-    right: step !== undefined,
-    ...(step !== undefined && { once: { secret: pseudonym, step } }),
-    attempt: launchOf(cas, attempt, claims),
+    right: once !== undefined,
+    ...(once && { once }),
+    comer,
     now,
   });
   metrics.attempted({ factor: 'one-time-password', outcome: result.outcome });
@@ -141,4 +175,6 @@ export async function checkOneTimePassword(
   if (result.outcome === 'used') throw failure('OTP_USED');
   if (result.outcome === 'throttled') throw failure('OTP_THROTTLED', { seconds: result.seconds });
   if (factor) connection.shown.add(factor);
+  if (once && comer) connection.spent.push({ table: 'one_time_password', key: once });
+  return result.repetition ?? 0;
 }

@@ -17,6 +17,7 @@ import { checkKey, connectCas } from '../protocol/connect.ts';
 import { frames, MalformedFrame } from '../protocol/frame.ts';
 import { connectLas, type LasConnection } from '../protocol/las.ts';
 import {
+  type ArrivedMessage,
   CONFIGURATION_LIMIT,
   type Configuration,
   challenge,
@@ -24,6 +25,7 @@ import {
   channelBinding,
   granted,
   LAUNCH_PROTOCOL,
+  LAUNCH_PROTOCOLS,
   type LaunchRequest,
 } from '../protocol/launch.ts';
 import { Refused, refusal } from '../protocol/refusal.ts';
@@ -85,7 +87,7 @@ export async function openSession(settings: Settings, launch?: Launch): Promise<
     noteBlocking();
   });
   const [cas, firstLas] = await Promise.all([
-    connectCas(settings.cas, { minVersion: 'TLSv1.3', ALPNProtocols: [LAUNCH_PROTOCOL] }, now + PATIENCE),
+    connectCas(settings.cas, { minVersion: 'TLSv1.3', ALPNProtocols: LAUNCH_PROTOCOLS }, now + PATIENCE),
     reachLas(now + LAS_PATIENCE),
   ]);
   const { key, source } = expectedKey(settings, firstLas);
@@ -109,6 +111,13 @@ export async function openSession(settings: Settings, launch?: Launch): Promise<
       throw failure('CAS_UNREACHABLE', { address, detail: reason(error) });
     }
   };
+
+  /** Waits until the system has it, which delivers it whatever becomes of this process; not for an answer. */
+  const confirm = () =>
+    new Promise<void>((resolve) => {
+      if (cas.socket.alpnProtocol !== LAUNCH_PROTOCOL) return resolve();
+      stream.write({ arrived: true } satisfies ArrivedMessage, undefined, resolve);
+    });
 
   /** @throws Failure of the LAS or the hardware */
   const evidenceOver = async (
@@ -192,6 +201,7 @@ export async function openSession(settings: Settings, launch?: Launch): Promise<
       const expected = proof('cas');
       if (expected && !isEqual(parsed.output.accessToken, expected))
         throw failure('ACCESS_TOKEN_UNPROVEN', { address });
+      await confirm();
       log('DEBUG', `the CAS has released the configuration of ${formatConfigId(configId)}`);
       return parsed.output.configuration;
     },

@@ -17,7 +17,7 @@ export interface CasConnection {
  * Opens TLS to a CAS. Names and validity in its certificate do not count: the caller compares the key with the
  * one it expects, before it sends anything.
  *
- * @param options what differs between the two ports of a CAS
+ * @param options what differs between the two ports of a CAS; of several protocols, the CAS chooses one
  * @param deadline milliseconds since 1970
  * @throws Failure CAS_UNREACHABLE or CAS_PROTOCOL
  */
@@ -52,8 +52,9 @@ export function connectCas(
         .removeAllListeners('close')
         .on('error', () => {});
       const certificate = socket.getPeerX509Certificate();
-      const [protocol = false] = (options.ALPNProtocols as string[] | undefined) ?? [];
-      if (certificate && socket.alpnProtocol === protocol)
+      const protocols = (options.ALPNProtocols as string[] | undefined) ?? [];
+      const chosen = socket.alpnProtocol || undefined;
+      if (certificate && (chosen ? protocols.includes(chosen) : protocols.length === 0))
         return resolve({ socket, address, certificate, key: publicKeyDigest(certificate.publicKey) });
       socket.destroy();
       const detail = 'this is another port than the one wanted, or not a CAS';

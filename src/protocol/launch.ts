@@ -7,16 +7,23 @@ import { launcherConfiguration } from '../policy/schema/launcher.ts';
  * its public key, and Evidence is made over the exporter value of the connection.
  *
  *     request  ->  granted, or a refusal
+ *              ->  arrived
+ *
+ * Until `arrived`, a launch that was cut off may come again with what is good once; afterwards that is spent. The CAS sends
+ * nothing in between: a launcher that ends with something unread has its system reset the connection. That might drop
+ * `arrived`. The version before has no such message, and a launch may come again for ten seconds.
  *
  * Where the Evidence about the launcher's machine is too old, the CAS first wants it made anew, at most once a round:
  *
  *              <-  challenge
  *     request  ->  granted, or a refusal
+ *              ->  arrived
  *
  * A launcher that supervises its program asks to `watch`. Then the connection stays open after an answer, and:
  *
  *              <-  changed           what was granted would be another now; sent once for each answer
  *     request  ->  granted, or a refusal
+ *              ->  arrived
  *
  * A refusal of the first request ends the connection. After that of a later one the launcher may also ask again before
  * it is told to; `changed` and its request can cross then, and the answer comes after `changed`.
@@ -25,8 +32,11 @@ import { launcherConfiguration } from '../policy/schema/launcher.ts';
  * factors that the connection has shown stay good for it.
  */
 
-/** ALPN name of the protocol and its version (RFC 7301). */
-export const LAUNCH_PROTOCOL = 'envcas-launch/1';
+/** ALPN names of the protocol and its version (RFC 7301): the present one, and that of 0.1.0, which has no `arrived`. */
+export const LAUNCH_PROTOCOL = 'envcas-launch/2';
+export const FORMER_LAUNCH_PROTOCOL = 'envcas-launch/1';
+/** In the order of preference. */
+export const LAUNCH_PROTOCOLS = [LAUNCH_PROTOCOL, FORMER_LAUNCH_PROTOCOL];
 
 /** Exporter label (RFC 8446 §7.5); RFC 5705 §4 gives unregistered ones the prefix EXPERIMENTAL. */
 const EXPORTER_LABEL = 'EXPERIMENTAL-envcas-launch';
@@ -59,7 +69,7 @@ export const launchRequest = v.strictObject({
   hardware: v.optional(hardwareEvidence),
   /** Proof that the launcher knows the service access token (access-token.ts). */
   accessToken: v.optional(v.pipe(v.string(), v.maxLength(64), base64, v.length(32))),
-  /** Random bytes of one launch: where its connection was cut, it comes again with what can be used once. */
+  /** Random bytes of one launch, which comes again where its connection was cut before it had the answer. */
   attempt: v.optional(v.pipe(v.string(), v.maxLength(64), base64, v.length(32))),
   /** Keep the connection, and tell when the answer would be another. */
   watch: v.optional(v.boolean()),
@@ -100,6 +110,10 @@ export const granted = v.strictObject({
   accessToken: v.optional(v.pipe(v.string(), base64)),
 });
 export type GrantedMessage = v.InferInput<typeof granted>;
+
+/** What the launcher sends when it has the answer. */
+export const arrived = v.strictObject({ arrived: v.literal(true) });
+export type ArrivedMessage = v.InferInput<typeof arrived>;
 
 /** What the CAS sends where it wants Evidence about the machine over these bytes, in base64. */
 export const challenge = v.strictObject({ challenge: v.pipe(v.string(), v.maxLength(88)) });

@@ -63,7 +63,7 @@ function hardware(collateral: Collateral = everything): Hardware {
       const channel = randomBytes(32);
       const configId = `s/${service}`;
       const data = reportData({ role: 'launcher', channel, casKey: bare.cas.key, configId });
-      const connection = { channel, source: 'here', shown: new Set<string>() };
+      const connection = { channel, source: 'here', shown: new Set<string>(), confirms: true, spent: [] };
       let asked = '';
       for (let nonce: Buffer | undefined; ; ) {
         const shown = await show({ data, nonce });
@@ -394,7 +394,13 @@ test('a refusal says what of the machine would have to be tolerated', async () =
   const machine = las(domain());
   let said: string[] = [];
   try {
-    const connection = { channel: randomBytes(32), source: 'here', shown: new Set<string>() };
+    const connection = {
+      channel: randomBytes(32),
+      source: 'here',
+      shown: new Set<string>(),
+      confirms: true,
+      spent: [],
+    };
     const data = reportData({
       role: 'launcher',
       channel: connection.channel,

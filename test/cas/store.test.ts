@@ -3,8 +3,8 @@ import { createHmac } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
 import { Conflict, type Database } from '../../src/cas/store/database.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
-import { openStore } from '../../src/cas/store/sql.ts';
-import { pauseAfter, type Store } from '../../src/cas/store/store.ts';
+import { codeOfRow, isAuthentic, openStore } from '../../src/cas/store/sql.ts';
+import { type Comer, pauseAfter, type Store } from '../../src/cas/store/store.ts';
 import { onEachEngine } from '../support/engines.ts';
 
 const authenticate = (content: Buffer, place: string) =>
@@ -24,6 +24,11 @@ const attempt = (step: number | undefined, now = 1_000_000, source = '192.0.2.1'
   account: 'session/service',
   source,
   now,
+});
+const comer = (launch: number): Comer => ({
+  launch: Buffer.alloc(32, launch),
+  source: '192.0.2.1',
+  patience: Number.POSITIVE_INFINITY,
 });
 
 test('the pause doubles up to an hour', () => {
@@ -131,10 +136,10 @@ onEachEngine('a store', (engine) => {
 
   test('a process comes to a session once', async () => {
     const process = Buffer.alloc(32, 1);
-    assert.equal(await store.admitProcess('s', process), true);
-    assert.equal(await store.admitProcess('s', process), false);
-    assert.equal(await store.admitProcess('other', process), true);
-    assert.equal(await store.admitProcess('s', Buffer.alloc(32, 2)), true);
+    assert.equal(await store.admitProcess('s', process, 1), 0);
+    assert.equal(await store.admitProcess('s', process, 1), undefined);
+    assert.equal(await store.admitProcess('other', process, 1), 0);
+    assert.equal(await store.admitProcess('s', Buffer.alloc(32, 2), 1), 0);
   });
 
   test('the history of a session is told backwards, a part at a time', async () => {
@@ -171,19 +176,64 @@ onEachEngine('a store', (engine) => {
   });
 
   test('a launch that was cut off may come again with its code, and nobody else', async () => {
-    const mine = Buffer.alloc(32, 1);
-    assert.deepEqual(await store.attempt({ ...attempt(7), attempt: mine }), { outcome: 'accepted' });
-    assert.deepEqual(await (await open()).attempt({ ...attempt(7), attempt: mine }), { outcome: 'accepted' });
-    assert.deepEqual(await store.attempt({ ...attempt(7), attempt: Buffer.alloc(32, 2) }), {
-      outcome: 'used',
-    });
-    assert.deepEqual(await store.attempt(attempt(7)), { outcome: 'used' });
+    const mine = comer(1);
+    assert.deepEqual(await store.attempt({ ...attempt(7), comer: mine }), { outcome: 'accepted' });
+    const again = await (await open()).attempt({ ...attempt(7), comer: mine });
+    assert.deepEqual(again, { outcome: 'accepted', repetition: 1 });
+    for (const other of [comer(2), { ...mine, source: 'elsewhere' }, undefined])
+      assert.deepEqual(await store.attempt({ ...attempt(7), comer: other }), { outcome: 'used' });
     assert.deepEqual(await store.attempt(attempt(8)), { outcome: 'accepted' });
     assert.deepEqual(await store.attempt(attempt(8)), { outcome: 'used' }, 'two without a name are two');
     const process = Buffer.alloc(32, 3);
-    assert.equal(await store.admitProcess('s', process, mine), true);
-    assert.equal(await store.admitProcess('s', process, mine), true);
-    assert.equal(await store.admitProcess('s', process, Buffer.alloc(32, 2)), false);
+    assert.equal(await store.admitProcess('s', process, 1, mine), 0);
+    assert.equal(await store.admitProcess('s', process, 1, mine), 1);
+    assert.equal(await store.admitProcess('s', process, 1, comer(2)), undefined);
+  });
+
+  test('once it has its answer it does not come again, nor when its time is over, nor for ever without one', async () => {
+    const mine = comer(1);
+    const other = await open();
+    const [code, process] = [{ secret: Buffer.from('pseudonym'), step: 7 }, Buffer.alloc(32, 3)];
+    await store.attempt({ ...attempt(7), comer: mine });
+    await store.admitProcess('s', process, 1, mine);
+    await other.complete({ table: 'one_time_password', key: code });
+    await other.complete({ table: 'process', key: { session: 's', process } });
+    assert.deepEqual(await store.attempt({ ...attempt(7), comer: mine }), { outcome: 'used' });
+    assert.equal(await store.admitProcess('s', process, 1, mine), undefined);
+
+    const hasty = { ...mine, patience: 10_000 };
+    const times = [1_000_000, 1_009_999, 1_010_000];
+    const outcomes: unknown[] = [];
+    for (const now of times) outcomes.push(await store.attempt({ ...attempt(8, now), comer: hasty }));
+    assert.deepEqual(outcomes, [
+      { outcome: 'accepted' },
+      { outcome: 'accepted', repetition: 1 },
+      { outcome: 'used' },
+    ]);
+
+    const all: unknown[] = [];
+    for (const now of [9, 9, 3, 12, 9]) all.push(await store.attempt({ ...attempt(9, now), comer: mine }));
+    assert.deepEqual(all.slice(3), [{ outcome: 'accepted', repetition: 3 }, { outcome: 'used' }]);
+    const at = Array.from({ length: 9 }, (_, time) => [store, other][time % 2]);
+    const together = await Promise.all(at.map((it) => it?.attempt({ ...attempt(10), comer: mine })));
+    assert.equal(together.filter((result) => result?.outcome === 'accepted').length, 4);
+  });
+
+  test('a launch that a replica of 0.1.0 has admitted comes to this one, and is one of this one then', async () => {
+    const mine = { ...comer(1), patience: 10_000 };
+    const row = { secret: Buffer.from('pseudonym'), step: 7, attempt: mine.launch };
+    await database.run(
+      'INSERT INTO one_time_password (secret, step, attempt, code) VALUES ($1, $2, $3, $4)',
+      ...[row.secret, row.step, row.attempt, codeOfRow(authenticate, 'one_time_password', row)],
+    );
+    assert.deepEqual(await store.attempt({ ...attempt(7), comer: comer(2) }), { outcome: 'used' });
+    const again = { outcome: 'accepted', repetition: 1 };
+    assert.deepEqual(await store.attempt({ ...attempt(7), comer: mine }), again);
+    // Which compares the whole of it.
+    const [kept] = await database.all('SELECT secret, step, attempt, code FROM one_time_password');
+    assert.ok(kept && isAuthentic(authenticate, 'one_time_password', kept));
+    assert.notDeepEqual(kept.attempt, mine.launch);
+    assert.deepEqual(await store.attempt({ ...attempt(7, 1_010_000), comer: mine }), { outcome: 'used' });
   });
 
   test('guesses at once are counted each, and a code at once is good once', async () => {
@@ -216,7 +266,7 @@ onEachEngine('a store', (engine) => {
     await assert.rejects(store.endorsementKey(Buffer.from('own')), damaged('attestation_key'));
     await database.run('UPDATE one_time_password SET attempt = $1', Buffer.alloc(32, 1));
     await assert.rejects(
-      store.attempt({ ...attempt(7, 2_000_000, 'elsewhere'), attempt: Buffer.alloc(32, 1) }),
+      store.attempt({ ...attempt(7, 2_000_000, 'elsewhere'), comer: comer(1) }),
       damaged('one_time_password'),
     );
   });

@@ -11,7 +11,13 @@ import { createLaunchPort, type LaunchPort } from '../../src/cas/launch-port.ts'
 import { createWatches, PLACES, type Watch } from '../../src/cas/watch.ts';
 import { accessTokenProof } from '../../src/protocol/access-token.ts';
 import { frames } from '../../src/protocol/frame.ts';
-import { channelBinding, LAUNCH_PROTOCOL, type LaunchRequest } from '../../src/protocol/launch.ts';
+import {
+  channelBinding,
+  FORMER_LAUNCH_PROTOCOL,
+  LAUNCH_PROTOCOL,
+  LAUNCH_PROTOCOLS,
+  type LaunchRequest,
+} from '../../src/protocol/launch.ts';
 import { oneTimePassword, parseSharedSecret } from '../../src/secrets/one-time-password.ts';
 import { type BareCas, bareCas, type TestLas, testLas } from '../support/cas.ts';
 import { PATIENCE } from '../support/until.ts';
@@ -50,13 +56,14 @@ interface Client {
 // biome-ignore lint/suspicious/noExplicitAny: tests look into messages of every form
 type Message = any;
 
-async function client(): Promise<Client> {
+/** @param confirms whether it says that it has its answers */
+async function client(confirms = true, ALPNProtocols = LAUNCH_PROTOCOLS): Promise<Client> {
   const { port: number } = port.server.address() as AddressInfo;
   const socket = connect({
     host: '127.0.0.1',
     port: number,
     rejectUnauthorized: false,
-    ALPNProtocols: [LAUNCH_PROTOCOL],
+    ALPNProtocols,
   });
   sockets.push(socket);
   await once(socket, 'secureConnect');
@@ -64,7 +71,11 @@ async function client(): Promise<Client> {
   const it: Client = {
     socket,
     send: (request) => void channel.write(request),
-    read: () => channel.read(Date.now() + PATIENCE),
+    read: async () => {
+      const message: Message = await channel.read(Date.now() + PATIENCE);
+      if (message.configuration && confirms) channel.write({ arrived: true });
+      return message;
+    },
     ask: (_, request) => {
       it.send({ watch: true, ...request });
       return it.read();
@@ -116,6 +127,40 @@ test('without watch, the connection ends after the answer', async () => {
   const it = await client();
   assert.equal(shown(await it.ask(0, { session: 'a', service: 's', watch: false })), 'one');
   assert.ok(await ended(it));
+});
+
+test('nothing is told before the launcher says that it has the answer, and who says something else is cut off', async () => {
+  await upload('a', showing('one'));
+  const it = await client(false);
+  assert.equal(it.socket.alpnProtocol, LAUNCH_PROTOCOL);
+  assert.equal(shown(await it.ask(0, { session: 'a', service: 's' })), 'one');
+  await upload('a', showing('two'));
+  let isTold = false;
+  const told = it.read().then((message) => {
+    isTold = true;
+    return message;
+  });
+  // Whatever it would say after the answer would have come before the answer to another.
+  await (await client()).ask(0, { session: 'a', service: 's' });
+  assert.equal(isTold, false);
+  it.send({ arrived: true } as never);
+  assert.deepEqual(await told, CHANGED);
+  for (const other of [{ arrived: false }, { changed: true }, { session: 'a', service: 's' }, 'arrived']) {
+    const wrong = await client(false);
+    await wrong.ask(0, { session: 'a', service: 's' });
+    wrong.send(other as never);
+    assert.ok(await ended(wrong));
+  }
+});
+
+test('a launcher of 0.1.0 says nothing of its answer, and is told of changes', async () => {
+  await upload('a', showing('one'));
+  const it = await client(false, [FORMER_LAUNCH_PROTOCOL]);
+  assert.equal(it.socket.alpnProtocol, FORMER_LAUNCH_PROTOCOL);
+  assert.equal(shown(await it.ask(0, { session: 'a', service: 's' })), 'one');
+  await upload('a', showing('two'));
+  assert.deepEqual(await it.read(), CHANGED);
+  assert.equal(shown(await it.ask(1, { session: 'a', service: 's' })), 'two');
 });
 
 test('changes that come before the next request are told of once; those in the meantime, after its answer', async () => {

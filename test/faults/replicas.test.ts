@@ -83,6 +83,36 @@ describe('three replicas on one PostgreSQL', { skip: missingPostgres }, () => {
     for (const each of tries) if (each.status === 'rejected') assert.equal(each.reason.code, 'OTP_USED');
   });
 
+  test('a launch that has its answer comes again to none of them, and one that does not say so no oftener than to one', async () => {
+    const [one, ...others] = replicas;
+    assert.ok(one);
+    for (const [session, confirms] of [
+      ['answered', true],
+      ['silent', false],
+    ] as const) {
+      const secret = new Secret({ size: 20 });
+      await upload(one, alice, sessionWithCodes(session, secret.base32));
+      const attempt = {
+        session,
+        service: 's',
+        oneTimePassword: codeFrom(secret),
+        attempt: newAttempt(),
+        las,
+      };
+      await launch(one, { ...attempt, confirms });
+      const outcomes: string[] = [];
+      for (const each of [...others, ...others])
+        outcomes.push(
+          await launch(each, { ...attempt, confirms }).then(
+            () => 'granted',
+            ({ code }) => code,
+          ),
+        );
+      const last = confirms ? 'OTP_USED' : 'granted';
+      assert.deepEqual(outcomes, [last, last, last, 'OTP_USED']);
+    }
+  });
+
   test('any of them may be killed: a launch that was in flight succeeds at another, and nobody else with its code', async (t) => {
     let cut = 0;
     let names = 0;

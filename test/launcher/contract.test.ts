@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { closeSync, openSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
+import { FORMER_LAUNCH_PROTOCOL, LAUNCH_PROTOCOL } from '../../src/protocol/launch.ts';
 import { run, type Stack, startStack } from '../support/stack.ts';
 import {
   assertEmpty,
@@ -14,6 +15,7 @@ import {
   noteOf,
   type Policy,
   start,
+  startImpostor,
   totp,
   upload,
 } from './support.ts';
@@ -302,4 +304,38 @@ function readlink(path: string): string | undefined {
   } catch {
     return undefined; // The process has ended.
   }
+}
+
+describe('the answer', () => {
+  for (const [protocol, saying] of [
+    [LAUNCH_PROTOCOL, ['{"arrived":true}']],
+    [FORMER_LAUNCH_PROTOCOL, []],
+  ] as const)
+    test(`a CAS that speaks ${protocol} is told ${saying.length > 0 ? 'that it has arrived' : 'nothing more'}`, async (t) => {
+      const cas = await startImpostor({ protocols: [protocol], answer: grant('/bin/true'), isOpen: true });
+      t.after(() => cas.close());
+      const { status, stderr } = await launch(stack, 'some/service', {
+        env: { SCONE_CAS_ENCLAVE_PORT: cas.port, SCONE_CAS_KEY: cas.key },
+      }).finished;
+      assert.equal(status, 0, stderr);
+      await cas.ended;
+      const received = cas.received();
+      const rest = received.subarray(4 + received.readUInt32BE());
+      assert.deepEqual(rest.length > 0 ? [rest.toString('utf8', 4)] : [], saying);
+    });
+});
+
+/** A message that grants a program, as a CAS sends it. */
+function grant(program: string): Buffer {
+  const configuration = {
+    command: [['envcas']],
+    environment: {},
+    hostEnvironment: [],
+    files: [],
+    secrets: [],
+  };
+  const body = Buffer.from(JSON.stringify({ configuration: { ...configuration, launcher: { program } } }));
+  const head = Buffer.alloc(4);
+  head.writeUInt32BE(body.length);
+  return Buffer.concat([head, body]);
 }

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
-import { createHmac, generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createHmac, generateKeyPairSync, randomBytes, X509Certificate } from 'node:crypto';
 import { chmodSync, mkdirSync, readdirSync } from 'node:fs';
 import { request } from 'node:https';
 import { type AddressInfo, createServer, type Server } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
 import { type ErrorCode, errors } from '../../src/errors.ts';
+import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { selfSignedCertificate } from '../../src/protocol/certificate.ts';
 import { LAUNCH_PROTOCOL } from '../../src/protocol/launch.ts';
 import { lacking, type Result, type Stack } from '../support/stack.ts';
@@ -291,14 +292,21 @@ export interface Impostor {
   received(): Buffer;
   /** Resolves when something has been received. */
   asked: Promise<void>;
+  /** Resolves when a client has ended its connection. */
+  ended: Promise<void>;
   /** PEM. */
   certificate: string;
+  /** As SCONE_CAS_KEY has it. */
+  key: string;
   close(): void;
 }
 
-/** A TLS server that could pass for a CAS but for its key. It answers what it is told to, or nothing. */
+/**
+ * A TLS server that could pass for a CAS but for its key. It answers what it is told to, or nothing.
+ * @param options whether it lets the client end the connection after an answer, which it gives once
+ */
 export async function startImpostor(
-  options: { protocols?: string[]; answer?: Buffer } = {},
+  options: { protocols?: string[]; answer?: Buffer; isOpen?: boolean } = {},
 ): Promise<Impostor> {
   const { key, cert } = await makeIdentity();
   const received: Buffer[] = [];
@@ -306,6 +314,7 @@ export async function startImpostor(
   const asked = new Promise<void>((resolve) => {
     tell = resolve;
   });
+  const { promise: ended, resolve: end } = Promise.withResolvers<void>();
   const server = createTlsServer({
     key,
     cert,
@@ -314,15 +323,17 @@ export async function startImpostor(
   });
   server.on('tlsClientError', () => {});
   server.on('secureConnection', (socket) => {
-    socket.on('error', () => {});
+    socket.on('error', () => {}).on('close', end);
+    if (options.isOpen) socket.once('data', () => socket.write(options.answer ?? ''));
     socket.on('data', (chunk: Buffer) => {
       received.push(chunk);
       tell();
-      if (options.answer) socket.end(options.answer);
+      if (options.answer && !options.isOpen) socket.end(options.answer);
     });
   });
   const { port, close } = await listen(server);
-  return { port, received: () => Buffer.concat(received), asked, certificate: cert, close };
+  const hash = formatKeyHash(publicKeyDigest(new X509Certificate(cert).publicKey));
+  return { port, received: () => Buffer.concat(received), asked, ended, certificate: cert, key: hash, close };
 }
 
 /** Lets a server listen on a free port, or a path; closing it also ends its connections. */

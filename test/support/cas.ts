@@ -115,7 +115,7 @@ export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
           ...(evidence !== undefined && { evidence }),
           ...(oneTimePassword !== undefined && { oneTimePassword }),
         },
-        connection: { channel, source, shown: new Set() },
+        connection: { channel, source, shown: new Set(), confirms: true, spent: [] },
       });
     },
   };

@@ -10,6 +10,7 @@ import { type Identity, selfSignedCertificate } from '../../src/protocol/certifi
 import { connectCas } from '../../src/protocol/connect.ts';
 import { frames } from '../../src/protocol/frame.ts';
 import {
+  type ArrivedMessage,
   CONFIGURATION_LIMIT,
   type Configuration,
   channelBinding,
@@ -102,11 +103,19 @@ export interface Launch extends Omit<LaunchRequest, 'evidence'> {
   measurement?: string;
   /** Of the process, 64 hexadecimal digits. */
   process?: string;
+  /** Whether it says that it has the answer, and waits until that is noted. */
+  confirms?: boolean;
 }
 
-/** Asks for a configuration as a launcher does. @throws Refused, or Failure CAS_UNREACHABLE */
+/** Asks for a configuration as a launcher does that does not watch. @throws Refused, or Failure CAS_UNREACHABLE */
 export async function launch({ enclavePort }: Ports, request: Launch): Promise<Configuration> {
-  const { las, measurement = 'ab'.repeat(32), process = 'cd'.repeat(32), ...message } = request;
+  const {
+    las,
+    measurement = 'ab'.repeat(32),
+    process = 'cd'.repeat(32),
+    confirms = true,
+    ...message
+  } = request;
   const deadline = Date.now() + PATIENCE;
   const { socket, key } = await connectCas(
     { host: '127.0.0.1', port: Number(enclavePort) },
@@ -125,7 +134,14 @@ export async function launch({ enclavePort }: Ports, request: Launch): Promise<C
     });
     const refused = v.safeParse(refusal, answer);
     if (refused.success) throw new Refused(refused.output);
-    return v.parse(granted, answer).configuration;
+    const { configuration } = v.parse(granted, answer);
+    if (confirms) {
+      // A CAS that is killed meanwhile has given its answer.
+      const ended = new Promise((resolve) => socket.once('close', resolve));
+      stream.write({ arrived: true } satisfies ArrivedMessage);
+      await ended;
+    }
+    return configuration;
   } finally {
     socket.destroy();
   }

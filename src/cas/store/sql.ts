@@ -5,9 +5,12 @@ import type { Database, Row, Statements, Value } from './database.ts';
 import { tables } from './migrations.ts';
 import {
   type AttemptResult,
+  type Comer,
   type Generation,
   MOST_CHIPS,
+  MOST_TIMES,
   pauseAfter,
+  type Spent,
   type State,
   type Store,
   type StoredVersion,
@@ -72,6 +75,21 @@ export function openStore(database: Database, authenticate: Authenticator): Stor
     const columns = [...tables[table].key, ...tables[table].rest].join(', ');
     const [row] = await statements.all(`SELECT ${columns} FROM ${table} WHERE ${where}`, ...values);
     return checked(table, row);
+  };
+
+  /** @returns how often the launch came before; undefined where another one has spent it, or it may not come again */
+  const spend = async (statements: Statements, spent: Spent, comer: Comer | undefined, now: number) => {
+    const { table } = spent;
+    const key: Row = spent.key;
+    const row = { ...key, attempt: comer ? formatComing(comer, firstComing(comer, now)) : null };
+    if ((await insert(statements, table, row, 'DO NOTHING')) === 1) return 0;
+    const where = Object.keys(key).map((column, at) => `${column} = $${at + 1}`);
+    const known = await find(statements, table, where.join(' AND '), ...Object.values(key));
+    const coming = comer && lastComing(known?.attempt, comer, now);
+    if (!coming || coming.times >= MOST_TIMES || now >= coming.until) return undefined;
+    const next = formatComing(comer, { ...coming, times: coming.times + 1 });
+    await insert(statements, table, { ...key, attempt: next }, SPENT_ANEW);
+    return coming.times;
   };
 
   const VERSION = 'SELECT session, number, hash, sealed, upload FROM version';
@@ -177,41 +195,29 @@ export function openStore(database: Database, authenticate: Authenticator): Stor
           await keep(count + 1, now);
           return { outcome: 'invalid' };
         }
+        let repetition = 0;
         if (once) {
-          const row = { secret: once.secret, step: once.step, attempt: attempt.attempt ?? null };
-          if ((await insert(statements, 'one_time_password', row, 'DO NOTHING')) === 0) {
-            const spent = await find(
-              statements,
-              'one_time_password',
-              'secret = $1 AND step = $2',
-              row.secret,
-              row.step,
-            );
-            if (!isSame(spent?.attempt, row.attempt)) return { outcome: 'used' };
-          }
+          const spent: Spent = { table: 'one_time_password', key: once };
+          const before = await spend(statements, spent, attempt.comer, now);
+          if (before === undefined) return { outcome: 'used' };
+          repetition = before;
         }
         if (wrong)
           await statements.run('DELETE FROM wrong_code WHERE account = $1 AND source = $2', account, source);
-        return { outcome: 'accepted' };
+        return { outcome: 'accepted', ...(repetition > 0 && { repetition }) };
       });
       // Apart from that, as it touches the rows of others.
       if (result.outcome === 'invalid')
         await database.run('DELETE FROM wrong_code WHERE last < $1', attempt.now - FORGET_WRONG_CODES_AFTER);
       return result;
     },
-    admitProcess: (session, process, attempt = undefined) =>
-      database.transaction(async (statements) => {
-        const row = { session, process, attempt: attempt ?? null };
-        if ((await insert(statements, 'process', row, 'DO NOTHING')) === 1) return true;
-        const known = await find(
-          statements,
-          'process',
-          'session = $1 AND process = $2',
-          row.session,
-          row.process,
-        );
-        return isSame(known?.attempt, row.attempt);
-      }),
+    admitProcess: (session, process, now, comer) =>
+      database.transaction((statements) =>
+        spend(statements, { table: 'process', key: { session, process } }, comer, now),
+      ),
+    async complete({ table, key }) {
+      await insert(database, table, { ...key, attempt: null }, SPENT_ANEW);
+    },
 
     collateral: async () =>
       (
@@ -275,6 +281,41 @@ export function openStore(database: Database, authenticate: Authenticator): Stor
         return true;
       }),
   };
+}
+
+const SPENT_ANEW = 'DO UPDATE SET attempt = excluded.attempt, code = excluded.code';
+
+/** Bytes of a launch's pseudonym, which is all that 0.1.0 keeps of one, and of the latest time. */
+const LAUNCH = 32;
+const TIME = 6;
+const LAST_TIME = 2 ** (8 * TIME) - 1;
+
+/** Until when a launch may come again, and how often it came. */
+interface Coming {
+  until: number;
+  times: number;
+}
+
+const firstComing = ({ patience }: Comer, now: number): Coming => ({
+  until: Math.min(now + patience, LAST_TIME),
+  times: 1,
+});
+
+/** As it stands in the column `attempt`: a process of 0.1.0 takes it for another launch. */
+function formatComing({ launch, source }: Comer, { until, times }: Coming): Buffer {
+  const numbers = Buffer.alloc(TIME + 1);
+  numbers.writeUIntBE(until, 0, TIME);
+  numbers.writeUInt8(times, TIME);
+  return Buffer.concat([launch, numbers, Buffer.from(source)]);
+}
+
+/** @returns undefined where it was another launch, or one that has its answer */
+function lastComing(kept: Value | undefined, comer: Comer, now: number): Coming | undefined {
+  if (!Buffer.isBuffer(kept) || !isSame(kept.subarray(0, LAUNCH), comer.launch)) return undefined;
+  // Another replica of 0.1.0 has admitted it.
+  if (kept.length === LAUNCH) return firstComing(comer, now);
+  if (kept.toString('utf8', LAUNCH + TIME + 1) !== comer.source) return undefined;
+  return { until: kept.readUIntBE(LAUNCH, TIME), times: kept.readUInt8(LAUNCH + TIME) };
 }
 
 /** Tables whose rows are in the clear. */

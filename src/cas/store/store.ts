@@ -44,10 +44,13 @@ export interface Store extends State {
   /** Counts a wrong proof of knowledge; takes a right one, unless too many wrong ones came before it. */
   attempt(attempt: Attempt): Promise<AttemptResult>;
   /**
-   * Whether a process comes to a session for the first time.
-   * @param attempt what tells the launch from others: one that was cut off comes again
+   * Spends what a process may ask a session for once.
+   * @param now milliseconds since 1970
+   * @returns how often its launch came before; undefined where it may not come again
    */
-  admitProcess(session: string, process: Buffer, attempt?: Buffer): Promise<boolean>;
+  admitProcess(session: string, process: Buffer, now: number, comer?: Comer): Promise<number | undefined>;
+  /** Notes that a launch has its answer: with what it has spent, nobody comes again. */
+  complete(spent: Spent): Promise<void>;
   /** What makers of hardware publish, in order of the keys. */
   collateral(): Promise<StoredCollateral[]>;
   /** Keeps a document unless there is a newer one with its key; of certificates of chips, the last {@link MOST_CHIPS}. */
@@ -120,14 +123,38 @@ export interface Attempt {
   right: boolean;
   /** For what is good once only: pseudonym of the shared secret, and the time step of the code. */
   once?: { secret: Buffer; step: number };
-  /** What tells the launch from others: one that was cut off comes again with the same code. */
-  attempt?: Buffer | undefined;
+  /** Whose launch may come again with the same code. */
+  comer?: Comer | undefined;
   /** Milliseconds since 1970. */
   now: number;
 }
 
+/** A launch that spends what is good once, and may come again with it while it has no answer. */
+export interface Comer {
+  /** Pseudonym of 32 bytes: of its number, its service, and its process where that is known. */
+  launch: Buffer;
+  /** It comes again from the same one. */
+  source: string;
+  /** For how many milliseconds it may come again. */
+  patience: number;
+}
+
+/** What is good once, by what names its row. */
+export type Spent =
+  | { table: 'one_time_password'; key: { secret: Buffer; step: number } }
+  | { table: 'process'; key: { session: string; process: Buffer } };
+
+/**
+ * How often a launch comes with what is good once, where it never says that it has the answer. An honest one was cut off
+ * three times by then.
+ */
+export const MOST_TIMES = 4;
+
 export type AttemptResult =
-  | { outcome: 'accepted' | 'used' | 'invalid' }
+  /** `repetition`: how often the same launch came before. */
+  | { outcome: 'accepted'; repetition?: number }
+  | { outcome: 'used' }
+  | { outcome: 'invalid' }
   | { outcome: 'throttled'; seconds: number };
 
 /** Wrong attempts that cost nothing. */
