@@ -94,9 +94,10 @@ export function print(text: string): Promise<void> {
     };
     process.stdout.once('error', refuse);
     process.stdout.write(text, (error) => {
+      // An error is told as an event as well, after this.
+      if (error) return refuse(error);
       process.stdout.off('error', refuse);
-      if (error) refuse(error);
-      else resolve();
+      resolve();
     });
   });
 }
