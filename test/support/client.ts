@@ -16,6 +16,7 @@ import {
   channelBinding,
   granted,
   LAUNCH_PROTOCOL,
+  LAUNCH_PROTOCOLS,
   type LaunchRequest,
 } from '../../src/protocol/launch.ts';
 import { Refused, refusal } from '../../src/protocol/refusal.ts';
@@ -119,7 +120,7 @@ export async function launch({ enclavePort }: Ports, request: Launch): Promise<C
   const deadline = Date.now() + PATIENCE;
   const { socket, key } = await connectCas(
     { host: '127.0.0.1', port: Number(enclavePort) },
-    { ALPNProtocols: [LAUNCH_PROTOCOL], minVersion: 'TLSv1.3' },
+    { ALPNProtocols: LAUNCH_PROTOCOLS, minVersion: 'TLSv1.3' },
     deadline,
   );
   try {
@@ -135,7 +136,7 @@ export async function launch({ enclavePort }: Ports, request: Launch): Promise<C
     const refused = v.safeParse(refusal, answer);
     if (refused.success) throw new Refused(refused.output);
     const { configuration } = v.parse(granted, answer);
-    if (confirms) {
+    if (confirms && socket.alpnProtocol === LAUNCH_PROTOCOL) {
       // A CAS that is killed meanwhile has given its answer.
       const ended = new Promise((resolve) => socket.once('close', resolve));
       stream.write({ arrived: true } satisfies ArrivedMessage);
