@@ -24,7 +24,8 @@ import portableNode from './portable-node.cjs';
  * One program each, put into a copy of the Node executable that runs this script. It is compiled here (code-cache.ts);
  * Node's own code cache would differ from run to run, and a measurement must not.
  */
-const standard = ['envcas=src/launcher/main.ts', 'scone=src/cli/main.ts'];
+/** The second entry of a program is that of its threads. */
+const standard = ['envcas=src/launcher/main.ts', 'scone=src/cli/main.ts,src/cas/thread.ts'];
 
 const root = resolve(import.meta.dirname, '..');
 const [folder = join(root, 'dist'), ...given] = process.argv.slice(2);
@@ -65,8 +66,9 @@ for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) process.on(signal
 
 mkdirSync(target, { recursive: true, mode: 0o755 });
 checkNode();
-for (const [name = '', entry = ''] of programs) {
-  const assets = await bundle(resolve(root, entry), name);
+for (const [name = '', entries = ''] of programs) {
+  const [entry = '', thread] = entries.split(',').map((path) => resolve(root, path));
+  const assets = await bundle({ [name]: entry, ...(thread !== undefined && { thread }) });
   writeFileSync(
     join(work, 'sea.json'),
     JSON.stringify({
@@ -136,7 +138,8 @@ function move(from: string, to: string): void {
  * Writes a program in pieces: `NAME.js`, which every start loads, and what only some runs need, by its `import()`.
  * @returns the files of the pieces and of what they are compiled to, by name
  */
-async function bundle(entry: string, name: string): Promise<Record<string, string>> {
+async function bundle(entryPoints: Record<string, string>): Promise<Record<string, string>> {
+  const [name = ''] = Object.keys(entryPoints);
   const options = {
     platform: 'node',
     target: `node${process.versions.node}`,
@@ -149,7 +152,7 @@ async function bundle(entry: string, name: string): Promise<Record<string, strin
   const { outputFiles } = await build({
     ...options,
     absWorkingDir: root,
-    entryPoints: { [name]: entry },
+    entryPoints,
     outdir: work,
     bundle: true,
     // pg asks for it where it is installed, which it is not.
@@ -175,6 +178,12 @@ async function bundle(entry: string, name: string): Promise<Record<string, strin
   );
   const compiler = join(root, 'scripts/code-cache.ts');
   await execute(process.execPath, [...v8Options, V8_SEED, compiler, ...pieces], { cwd: work });
-  writeFileSync(join(work, 'main.cjs'), `${loader}require('./${name}.js');`);
-  return Object.fromEntries(pieces.flatMap((piece) => [piece, `${piece}.cache`]).map((file) => [file, file]));
+  const files = pieces.flatMap((piece) => [piece, `${piece}.cache`]);
+  if ('thread' in entryPoints) {
+    // A thread is started with the same script.
+    files.push('main.cjs');
+    const which = `builtin('node:worker_threads').isMainThread ? './${name}.js' : './thread.js'`;
+    writeFileSync(join(work, 'main.cjs'), `${loader}require(${which});`);
+  } else writeFileSync(join(work, 'main.cjs'), `${loader}require('./${name}.js');`);
+  return Object.fromEntries(files.map((file) => [file, file]));
 }

@@ -802,6 +802,12 @@ export const errors = {
     message: 'this client has created {limit} sessions, and may create no more',
     hint: 'Ask who runs the CAS to raise the limit (--sessions-per-client), or use names and versions of sessions again.',
   },
+  TOO_MUCH_STORED: {
+    exit: 77,
+    http: 403,
+    message: 'the sessions that this client has uploaded have {limit} MiB, and may have no more',
+    hint: 'Ask who runs the CAS to raise the limit (--mebibytes-per-client), or upload shorter sessions.',
+  },
   TOO_MANY_REQUESTS: {
     exit: 69,
     http: 429,

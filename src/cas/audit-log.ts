@@ -23,6 +23,7 @@ import {
 import { type HeadAnswer, signHead } from '../audit/tree-head.ts';
 import { Failure, failure } from '../errors.ts';
 import type { Keyring } from './keyring.ts';
+import { countStored } from './limits/stored.ts';
 import { metrics, since } from './observe/metrics.ts';
 import { Conflict, type Database, type Statements } from './store/database.ts';
 import type { State } from './store/store.ts';
@@ -256,7 +257,10 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
       );
     }
   };
-  const record = recorder ? recordThere : recordHere;
+  const record = async (entry: Entry): Promise<void> => {
+    countStored();
+    await (recorder ? recordThere : recordHere)(entry);
+  };
 
   const subtrees: SubtreeReader = async (start, size) => {
     if (size >= BLOCK) {

@@ -35,6 +35,8 @@ export interface Cas {
   trustedPlatforms: readonly string[];
   /** How many sessions one client may create. */
   sessionsPerClient: number;
+  /** How much all versions may have that one client has uploaded. */
+  mebibytesPerClient: number;
   /** Milliseconds since 1970. */
   clock: () => number;
   log: Log;

@@ -1,8 +1,9 @@
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import { isReference } from '../policy/schema/values.ts';
-import { formatSecret, SecretUnusable } from '../secrets/kinds.ts';
+import { SecretUnusable } from '../secrets/kinds.ts';
 import { parseTemplate, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
+import { formatted } from './format.ts';
 import { nameOf, type Resolver } from './secrets.ts';
 import type { SessionVersion } from './versions.ts';
 
@@ -31,7 +32,7 @@ async function formOf(resolver: Resolver, version: SessionVersion, text: string)
   const { name, format } = nameOf(version, text);
   const { secret } = await resolver.find(version, name);
   try {
-    return await formatSecret(secret, format);
+    return await formatted(secret, format);
   } catch (error) {
     if (!(error instanceof SecretUnusable)) throw error;
     throw failure('SECRET_UNAVAILABLE', {
@@ -71,7 +72,7 @@ async function expand(
         }
         // Bytes are no text; base32 is what a shared secret is written in.
         if (secret.kind === 'binary' && format === '' && key === 'one_time_password_shared_secret')
-          return (await formatSecret(secret, ':base32nopad')).toString();
+          return (await formatted(secret, ':base32nopad')).toString();
       }
     }
     const forms: Forms = new Map();

@@ -13,6 +13,7 @@ import { limitConnections } from './limits/connections.ts';
 import { limitHandshakes } from './limits/handshakes.ts';
 import { requireRoom } from './limits/overload.ts';
 import { limitRequests } from './limits/requests.ts';
+import { sourceOf } from './limits/source.ts';
 import { metrics } from './observe/metrics.ts';
 import { observeRequests, requestId } from './observe/server.ts';
 import { Outer } from './routes.ts';
@@ -97,7 +98,7 @@ export function createHttps(
     return reply.code(status).send(body);
   });
 
-  observeRequests(app);
+  observeRequests(app, (socket) => ({ source: sourceOf(socket), identity: certificateOf(socket) ?? '' }));
   const dropped = () => metrics.dropped({ port: 'api' });
   limitHandshakes(app.server as unknown as Server, dropped);
   limitConnections(app.server as unknown as Server, CONNECTIONS_OF_SOURCE, dropped);

@@ -21,10 +21,10 @@ import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
 import { Challenge } from './evidence.ts';
 import { limitConnections } from './limits/connections.ts';
-import { limitHandshakes, placeOf } from './limits/handshakes.ts';
+import { limitHandshakes } from './limits/handshakes.ts';
 import { requireRoom } from './limits/overload.ts';
-import { sourceOf } from './limits/source.ts';
-import { correlated, newCorrelationId } from './observe/correlation.ts';
+import { placeOf, sourceOf } from './limits/source.ts';
+import { type Asker, correlated, newCorrelationId } from './observe/correlation.ts';
 import { metrics } from './observe/metrics.ts';
 import { observeTls } from './observe/server.ts';
 import { release } from './release.ts';
@@ -68,6 +68,7 @@ interface Port {
   waiting: Set<Socket>;
   /** Places of connections whose request is being answered. */
   busy: Set<string>;
+  asker: Asker;
 }
 
 /** The port that launchers come to: one request and one answer at a time on each TLS 1.3 connection. */
@@ -92,9 +93,10 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     open.set(place, socket);
     socket.on('close', () => open.delete(place));
   });
-  server.on('secureConnection', (socket) =>
-    correlated(newCorrelationId(), () => void serve({ cas, server, waiting, busy }, socket)),
-  );
+  server.on('secureConnection', (socket) => {
+    const asker = { source: sourceOf(socket), identity: '' };
+    correlated(newCorrelationId(), asker, () => void serve({ cas, server, waiting, busy, asker }, socket));
+  });
   server.on('tlsClientError', (error, socket) => {
     cas.log.info({ source: sourceOf(socket), error: reason(error) }, 'no TLS connection');
     // Node tells of a handshake that takes too long, and leaves it to us to end it.
@@ -117,8 +119,8 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
 }
 
 /** Answers one request after the other, where the client waits for changes; else one. */
-async function serve({ cas, server, waiting, busy }: Port, socket: TLSSocket): Promise<void> {
-  const source = sourceOf(socket);
+async function serve({ cas, server, waiting, busy, asker }: Port, socket: TLSSocket): Promise<void> {
+  const { source } = asker;
   const place = placeOf(socket);
   const channel = frames(socket, LAUNCH_REQUEST_LIMIT);
   const confirms = socket.alpnProtocol === LAUNCH_PROTOCOL;
@@ -138,6 +140,7 @@ async function serve({ cas, server, waiting, busy }: Port, socket: TLSSocket): P
       const { session, service } = request;
       busy.add(place);
       first ??= { session, service };
+      asker.identity = session;
       if (session !== first.session || service !== first.service) throw otherService();
       if (request.watch && round === 0) watch = cas.watches.open(session, source);
       watch?.begin();

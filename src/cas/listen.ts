@@ -1,19 +1,23 @@
-import type { AddressInfo, Server } from 'node:net';
+import type { AddressInfo, BlockList, Server } from 'node:net';
 import { failure, reason } from '../errors.ts';
 import { formatAddress } from '../policy/address.ts';
+import { believeBalancers } from './limits/proxy-protocol.ts';
 
 /** Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn). */
 export const BACKLOG = 4096;
 
 /**
  * Listens. Not by fastify, which looks up all addresses of the host for its log: under the unit, no process may.
+ * @param balancers say themselves whom their connections are from
  * @returns the port
  * @throws Failure ADDRESS_IN_USE
  */
 export function listen(
   server: Server,
   where: { fd: number } | { host: string; port: number },
+  balancers: BlockList | undefined,
 ): Promise<number> {
+  if (balancers) believeBalancers(server, balancers);
   return new Promise((resolve, reject) => {
     server.once('error', (error) => {
       const address = 'fd' in where ? `descriptor ${where.fd}` : formatAddress(where);

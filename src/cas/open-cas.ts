@@ -9,7 +9,7 @@ import type { Cas } from './cas.ts';
 import { openCollateral } from './collateral/collateral.ts';
 import { openEncryptionKey, openIdentity } from './identity.ts';
 import { keyring as createKeyring, type MasterKeys } from './keyring.ts';
-import { SESSIONS_PER_CLIENT } from './limits/sessions.ts';
+import { MEBIBYTES_PER_CLIENT, SESSIONS_PER_CLIENT } from './limits/stored.ts';
 import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
 import { announceRestore } from './owner/backup.ts';
@@ -87,6 +87,7 @@ export async function openCas(database: Database, options: CasOptions): Promise<
     trustedTpms: options.trustedTpms ?? noTpms,
     trustedPlatforms: settings.trustedPlatforms,
     sessionsPerClient: options.sessionsPerClient ?? SESSIONS_PER_CLIENT,
+    mebibytesPerClient: options.mebibytesPerClient ?? MEBIBYTES_PER_CLIENT,
     clock: Date.now,
     log: options.log,
   };

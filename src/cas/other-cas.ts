@@ -10,17 +10,23 @@ import type { Identity } from '../protocol/certificate.ts';
 import { checkKey } from '../protocol/connect.ts';
 import { type ExportRequest, exportAnswer, MOST_HOPS } from '../protocol/exports.ts';
 import { Refused } from '../protocol/refusal.ts';
-import { formatSecret, type TypedSecret } from '../secrets/kinds.ts';
+import type { TypedSecret } from '../secrets/kinds.ts';
 import { publicKeyOf } from '../secrets/private-key.ts';
 import { Secret } from '../secrets/secret.ts';
 import { certificatePublicKey, certificateValidity } from '../secrets/x509.ts';
+import { formatted } from './format.ts';
+import { asker } from './observe/correlation.ts';
 import type { SessionVersion } from './versions.ts';
 
 /** Milliseconds for the whole of one request; a launcher waits ten seconds. */
 const PATIENCE = 5_000;
-/** Requests to other CASes at a time: in all, and of one importing session, so that others find room. */
-const AT_ONCE = 64;
-const AT_ONCE_OF_SESSION = 8;
+/** Requests to other CASes at a time: in all, and for one source, whose sessions are as many as it likes. */
+const AT_ONCE = 256;
+const AT_ONCE_OF_SOURCE = 32;
+/** Bytes of an answer: keys, certificates and fragments of configuration are far smaller. */
+const ANSWER_LIMIT = 512 * 1024;
+
+type Answer = v.InferOutput<typeof exportAnswer>;
 
 /** Brings secrets from other CASes. */
 export interface OtherCases {
@@ -38,13 +44,15 @@ export interface OtherCases {
 
 /** @param identity by which this CAS is known to the others */
 export function createOtherCases(identity: Identity): OtherCases {
+  /** Sources that what is under way is for. */
   const running: string[] = [];
   return {
     async import({ session, hash }, source, hops, unavailable) {
       const { cas_url = '', cas_key = '', session_hash, secret } = source;
       if (hops >= MOST_HOPS) throw unavailable(`it goes through more than ${MOST_HOPS} CASes`);
-      const own = running.filter((name) => name === session.name).length;
-      if (running.length >= AT_ONCE || own >= AT_ONCE_OF_SESSION) throw failure('CAS_BUSY');
+      const from = asker().source;
+      const own = running.filter((it) => it === from).length;
+      if (running.length >= AT_ONCE || own >= AT_ONCE_OF_SOURCE) throw failure('CAS_BUSY');
       const request: ExportRequest = {
         session: source.session,
         secret,
@@ -52,7 +60,7 @@ export function createOtherCases(identity: Identity): OtherCases {
         importer: { session: session.name, hash },
         hops: hops + 1,
       };
-      running.push(session.name);
+      running.push(from);
       try {
         const answer = await ask(cas_url, cas_key, request, identity);
         const wrong = await wrongWith(answer);
@@ -69,14 +77,14 @@ export function createOtherCases(identity: Identity): OtherCases {
         // In general terms: a session could have the CAS look around in its network otherwise.
         throw unavailable(`the CAS at ${cas_url} with the key ${cas_key} cannot be reached`);
       } finally {
-        running.splice(running.indexOf(session.name), 1);
+        running.splice(running.indexOf(from), 1);
       }
     },
   };
 }
 
 /** What another CAS gives is looked at as what a user writes would be; no message quotes from it. */
-async function wrongWith(answer: v.InferOutput<typeof exportAnswer>): Promise<string | undefined> {
+async function wrongWith(answer: Answer): Promise<string | undefined> {
   const { kind, secret, chain = [], privateKey } = answer;
   const wrong = (what: string) => `it is no ${what}`;
   try {
@@ -91,19 +99,14 @@ async function wrongWith(answer: v.InferOutput<typeof exportAnswer>): Promise<st
     if (privateKey && !publicKeyOf(privateKey).equals(certificatePublicKey(secret)))
       return 'the private key is that of another certificate';
     if ((kind === 'ascii' || kind === 'jwt') && !isUtf8(secret)) return wrong('text');
-    if (kind === 'pgp-key') await formatSecret({ kind, secret: new Secret(secret) }, ':publickey:binary');
+    if (kind === 'pgp-key') await formatted({ kind, secret: new Secret(secret) }, ':publickey:binary');
     return undefined;
   } catch {
     return wrong(kind);
   }
 }
 
-async function ask(
-  url: string,
-  key: string,
-  request: ExportRequest,
-  identity: Identity,
-): Promise<v.InferOutput<typeof exportAnswer>> {
+async function ask(url: string, key: string, request: ExportRequest, identity: Identity): Promise<Answer> {
   const address = parseAddress(url, defaultPorts.api, 'cas_url');
   const connection = await connectApi(address, identity, PATIENCE);
   const { socket } = connection;
@@ -111,7 +114,7 @@ async function ask(
   try {
     checkKey(connection, parseKeyHash(key, 'cas_key'), 'by the importing session');
     const call = { method: 'POST', path: '/v1/exports', body: JSON.stringify(request) } as const;
-    return await callApi(connection, call, exportAnswer);
+    return await callApi(connection, call, exportAnswer, ANSWER_LIMIT);
   } finally {
     clearTimeout(timer);
     socket.destroy();

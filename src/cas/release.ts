@@ -5,13 +5,14 @@ import { causes, Failure, failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
 import type { Service } from '../policy/session.ts';
 import type { ConfigurationMessage, GrantedMessage } from '../protocol/launch.ts';
-import { formatSecret, formatsOf, SecretUnusable } from '../secrets/kinds.ts';
+import { formatsOf, SecretUnusable } from '../secrets/kinds.ts';
 import { parseTemplate, placed, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { type Admission, admissionOf, evidenceDemandOf, factorsOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { decidingSecrets } from './deciding.ts';
 import { checkAge, verifyLaunchEvidence } from './evidence.ts';
 import { collectForms, type Forms } from './expand.ts';
+import { formatted } from './format.ts';
 import { injectionOf } from './injection.ts';
 import { metrics, since } from './observe/metrics.ts';
 import { type Step, step, traced } from './observe/tracing.ts';
@@ -257,7 +258,7 @@ async function provided(cas: Cas, resolver: Resolver, version: SessionVersion, n
     const { secret } = await resolver.find(version, name);
     for (const format of formatsOf(secret.kind))
       try {
-        const form = await formatSecret(secret, format);
+        const form = await formatted(secret, format);
         forms.push({ reference: `${name}${format}`, value: form.toString('base64') });
       } catch (error) {
         // A certificate whose key is not exported has fewer forms.

@@ -1,4 +1,5 @@
 import { createPublicKey, generateKeyPairSync } from 'node:crypto';
+import type { BlockList } from 'node:net';
 import { hostname } from 'node:os';
 import { setImmediate as tick } from 'node:timers/promises';
 import * as v from 'valibot';
@@ -34,6 +35,7 @@ export interface SealedOptions {
   apiPort: number;
   names: readonly string[];
   lasSocket: string;
+  balancers?: BlockList | undefined;
   seal: Seal;
   log: Log;
 }
@@ -193,7 +195,7 @@ export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
   });
   await app.ready();
   return {
-    apiPort: await listen(app.server, { host, port: options.apiPort }),
+    apiPort: await listen(app.server, { host, port: options.apiPort }, options.balancers),
     key,
     rootKey: opened.promise,
     close: () =>

@@ -3,12 +3,13 @@ import { isWithin, resolveSessionName } from '../policy/names.ts';
 import { SOFTWARE_IDENTITY } from '../policy/schema/secrets.ts';
 import type { ExportTarget, ImportSource } from '../policy/schema/sharing.ts';
 import type { SecretDefinition } from '../policy/session.ts';
-import { formatSecret, type TypedSecret } from '../secrets/kinds.ts';
+import type { TypedSecret } from '../secrets/kinds.ts';
 import { publicKeyOf } from '../secrets/private-key.ts';
 import { Secret } from '../secrets/secret.ts';
 import { parseTemplate, splitReference } from '../secrets/substitute.ts';
 import type { Cas } from './cas.ts';
 import { certificateOf } from './certificates.ts';
+import { formatted } from './format.ts';
 import { tokenOf } from './tokens.ts';
 import { activeSession, type SessionVersion } from './versions.ts';
 import type { Interest } from './watch.ts';
@@ -296,5 +297,5 @@ async function claimOf(
   const [part] = parseTemplate(Buffer.from(value));
   if (!part || Buffer.isBuffer(part)) throw unavailable('a claim is a text, or one variable');
   const { name, format } = nameOf(version, part.text);
-  return (await formatSecret((await other(name)).secret, format)).toString();
+  return (await formatted((await other(name)).secret, format)).toString();
 }

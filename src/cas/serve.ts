@@ -1,3 +1,4 @@
+import type { BlockList } from 'node:net';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Server as TlsServer } from 'node:tls';
@@ -39,6 +40,8 @@ export interface CasOptions {
   enclavePort: number;
   /** Descriptors of sockets to accept connections on, instead. */
   sockets?: { api: number; enclave: number };
+  /** Whose connections begin with whom they are from (PROXY protocol, version 2). */
+  balancers?: BlockList | undefined;
   /** Further host names and addresses for the certificate. */
   names: readonly string[];
   /** LAS keys that the operator trusts, hexadecimal. */
@@ -53,6 +56,8 @@ export interface CasOptions {
   hardwareRoots?: ReadonlySet<string> | undefined;
   /** How many sessions one client may create; absent: {@link SESSIONS_PER_CLIENT}. */
   sessionsPerClient?: number | undefined;
+  /** How much all versions may have that one client has uploaded; absent: {@link MEBIBYTES_PER_CLIENT}. */
+  mebibytesPerClient?: number | undefined;
   /** Writes the audit log in the place of this process. */
   recorder?: ((entry: Entry) => Promise<void>) | undefined;
   /** Where traces go, as startTracing takes it; absent: none are made. */
@@ -112,11 +117,16 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
     const api = createApi(cas, { identity: () => identity, lasSocket: options.lasSocket, control });
     const launchPort = createLaunchPort(cas, identity);
     await api.ready();
-    const { host, sockets } = options;
-    const apiPort = await listen(api.server, sockets ? { fd: sockets.api } : { host, port: options.apiPort });
+    const { host, sockets, balancers } = options;
+    const apiPort = await listen(
+      api.server,
+      sockets ? { fd: sockets.api } : { host, port: options.apiPort },
+      balancers,
+    );
     const enclavePort = await listen(
       launchPort.server,
       sockets ? { fd: sockets.enclave } : { host, port: options.enclavePort },
+      balancers,
     ).catch(async (error) => {
       api.server.close();
       throw error;

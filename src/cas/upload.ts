@@ -6,7 +6,6 @@ import {
   isImported,
   type KeyHolder,
   namedCreator,
-  parseSession,
   refersToCreator,
   type SecretDefinition,
   type Session,
@@ -14,12 +13,19 @@ import {
 } from '../policy/session.ts';
 import { isSignedSession, parseSignedSession, verifySignatures } from '../policy/signed-session.ts';
 import { decryptSession, isEncryptedSession } from '../protocol/encrypted-session.ts';
-import { DEFAULT_SIZE, makeSecret } from '../secrets/generate.ts';
-import type { Secret } from '../secrets/secret.ts';
+import { DEFAULT_SIZE, type Definition, makeSecret } from '../secrets/generate.ts';
+import { Secret } from '../secrets/secret.ts';
 import { authorize, type Client } from './access.ts';
 import type { Cas } from './cas.ts';
+import { countStored, MEBIBYTE } from './limits/stored.ts';
+import type { Statements } from './store/database.ts';
+import { openState } from './store/sql.ts';
 import type { Parent } from './store/store.ts';
+import { inThread } from './threads.ts';
 import { activeSession, countedCreator, launchersOf, type SessionVersion, sealVersion } from './versions.ts';
+
+/** Characters of a text that takes milliseconds to be read; more are read where nobody else waits for it. */
+const LONG_TEXT = 65_536;
 
 /**
  * Takes a session: a new one, or the next version of one that exists. It comes as its text, signed, or encrypted for
@@ -59,7 +65,8 @@ async function takeSession(
   const { text, signers } = await openUpload(cas, body);
   if (certificate === undefined && signers.length === 0) throw failure('IDENTITY_REQUIRED');
   const client: Client = { certificate, signers };
-  const { session, warnings, unsupported } = parseSession(text);
+  const thread = text.length > LONG_TEXT ? 'long' : 'short';
+  const { session, warnings, unsupported } = await inThread(thread, 'parseSession', text);
   if (unsupported.length > 0) throw new InvalidText(unsupported);
   about.session = session.name;
   const active = await activeSession(cas, session.name);
@@ -78,7 +85,7 @@ async function takeSession(
   const secrets = new Map<string, Secret>();
   for (const definition of session.secrets) {
     if (isImported(definition)) continue;
-    const secret = keptSecret(active, definition) ?? (await makeSecret(definition, cas.clock()));
+    const secret = keptSecret(active, definition) ?? (await madeSecret(definition, cas.clock()));
     if (secret) secrets.set(definition.name, secret);
   }
   const version: SessionVersion = {
@@ -99,9 +106,11 @@ async function takeSession(
     ...sealVersion(cas, version, { created: cas.clock(), by }),
     ...(!active && { creator: counted }),
   };
+  countStored(sealed.sealed.length);
   const outcome = await cas.audit.recordWith(async (statements) => {
     if (!active && (await cas.store.sessionsOf(counted, statements)) >= cas.sessionsPerClient)
       throw failure('TOO_MANY_SESSIONS', { limit: cas.sessionsPerClient });
+    await countBytes(cas, counted, sealed.sealed.length, statements);
     const result = await cas.store.addVersion(sealed, parent, statements);
     const entry = { session: session.name, version: version.number, by, ...shown };
     const operation = active ? 'session_updated' : 'session_created';
@@ -116,6 +125,39 @@ async function takeSession(
   cas.log.info({ session: session.name, version: version.number, by, ...shown }, 'session stored');
   return { hash: version.hash, warnings };
 }
+
+/** Bytes that even the shortest version takes. */
+const LEAST = 4096;
+
+/** Counts what a client has stored, in all versions. */
+async function countBytes(cas: Cas, client: Buffer, bytes: number, statements: Statements): Promise<void> {
+  const state = openState(statements);
+  const name = `stored/${client.toString('hex')}`;
+  const place = `state/${name}`;
+  const kept = await state.readState(name);
+  const before = kept ? Number(cas.keyring.open(kept, place).toString()) : 0;
+  const total = before + Math.max(LEAST, bytes);
+  if (total > cas.mebibytesPerClient * MEBIBYTE)
+    throw failure('TOO_MUCH_STORED', { limit: cas.mebibytesPerClient });
+  const sealed = cas.keyring.seal(Buffer.from(String(total)), place);
+  if (kept) await state.replaceState(name, sealed, kept);
+  else await state.createState(name, sealed);
+}
+
+/** Makes a secret, aside where that takes long. */
+async function madeSecret(
+  definition: Definition & { name: string },
+  now: number,
+): Promise<Secret | undefined> {
+  if (!takesLong(definition)) return makeSecret(definition, now);
+  const { name, kind, key_type } = definition;
+  const thread = key_type?.startsWith('RSA') ? 'long' : 'short';
+  const bytes = await inThread(thread, 'makeSecret', { definition: { name, kind, key_type }, now });
+  return bytes && new Secret(bytes);
+}
+
+const takesLong = ({ kind, value }: Definition) =>
+  value === undefined && (kind === 'private-key' || kind === 'pgp-key');
 
 const WITHOUT_SALT: Problem = {
   severity: 'warning',

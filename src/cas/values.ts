@@ -1,7 +1,8 @@
 import { Failure, failure } from '../errors.ts';
-import { formatSecret, type SecretKind, type TypedSecret } from '../secrets/kinds.ts';
+import type { SecretKind, TypedSecret } from '../secrets/kinds.ts';
 import { certificateValidity, NO_EXPIRY, renewalTime } from '../secrets/x509.ts';
 import type { Cas } from './cas.ts';
+import { formatted } from './format.ts';
 import { createResolver } from './secrets.ts';
 import { activeSession, type SessionVersion } from './versions.ts';
 
@@ -57,7 +58,7 @@ const publicFormats: Partial<Record<SecretKind, string>> = {
 
 async function present(secret: TypedSecret): Promise<PublicValue> {
   const { kind } = secret;
-  const value = (await formatSecret(secret, publicFormats[kind] ?? '')).toString();
+  const value = (await formatted(secret, publicFormats[kind] ?? '')).toString();
   const shown = kind === 'ascii' ? 'string' : kind;
   if (kind !== 'x509' && kind !== 'x509-ca') return { kind: shown, value, expires: null, renew: null };
   const { notBefore, notAfter } = certificateValidity(secret.secret.reveal());

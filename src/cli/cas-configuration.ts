@@ -12,6 +12,7 @@ import type { Output } from './output.ts';
  */
 const text = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
 const texts = v.pipe(v.array(text), v.maxLength(4096));
+const count = v.pipe(v.number(), v.integer(), v.minValue(1));
 const address = v.pipe(text, v.regex(/^(\[[0-9a-fA-F:.]+\]|[^:[\]]+):\d{1,5}$/, 'is HOST:PORT'));
 
 const configuration = v.strictObject({
@@ -25,6 +26,7 @@ const configuration = v.strictObject({
     v.strictObject({
       api_listen: v.optional(address),
       enclave_listen: v.optional(address),
+      proxy_protocol_from: v.optional(texts),
       names: v.optional(texts),
     }),
   ),
@@ -50,7 +52,7 @@ const configuration = v.strictObject({
   tpm: v.optional(v.strictObject({ roots: v.optional(text), trusted: v.optional(texts) })),
   audit_log: v.optional(v.strictObject({ path: v.optional(text) })),
   limits: v.optional(
-    v.strictObject({ sessions_per_client: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))) }),
+    v.strictObject({ sessions_per_client: v.optional(count), mebibytes_per_client: v.optional(count) }),
   ),
   metrics: v.optional(v.strictObject({ listen: v.optional(address) })),
   telemetry: v.optional(v.strictObject({ otlp_endpoint: v.optional(text) })),
@@ -95,6 +97,7 @@ function optionsOf(its: Configuration, invalid: (detail: string) => Error): Part
     host: host ?? enclaveHost,
     apiPort,
     enclavePort,
+    proxyProtocolFrom: api?.proxy_protocol_from,
     name: api?.names,
     workers: processes?.workers === undefined ? undefined : String(processes.workers),
     keyFile: seal?.key_file,
@@ -111,6 +114,8 @@ function optionsOf(its: Configuration, invalid: (detail: string) => Error): Part
     auditLog: auditLog?.path,
     sessionsPerClient:
       limits?.sessions_per_client === undefined ? undefined : String(limits.sessions_per_client),
+    mebibytesPerClient:
+      limits?.mebibytes_per_client === undefined ? undefined : String(limits.mebibytes_per_client),
     metrics: metrics?.listen,
     otlp: telemetry?.otlp_endpoint,
     logLevel: log?.level,

@@ -4,6 +4,7 @@ import { parseCollateral } from '../attestation/collateral.ts';
 import type { TrustedTpms } from '../attestation/tpm/credential.ts';
 import type { Log } from '../cas/cas.ts';
 import type { Sources } from '../cas/collateral/source.ts';
+import { readBalancers } from '../cas/limits/proxy-protocol.ts';
 import { storeAddress } from '../cas/open-cas.ts';
 import type { OtherCas } from '../cas/seal/other-cas.ts';
 import type { CasOptions } from '../cas/serve.ts';
@@ -36,6 +37,9 @@ export interface CasServeOptions {
   /** Processes: a number, or `all` for one on each core. */
   workers: string;
   sessionsPerClient: string;
+  mebibytesPerClient: string;
+  /** Addresses of balancers. */
+  proxyProtocolFrom?: string[];
   /** File that the audit log is appended to. */
   auditLog?: string;
   /** HOST:PORT for metrics and health. */
@@ -64,18 +68,20 @@ export function casOptions(options: CasServeOptions, log: Log, rootKey: string):
     apiPort: readPort(options.apiPort, '--api-port'),
     enclavePort: readPort(options.enclavePort, '--enclave-port'),
     ...changeable(options),
+    balancers: balancersOf(options),
     lasSocket: options.las,
     sources: options.offline ? undefined : readSources(options),
     trustedTpms: readTpms(options),
-    sessionsPerClient: readCount(options.sessionsPerClient),
+    sessionsPerClient: readCount(options.sessionsPerClient, '--sessions-per-client'),
+    mebibytesPerClient: readCount(options.mebibytesPerClient, '--mebibytes-per-client'),
     otlp: readCollector(options.otlp ?? process.env.OTEL_EXPORTER_OTLP_ENDPOINT),
     log,
   };
 }
 
-function readCount(text: string): number {
+function readCount(text: string, option: string): number {
   if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
-  throw failure('USAGE', { detail: `--sessions-per-client takes a number, not ${JSON.stringify(text)}` });
+  throw failure('USAGE', { detail: `${option} takes a number, not ${JSON.stringify(text)}` });
 }
 
 function readCollector(text: string | undefined): string | undefined {
@@ -134,6 +140,9 @@ function readTpms({ tpmRoots, trustedTpm = [] }: CasServeOptions): TrustedTpms {
     trustedKeys: trustedTpm.map((text) => readDigest(text.replace(/^TPM_EK:/, ''), 'an endorsement key')),
   };
 }
+
+export const balancersOf = ({ proxyProtocolFrom }: CasServeOptions) =>
+  proxyProtocolFrom && readBalancers(proxyProtocolFrom);
 
 export function readPort(text: string, option: string): number {
   if (!/^\d{1,5}$/.test(text) || Number(text) > 65535)

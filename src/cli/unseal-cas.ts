@@ -11,7 +11,14 @@ import { causes, failure } from '../errors.ts';
 import { makePrivateDirectory } from '../platform/private-file.ts';
 import { formatAddress } from '../policy/address.ts';
 import { formatKeyHash } from '../policy/key-hash.ts';
-import { type CasServeOptions, keyFileOf, readOtherCas, readPort, storeOf } from './cas-options.ts';
+import {
+  balancersOf,
+  type CasServeOptions,
+  keyFileOf,
+  readOtherCas,
+  readPort,
+  storeOf,
+} from './cas-options.ts';
 import { print } from './server.ts';
 
 /**
@@ -91,6 +98,7 @@ export async function unsealByPeople(
   const sealed = await serveSealed({
     ...{ host: options.host, names: options.name ?? [], lasSocket: options.las, seal, log },
     apiPort: readPort(options.apiPort, '--api-port'),
+    balancers: balancersOf(options),
   });
   onSealed();
   const address = formatAddress({ host: options.host, port: sealed.apiPort });

@@ -33,15 +33,17 @@ const errorBody = v.object({
 
 /**
  * Makes one request and checks its answer.
+ * @param limit bytes that the answer may have
  * @throws Failure CAS_UNREACHABLE or CAS_PROTOCOL, or Refused with what the CAS said
  */
 export async function callApi<Schema extends v.GenericSchema>(
   connection: CasConnection,
   call: { method: 'GET' | 'POST' | 'PUT' | 'DELETE'; path: string; body?: string },
   answer: Schema,
+  limit = ANSWER_LIMIT,
 ): Promise<v.InferOutput<Schema>> {
   const address = formatAddress(connection.address);
-  const { status, text } = await send(connection, call).catch((error) => {
+  const { status, text } = await send(connection, call, limit).catch((error) => {
     throw failure('CAS_UNREACHABLE', { address, detail: reason(error) });
   });
   let body: unknown;
@@ -125,6 +127,7 @@ export function transfer(
 function send(
   { socket, address }: CasConnection,
   { method, path, body }: { method: string; path: string; body?: string },
+  limit: number,
 ): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
     const outgoing = request({
@@ -147,7 +150,7 @@ function send(
       let size = 0;
       response.on('data', (chunk: Buffer) => {
         size += chunk.length;
-        if (size > ANSWER_LIMIT) outgoing.destroy(new Error('the answer is too large'));
+        if (size > limit) outgoing.destroy(new Error('the answer is too large'));
         else chunks.push(chunk);
       });
       response.on('error', reject);

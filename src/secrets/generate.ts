@@ -78,7 +78,7 @@ export async function makeSecret(
       Buffer.from(Array.from({ length: size }, () => randomInt(FIRST_PRINTABLE, LAST_PRINTABLE + 1))),
     );
   if (kind === 'binary') return new Secret(randomBytes(size));
-  if (kind === 'private-key') return new Secret(await generatePrivateKey(key_type));
+  if (kind === 'private-key') return new Secret(generatePrivateKey(key_type));
   if (kind === 'pgp-key') {
     const { generateOpenPgpKey } = await import('./openpgp-key.ts');
     return new Secret(await generateOpenPgpKey(name, now));

@@ -34,6 +34,8 @@ export interface TypedSecret {
 /** A form that a kind of secret can be had in. `raw` ones may hold any bytes, so they stand in files alone. */
 interface Format {
   raw?: true;
+  /** Takes milliseconds. */
+  slow?: true;
   encode(secret: TypedSecret): Promise<Uint8Array | string> | Uint8Array | string;
 }
 
@@ -73,6 +75,7 @@ const certificateFormats: Record<string, Format> = {
   },
   ':pkcs12-with-private-key': {
     raw: true,
+    slow: true,
     encode: async (it) => {
       const { pkcs12 } = await import('./pkcs12.ts');
       return pkcs12({ certificate: bytesOf(it), chain: it.chain ?? [], privateKey: certificateKey(it) });
@@ -86,6 +89,7 @@ const openPgpFormats = Object.fromEntries(
       `:${part}:${encoding}`,
       {
         ...(encoding === 'binary' && { raw: true }),
+        slow: true,
         encode: async (it) => {
           const { formatOpenPgpKey } = await import('./openpgp-key.ts');
           return formatOpenPgpKey(bytesOf(it), part, encoding);
@@ -131,6 +135,11 @@ export class SecretUnusable extends Error {
 export function formatOf(kind: SecretKind, format: string): { raw: boolean } | undefined {
   const found = Object.hasOwn(formats[kind], format) ? formats[kind][format] : undefined;
   return found && { raw: found.raw ?? false };
+}
+
+/** Whether a form takes long to make, so that a server does it aside. */
+export function isSlow(kind: SecretKind, format: string): boolean {
+  return Object.hasOwn(formats[kind], format) && formats[kind][format]?.slow === true;
 }
 
 export function formatsOf(kind: SecretKind): string[] {

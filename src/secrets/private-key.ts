@@ -1,12 +1,11 @@
 import {
   createPrivateKey,
   createPublicKey,
-  generateKeyPair,
+  generateKeyPairSync,
   type KeyObject,
   sign,
   verify,
 } from 'node:crypto';
-import { promisify } from 'node:util';
 
 /** Types of private keys that the language knows. */
 export const keyTypes = ['P-256', 'P-384', 'Ed25519', 'RSA-2048', 'RSA-3072'] as const;
@@ -15,28 +14,26 @@ export type KeyType = (typeof keyTypes)[number];
 /** Longest PEM that is looked at, in characters: far more than a key, or a chain of certificates, needs. */
 const LONGEST = 262_144;
 
-const generateKeys = promisify(generateKeyPair);
-
 /**
- * Makes a key without blocking: RSA takes up to a second.
+ * Makes a key. RSA takes up to a second, so a server has a thread do it.
  * @returns PKCS#8 in DER. That of Ed25519 is version 1 (RFC 5208): version 2 (RFC 5958), which holds the public
  *   key too, is refused by `openssl pkey` 3.0
  */
-export async function generatePrivateKey(type: KeyType): Promise<Buffer> {
-  return pkcs8((await generatePair(type)).privateKey);
+export function generatePrivateKey(type: KeyType): Buffer {
+  return pkcs8(generatePair(type).privateKey);
 }
 
-function generatePair(type: KeyType): Promise<{ privateKey: KeyObject }> {
+function generatePair(type: KeyType): { privateKey: KeyObject } {
   switch (type) {
     case 'P-256':
     case 'P-384':
-      return generateKeys('ec', { namedCurve: type });
+      return generateKeyPairSync('ec', { namedCurve: type });
     case 'Ed25519':
-      return generateKeys('ed25519');
+      return generateKeyPairSync('ed25519');
     case 'RSA-2048':
-      return generateKeys('rsa', { modulusLength: 2048 });
+      return generateKeyPairSync('rsa', { modulusLength: 2048 });
     case 'RSA-3072':
-      return generateKeys('rsa', { modulusLength: 3072 });
+      return generateKeyPairSync('rsa', { modulusLength: 3072 });
   }
 }
 

@@ -185,6 +185,7 @@ test('the calls are those of the server', async () => {
         machineNonces: createMachineNonces(Buffer.alloc(32)),
         trustedTpms: noTpms,
         sessionsPerClient: 10_000,
+        mebibytesPerClient: 1024,
         trustedPlatforms: [],
         clock: Date.now,
         log,

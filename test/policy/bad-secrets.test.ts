@@ -13,8 +13,8 @@ import { onlyInvalidText, problemsOf, sessionText } from './support.ts';
 const secretsText = (...secrets: string[]) =>
   sessionText('secrets:', ...secrets.map((secret) => `- ${secret}`));
 
-const key = await generatePrivateKey('P-256');
-const otherKey = await generatePrivateKey('P-384');
+const key = generatePrivateKey('P-256');
+const otherKey = generatePrivateKey('P-384');
 const certificate = await issueCertificate({
   ca: true,
   commonName: 'c',

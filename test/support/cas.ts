@@ -86,6 +86,7 @@ export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
       machineNonces: createMachineNonces(randomBytes(32)),
       trustedTpms: noTpms,
       sessionsPerClient: 10_000,
+      mebibytesPerClient: 1024,
       trustedPlatforms,
       clock: () => bare.now,
       log: { info: quiet, warn: quiet, error: quiet },

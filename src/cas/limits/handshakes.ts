@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Server } from 'node:tls';
-import { sourceOf } from './source.ts';
+import { placeOf, sourceOf } from './source.ts';
 
 /** Handshakes that one source may have under way: as many launchers as come at once after a power cut, and no more. */
 export const HANDSHAKES_OF_SOURCE = 2048;
@@ -36,6 +36,3 @@ export function limitHandshakes(server: Server, refused: () => void, most = HAND
   });
   server.on('secureConnection', (socket) => end(placeOf(socket)));
 }
-
-/** The two sockets of a connection, with and without TLS, have nothing else in common. */
-export const placeOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`;

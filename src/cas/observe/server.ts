@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net';
 import type { Server, TLSSocket } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
-import { placeOf } from '../limits/handshakes.ts';
-import { correlated, newCorrelationId } from './correlation.ts';
+import { placeOf } from '../limits/source.ts';
+import { type Asker, correlated, newCorrelationId } from './correlation.ts';
 import { metrics, since } from './metrics.ts';
 
 /** Counts the connections of a server, and their handshakes. */
@@ -26,8 +26,11 @@ export function observeTls(server: Server, port: 'api' | 'enclave'): void {
   server.on('drop', () => metrics.dropped({ port }));
 }
 
-/** Counts requests by the call they are for, and gives each an id: its log lines have it, and a header of the answer. */
-export function observeRequests(app: FastifyInstance): void {
+/**
+ * Counts requests by the call they are for, and gives each an id: its log lines have it, and a header of the answer.
+ * @param askerOf names who is at the other end
+ */
+export function observeRequests(app: FastifyInstance, askerOf: (socket: TLSSocket) => Asker): void {
   observeTls(app.server as unknown as Server, 'api');
   app.addHook('onRequest', async (request, reply) => {
     metrics.inFlight.add({ port: 'api' }, 1);
@@ -46,7 +49,8 @@ export function observeRequests(app: FastifyInstance): void {
   app.addHook('onRoute', (route) => {
     const { handler } = route;
     route.handler = function (request, reply) {
-      return correlated(request.id, () => handler.call(this, request, reply));
+      const asker = askerOf(request.raw.socket as TLSSocket);
+      return correlated(request.id, asker, () => handler.call(this, request, reply));
     };
   });
 }

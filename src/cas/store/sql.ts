@@ -21,7 +21,7 @@ const FORGET_WRONG_CODES_AFTER = 24 * 3600 * 1000;
 const NO_LIMIT = 2 ** 31;
 
 /** What can be read and written before anything can be decrypted. */
-export function openState(database: Database): State {
+export function openState(database: Statements): State {
   const readState = async (name: string) =>
     bytes((await database.all('SELECT value FROM state WHERE name = $1', name))[0]?.value);
   return {

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { AMD, INTEL } from '../../cas/collateral/source.ts';
-import { SESSIONS_PER_CLIENT } from '../../cas/limits/sessions.ts';
+import { MEBIBYTES_PER_CLIENT, SESSIONS_PER_CLIENT } from '../../cas/limits/stored.ts';
 import { defaultLasSocket, defaultPorts } from '../../policy/address.ts';
 import { leaveOutOptions } from '../left-out.ts';
 import {
@@ -36,12 +36,22 @@ export function addCas(program: Command): void {
     .option('--host <address>', 'address to listen on', '0.0.0.0')
     .option('--api-port <port>', 'port for people and tools', String(defaultPorts.api))
     .option('--enclave-port <port>', 'port for launchers', String(defaultPorts.enclave))
+    .option(
+      '--proxy-protocol-from <address>',
+      'a balancer, or /PREFIX of several, that says by the PROXY protocol v2 whom a connection is from (repeatable)',
+      collect,
+    )
     .option('--workers <number>', 'processes that share the work; all: one on each core', 'all')
     .option('--audit-log <file>', 'append the audit log to this file too, for whoever collects logs')
     .option(
       '--sessions-per-client <number>',
       'sessions that one client may create',
       String(SESSIONS_PER_CLIENT),
+    )
+    .option(
+      '--mebibytes-per-client <number>',
+      'how much all versions may have that one client has uploaded',
+      String(MEBIBYTES_PER_CLIENT),
     )
     .option('--metrics <address>', 'answer /metrics, /healthz and /readyz there, without TLS: HOST:PORT')
     .option(

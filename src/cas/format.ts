@@ -1,0 +1,13 @@
+import { formatSecret, isSlow, type TypedSecret } from '../secrets/kinds.ts';
+import { inThread } from './threads.ts';
+
+/**
+ * The bytes that stand in the place of a reference, as formatSecret gives them.
+ * @throws SecretUnusable
+ */
+export async function formatted(typed: TypedSecret, format: string): Promise<Buffer> {
+  const { kind, secret, chain, privateKey } = typed;
+  if (!isSlow(kind, format)) return formatSecret(typed, format);
+  const bare = { kind, secret: secret.reveal(), chain, privateKey: privateKey?.reveal() };
+  return Buffer.from(await inThread('short', 'formatSecret', { ...bare, format }));
+}

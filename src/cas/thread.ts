@@ -1,0 +1,55 @@
+import { parentPort } from 'node:worker_threads';
+import { InvalidText } from '../policy/problem.ts';
+import { parseSession } from '../policy/session.ts';
+import { type Definition, makeSecret } from '../secrets/generate.ts';
+import { formatSecret, type SecretKind, SecretUnusable } from '../secrets/kinds.ts';
+import { Secret } from '../secrets/secret.ts';
+
+/** A secret as it goes from thread to thread. */
+export interface BareSecret {
+  kind: SecretKind;
+  secret: Uint8Array;
+  chain?: Uint8Array[] | undefined;
+  privateKey?: Uint8Array | undefined;
+}
+
+/** What takes long, and is done in a thread of its own (threads.ts). */
+const jobs = {
+  parseSession: (text: string) => parseSession(text),
+  makeSecret: async ({ definition, now }: { definition: Definition & { name: string }; now: number }) =>
+    (await makeSecret(definition, now))?.reveal(),
+  formatSecret: ({ kind, secret, chain, privateKey, format }: BareSecret & { format: string }) =>
+    formatSecret(
+      {
+        kind,
+        secret: new Secret(secret),
+        ...(chain && { chain: chain.map((der) => Buffer.from(der)) }),
+        ...(privateKey && { privateKey: new Secret(privateKey) }),
+      },
+      format,
+    ),
+};
+
+export type Jobs = typeof jobs;
+export type Job = keyof Jobs;
+
+/** How a job has ended. */
+export type Outcome =
+  | { done: unknown }
+  | { invalidText: InvalidText['problems'] }
+  | { secretUnusable: string }
+  | { failed: string };
+
+parentPort?.on('message', async ({ job, input }: { job: Job; input: never }) => {
+  parentPort?.postMessage(await outcomeOf(job, input));
+});
+
+async function outcomeOf(job: Job, input: never): Promise<Outcome> {
+  try {
+    return { done: await jobs[job](input) };
+  } catch (error) {
+    if (error instanceof InvalidText) return { invalidText: error.problems };
+    if (error instanceof SecretUnusable) return { secretUnusable: error.message };
+    return { failed: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+  }
+}

@@ -1,0 +1,181 @@
+import assert from 'node:assert/strict';
+import { createHash, createPublicKey } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
+import { describe, test } from 'node:test';
+import { createServer as createTlsServer } from 'node:tls';
+import { countStored, MEBIBYTE } from '../../src/cas/limits/stored.ts';
+import { createTurns } from '../../src/cas/limits/turns.ts';
+import { correlated } from '../../src/cas/observe/correlation.ts';
+import { createOtherCases } from '../../src/cas/other-cas.ts';
+import { inThread } from '../../src/cas/threads.ts';
+import { uploadSession } from '../../src/cas/upload.ts';
+import type { SessionVersion } from '../../src/cas/versions.ts';
+import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
+import { bareCas, keyOf } from '../support/cas.ts';
+import { makeIdentity } from '../support/client.ts';
+import { until } from '../support/until.ts';
+
+/** Does something on behalf of somebody. */
+const as = <Result>(source: string, work: () => Result, identity = 'a key') =>
+  correlated('test', { source, identity }, work);
+
+/** How often the event loop came round while something was done. */
+async function roundsDuring(work: Promise<unknown>): Promise<number> {
+  let rounds = 0;
+  const count = () => {
+    rounds++;
+    next = setImmediate(count);
+  };
+  let next = setImmediate(count);
+  await work.finally(() => clearImmediate(next));
+  return rounds;
+}
+
+test('keys that take long, and long texts, are made and read while others are served', async () => {
+  const definition = { name: 'k', kind: 'private-key', key_type: 'RSA-3072' } as const;
+  assert.ok((await roundsDuring(inThread('long', 'makeSecret', { definition, now: 0 }))) > 10);
+  const secrets = Array.from({ length: 2000 }, (_, at) => `  - {name: s${at}, kind: pgp-key}\n`).join('');
+  const text = `name: many\nversion: "0.3.12"\nservices: []\nsecrets:\n${secrets}`;
+  const reading = inThread('long', 'parseSession', text);
+  assert.ok((await roundsDuring(reading)) > 10);
+  assert.equal((await reading).session.secrets.length, 2000);
+});
+
+test('a text that is wrong is told as that, and its thread goes on', async () => {
+  await assert.rejects(inThread('short', 'parseSession', 'name: [1'), { name: 'InvalidText' });
+  const { session } = await inThread('short', 'parseSession', 'name: a\nversion: "0.3.12"\nservices: []\n');
+  assert.equal(session.name, 'a');
+});
+
+test('whoever asks for much, by many keys, has others wait for one piece of it', async () => {
+  const turns = createTurns(1);
+  const done: string[] = [];
+  const gate = Promise.withResolvers<void>();
+  const first = turns(() => gate.promise);
+  const ask = (source: string, identity: string) =>
+    as(source, () => turns(async () => void done.push(`${source} ${identity}`)), identity);
+  const asked = [
+    ...Array.from({ length: 100 }, (_, at) => ask('attacker', `key ${at % 10}`)),
+    ask('honest', 'a'),
+    ask('honest', 'a'),
+    ask('honest', 'b'),
+  ];
+  gate.resolve();
+  await Promise.all([first, ...asked]);
+  assert.deepEqual(done.slice(0, 7), [
+    'attacker key 0',
+    'honest a',
+    'attacker key 1',
+    // And so do keys of one source.
+    'honest b',
+    'attacker key 2',
+    'honest a',
+    'attacker key 3',
+  ]);
+  assert.equal(done.length, 103);
+});
+
+test('so much of one source waits, and no more', async () => {
+  const turns = createTurns(1);
+  const gate = Promise.withResolvers<void>();
+  const first = turns(() => gate.promise);
+  const ask = (source: string) => as(source, () => turns(async () => {}));
+  const waiting = Array.from({ length: 256 }, () => ask('attacker'));
+  await assert.rejects(ask('attacker'), { code: 'CAS_BUSY' });
+  const honest = ask('honest');
+  gate.resolve();
+  await Promise.all([first, honest, ...waiting]);
+  await ask('attacker');
+});
+
+test('whoever has much recorded, by whatever keys, has to wait; others do not', () => {
+  as('192.0.2.66', () => {
+    for (let stored = 0; stored < 256 * MEBIBYTE - MEBIBYTE; stored += MEBIBYTE) countStored(MEBIBYTE - 1024);
+    assert.throws(() => countStored(2 * MEBIBYTE), { code: 'CAS_BUSY' });
+  });
+  as('192.0.2.1', () => countStored(MEBIBYTE));
+  // What the CAS does by itself.
+  for (let stored = 0; stored < 300; stored++) countStored(MEBIBYTE);
+});
+
+test('all versions of one client have so many bytes, whatever the sessions', async () => {
+  const { cas } = bareCas();
+  cas.mebibytesPerClient = 1;
+  const text = (name: string, predecessor?: string) => `name: ${name}
+version: "0.3.12"
+${predecessor === undefined ? '' : `predecessor: ${predecessor}\n`}services: []
+secrets: [{name: s, kind: ascii, value: "${'x'.repeat(150_000)}"}]
+`;
+  const upload = (body: string, who = 'attacker') => uploadSession(cas, body, keyOf(who));
+  const { hash } = await upload(text('one'));
+  await upload(text('one', hash));
+  await assert.rejects(upload(text('two')), { code: 'TOO_MUCH_STORED' });
+  await assert.rejects(upload(text('one', createHash('sha256').update('another').digest('hex'))), {
+    code: 'PREDECESSOR_STALE',
+  });
+  await upload(text('two'), 'honest');
+});
+
+describe('imports from CASes of an attacker', async () => {
+  const own = await makeIdentity('cas');
+  const version = (name: string) => ({ session: { name }, hash: 'ab'.repeat(32) }) as SessionVersion;
+  const unavailable = (detail: string) => new Error(detail);
+  const importOf = (cases: ReturnType<typeof createOtherCases>, port: number, key: string, name = 'own') =>
+    cases.import(
+      version(name),
+      { session: 'x', secret: 's', cas_url: `127.0.0.1:${port}`, cas_key: key },
+      0,
+      unavailable,
+    );
+
+  test('one that says nothing, named by many sessions, leaves others their room', async () => {
+    const cases = createOtherCases(own);
+    let connections = 0;
+    const silent = createServer(() => connections++).listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    const { port } = silent.address() as AddressInfo;
+    const key = formatKeyHash(Buffer.alloc(32, 1));
+    const held = Array.from({ length: 32 }, (_, at) =>
+      as('attacker', () => importOf(cases, port, key, `free-${at}`)).catch(() => 'not reached'),
+    );
+    await until(() => connections === 32, 'all of them are under way');
+    await assert.rejects(
+      as('attacker', () => importOf(cases, port, key, 'another')),
+      { code: 'CAS_BUSY' },
+    );
+    // Somebody else's is begun, and fails for its own reason.
+    await assert.rejects(
+      as('honest', () => importOf(cases, 1, key)),
+      /cannot be reached/,
+    );
+    assert.deepEqual(new Set(await Promise.all(held)), new Set(['not reached']));
+    silent.close();
+  });
+
+  test('one that sends megabytes is heard out no further than any secret goes', async () => {
+    const { key, certificate } = await makeIdentity('attacker');
+    let sent = 0;
+    const generous = createTlsServer({ key, cert: certificate }, (socket) => {
+      socket.on('error', () => {});
+      socket.write(`HTTP/1.1 200 OK\r\ncontent-length: ${64 * MEBIBYTE}\r\n\r\n{"kind":"binary","secret":"`);
+      const more = () => {
+        while (!socket.destroyed && sent < 64 * MEBIBYTE) {
+          sent += 65_536;
+          if (!socket.write('A'.repeat(65_536))) return;
+        }
+      };
+      socket.on('drain', more);
+      more();
+    }).listen(0, '127.0.0.1');
+    await once(generous, 'listening');
+    const { port } = generous.address() as AddressInfo;
+    const hash = formatKeyHash(publicKeyDigest(createPublicKey(certificate)));
+    await assert.rejects(
+      as('attacker', () => importOf(createOtherCases(own), port, hash)),
+      /cannot be reached/,
+    );
+    assert.ok(sent < 16 * MEBIBYTE, `${sent} bytes`);
+    generous.close();
+  });
+});
