@@ -22,7 +22,11 @@ test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS o
   const postgres = await startPostgres();
   // The same program under another name is another program, by its measurement.
   const next = join(folder, 'next');
-  execFileSync(process.execPath, [join(root, 'scripts/build.ts'), next, 'scone-next=src/cli/main.ts,src/cas/thread.ts']);
+  execFileSync(process.execPath, [
+    join(root, 'scripts/build.ts'),
+    next,
+    'scone-next=src/cli/main.ts,src/cas/thread.ts',
+  ]);
   // What somebody has from before is not gone by.
   writeFileSync(join(folder, '.cas'), '');
   const script = ['set -eu', "trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT", ...blocks].join('\n');
