@@ -1,4 +1,5 @@
 import { cpus } from 'node:os';
+import { abuse } from './abuse.ts';
 import { changes } from './changes.ts';
 import { check } from './check.ts';
 import { evidence } from './evidence.ts';
@@ -24,6 +25,7 @@ const parts: Record<string, () => Promise<void>> = {
   load,
   storm,
   memory,
+  abuse,
 };
 
 const chosen = process.argv.slice(2);
