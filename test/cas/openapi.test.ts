@@ -622,9 +622,9 @@ secrets: [{name: far, export_public: true, ${from}, export: [{cas_key: ${cas.key
     );
     const far = { session: 'far', secret: 'far', service: 's' };
     const one = request('GET', pathOf('readPublicValue', far));
-    const waiting = raw(`${one.repeat(7)}${request('GET', pathOf('readPublicValue', far), last)}`);
+    const waiting = raw(`${one.repeat(31)}${request('GET', pathOf('readPublicValue', far), last)}`);
     try {
-      while (sockets.size < 8) await once(silent, 'connection');
+      while (sockets.size < 32) await once(silent, 'connection');
       await refused('CAS_BUSY', ask('readPublicValue', far));
       await refused('CAS_BUSY', ask('explainAdmission', far, 'alice'));
       await refused('CAS_BUSY', ask('readSharedSecret', far, 'alice'));
