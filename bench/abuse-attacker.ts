@@ -69,7 +69,10 @@ async function imports(port: number, key: string): Promise<void> {
   const from = `kind: binary, export_public: true, import: {session: x, secret: s, cas_url: "127.0.0.1:${port}", cas_key: ${key}}`;
   const names = Array.from({ length: 8 }, (_, at) => `import-${process.pid}-${at}`);
   for (const [at, its] of names.entries()) await call(at, 'POST', '/session', session(its, secrets(1, from)));
-  await again(64, (number) => call(number, 'GET', `/v1/values/session=${names[number % 8]},secret=s0`));
+  await again(64, async (number) => {
+    await call(number, 'GET', `/v1/values/session=${names[number % 8]},secret=s0`);
+    await sleep(500);
+  });
 }
 
 const attacks: Record<string, () => Promise<unknown>> = {
@@ -98,7 +101,7 @@ const attacks: Record<string, () => Promise<unknown>> = {
     again(8, (number) => upload(number, secrets(16, 'kind: private-key, key_type: RSA-3072'))),
   'OpenPGP keys': () => again(8, (number) => upload(number, secrets(2000, 'kind: pgp-key'))),
   'long texts': () =>
-    again(4, (number) => upload(number, secrets(2000, `kind: ascii, value: "${'a'.repeat(1400)}"`))),
+    again(4, (number) => upload(number, secrets(2000, `kind: ascii, value: "${'a'.repeat(1000)}"`))),
   'many values': () =>
     again(4, (number) =>
       upload(
