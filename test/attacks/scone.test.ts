@@ -54,13 +54,13 @@ describe('a CAS sends what moves a terminal', { skip: missing('script') }, () =>
 
   test('in a session that is read: it is shown escaped, and a pipe is given the bytes', async () => {
     cas = await evilCas(folder, () => session);
-    const shown = await onTerminal('$SCONE session read s $THERE');
+    const shown = await onTerminal('"$SCONE" session read s $THERE');
     assert.deepEqual(unseen(shown), []);
     assert.ok(shown.includes('\\u001b[2J') && shown.includes('\\u202egpj\\u2066'), shown);
     assert.equal((await cas.scone('session', 'read', 's')).stdout, text);
     for (const to of ['/dev/stdout', '/dev/tty', '/dev/fd/1'])
-      assert.deepEqual(unseen(await onTerminal(`$SCONE session read s $THERE -o ${to}`)), [], to);
-    const inJson = await onTerminal('$SCONE session read s --json $THERE 2>/dev/null');
+      assert.deepEqual(unseen(await onTerminal(`"$SCONE" session read s $THERE -o ${to}`)), [], to);
+    const inJson = await onTerminal('"$SCONE" session read s --json $THERE 2>/dev/null');
     assert.deepEqual(unseen(inJson), []);
     assert.deepEqual(JSON.parse(inJson), session);
   });
@@ -75,7 +75,7 @@ describe('a CAS sends what moves a terminal', { skip: missing('script') }, () =>
     });
     for (const line of ['session list', 'session list --json', 'cas show-config', 'otp show s/s'])
       for (const json of ['', ' --json'])
-        assert.deepEqual(unseen(await onTerminal(`$SCONE ${line}${json} $THERE`)), [], line + json);
+        assert.deepEqual(unseen(await onTerminal(`"$SCONE" ${line}${json} $THERE`)), [], line + json);
   });
 });
 
@@ -168,7 +168,7 @@ describe('a CAS answers without an end', () => {
     const { asked, answer } = log(Number.MAX_SAFE_INTEGER, (first) => numbered(first, 1000));
     cas = await evilCas(folder, answer);
     // Nothing more comes once somebody has read enough.
-    const { status, stdout } = await cas.sh('$SCONE cas read-audit-log $THERE | head -n 1500; echo end');
+    const { status, stdout } = await cas.sh('"$SCONE" cas read-audit-log $THERE | head -n 1500; echo end');
     assert.equal(status, 0);
     assert.equal(stdout.trimEnd().split('\n').length, 1501);
     assert.ok(asked.length < 20, `asked ${asked.length} times`);
