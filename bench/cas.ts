@@ -7,7 +7,8 @@ import { openSeal, readSeal, type Seal } from '../src/cas/seal/record.ts';
 import { unsealBySelf } from '../src/cas/seal/unseal.ts';
 import { openState } from '../src/cas/store/sql.ts';
 import { openSqlite } from '../src/cas/store/sqlite.ts';
-import { launchersOf, type SessionVersion, sealVersion } from '../src/cas/versions.ts';
+import { type SessionVersion, sealVersion } from '../src/cas/versions.ts';
+import { launchersOf } from '../src/cas/written-version.ts';
 import { namespaceOf } from '../src/policy/names.ts';
 import { parseSession, sessionHash } from '../src/policy/session.ts';
 import { Secret } from '../src/secrets/secret.ts';
@@ -32,7 +33,7 @@ export async function fillStore(directory: string, policy: string, names: Iterab
   const keyring = createKeyring(openSeal((await readSeal(openState(database))) as Seal, unsealed.rootKey));
   await database.close();
   const { text, session } = parseSession(policy);
-  const launchers = launchersOf(session);
+  const launchers = new Map(launchersOf(session));
   const db = new DatabaseSync(path);
   db.exec('PRAGMA synchronous = OFF; PRAGMA cache_size = -200000; BEGIN');
   const insert = db.prepare(

@@ -1,9 +1,10 @@
 import { parentPort } from 'node:worker_threads';
 import { InvalidText } from '../policy/problem.ts';
-import { parseSession } from '../policy/session.ts';
+import { hashedPart, parseSession } from '../policy/session.ts';
 import { type Definition, makeSecret } from '../secrets/generate.ts';
 import { formatSecret, type SecretKind, SecretUnusable } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
+import { largeParts, launchersOf, readVersion } from './written-version.ts';
 
 /** A secret as it goes from thread to thread. */
 export interface BareSecret {
@@ -15,7 +16,18 @@ export interface BareSecret {
 
 /** What takes long, and is done in a thread of its own (threads.ts). */
 const jobs = {
-  parseSession: (text: string) => parseSession(text),
+  /** A session, and what is made of it to be stored. */
+  parseSession(text: string) {
+    const parsed = parseSession(text);
+    return {
+      ...parsed,
+      launchers: launchersOf(parsed.session),
+      hashed: Buffer.from(hashedPart(parsed.session)),
+      // The text as it was uploaded: a CAS fills in no template variables.
+      parts: largeParts({ session: parsed.session, text }),
+    };
+  },
+  readVersion,
   makeSecret: async ({ definition, now }: { definition: Definition & { name: string }; now: number }) =>
     (await makeSecret(definition, now))?.reveal(),
   formatSecret: ({ kind, secret, chain, privateKey, format }: BareSecret & { format: string }) =>

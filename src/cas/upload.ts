@@ -3,13 +3,13 @@ import { Failure, failure } from '../errors.ts';
 import { namespaceOf, ROOT } from '../policy/names.ts';
 import { InvalidText, type Problem } from '../policy/problem.ts';
 import {
+  hashOf,
   isImported,
   type KeyHolder,
   namedCreator,
   refersToCreator,
   type SecretDefinition,
   type Session,
-  sessionHash,
 } from '../policy/session.ts';
 import { isSignedSession, parseSignedSession, verifySignatures } from '../policy/signed-session.ts';
 import { decryptSession, isEncryptedSession } from '../protocol/encrypted-session.ts';
@@ -22,7 +22,7 @@ import type { Statements } from './store/database.ts';
 import { openState } from './store/sql.ts';
 import type { Parent } from './store/store.ts';
 import { inThread } from './threads.ts';
-import { activeSession, countedCreator, launchersOf, type SessionVersion, sealVersion } from './versions.ts';
+import { activeSession, countedCreator, type SessionVersion, sealVersion } from './versions.ts';
 
 /** Characters of a text that takes milliseconds to be read; more are read where nobody else waits for it. */
 const LONG_TEXT = 65_536;
@@ -66,7 +66,8 @@ async function takeSession(
   if (certificate === undefined && signers.length === 0) throw failure('IDENTITY_REQUIRED');
   const client: Client = { certificate, signers };
   const thread = text.length > LONG_TEXT ? 'long' : 'short';
-  const { session, warnings, unsupported } = await inThread(thread, 'parseSession', text);
+  const parsed = await inThread(thread, 'parseSession', text);
+  const { session, warnings, unsupported } = parsed;
   if (unsupported.length > 0) throw new InvalidText(unsupported);
   about.session = session.name;
   const active = await activeSession(cas, session.name);
@@ -90,12 +91,12 @@ async function takeSession(
   }
   const version: SessionVersion = {
     number: (active?.number ?? 0) + 1,
-    hash: sessionHash(session, creator),
+    hash: hashOf(parsed.hashed, creator),
     text,
     session,
     creator,
     isHashPublic: session.salt !== undefined || (active?.isHashPublic ?? false),
-    launchers: launchersOf(session),
+    launchers: new Map(parsed.launchers),
     secrets,
   };
   const by: KeyHolder[] = signers.map((key) => ({ signer: key }));
@@ -103,7 +104,7 @@ async function takeSession(
   const shown = version.isHashPublic ? { hash: version.hash } : {};
   const counted = countedCreator(cas.keyring, by.at(-1) as KeyHolder);
   const sealed = {
-    ...sealVersion(cas, version, { created: cas.clock(), by }),
+    ...sealVersion(cas, version, { created: cas.clock(), by }, parsed.parts),
     ...(!active && { creator: counted }),
   };
   countStored(sealed.sealed.length);

@@ -1,14 +1,14 @@
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
-import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../policy/launcher-configuration.ts';
 import type { ServiceName } from '../policy/names.ts';
-import { InvalidText } from '../policy/problem.ts';
 import type { LauncherConfiguration } from '../policy/schema/launcher.ts';
-import { type KeyHolder, normalForm, type Service, type Session } from '../policy/session.ts';
+import type { KeyHolder, Service, Session } from '../policy/session.ts';
 import { Secret } from '../secrets/secret.ts';
 import type { Cas } from './cas.ts';
 import type { Keyring } from './keyring.ts';
 import type { StoredVersion } from './store/store.ts';
+import { inThread } from './threads.ts';
+import { keyHolder, largeParts, readVersion, type WrittenVersion, writeVersion } from './written-version.ts';
 
 /** A version of a session as the CAS works with it. */
 export interface SessionVersion {
@@ -26,31 +26,6 @@ export interface SessionVersion {
   secrets: ReadonlyMap<string, Secret>;
 }
 
-/** Counts the normal forms that sessions were stored in; one that was stored in an older one is read anew. */
-const FORM = 4;
-
-const keyHolder = v.union([
-  // Older versions knew only certificates.
-  v.pipe(
-    v.string(),
-    v.transform((certificate): KeyHolder => ({ certificate })),
-  ),
-  v.strictObject({ certificate: v.string() }),
-  v.strictObject({ signer: v.string() }),
-]);
-
-/** Form of a version before it is sealed. The session is in the normal form that {@link parseSession} gave. */
-const sealedVersion = v.object({
-  form: v.optional(v.number(), 1),
-  hash: v.string(),
-  text: v.string(),
-  creator: v.nullable(keyHolder),
-  isHashPublic: v.optional(v.boolean(), false),
-  session: v.custom<Session>((value) => typeof value === 'object'),
-  launchers: v.optional(v.custom<[string, LauncherConfiguration][]>(Array.isArray)),
-  secrets: v.array(v.object({ name: v.string(), value: v.string() })),
-});
-
 /** What is kept of an upload beside the session, sealed too. */
 const sealedUpload = v.object({
   hash: v.string(),
@@ -64,22 +39,25 @@ export function sealVersion(
   cas: Pick<Cas, 'keyring'>,
   version: SessionVersion,
   upload: { created: number; by: KeyHolder[] },
+  parts = largeParts(version),
 ): StoredVersion {
   const { number, launchers, secrets, ...rest } = version;
   const hash = cas.keyring.pseudonym(Buffer.from(version.hash));
   const place = placeOf({ session: version.session.name, number, hash });
-  const form: v.InferInput<typeof sealedVersion> = {
-    form: FORM,
-    ...rest,
-    launchers: [...launchers],
-    secrets: [...secrets].map(([name, secret]) => ({ name, value: secret.reveal().toString('base64') })),
-  };
+  const written = writeVersion(
+    {
+      ...rest,
+      launchers: [...launchers],
+      secrets: [...secrets].map(([name, secret]) => ({ name, value: secret.reveal().toString('base64') })),
+    },
+    parts,
+  );
   const record: v.InferInput<typeof sealedUpload> = { hash: version.hash, ...upload };
   return {
     session: version.session.name,
     number,
     hash,
-    sealed: cas.keyring.seal(Buffer.from(JSON.stringify(form)), place),
+    sealed: cas.keyring.seal(written, place),
     upload: cas.keyring.seal(Buffer.from(JSON.stringify(record)), `upload of ${place}`),
   };
 }
@@ -90,39 +68,27 @@ export async function activeSession(cas: Cas, name: string): Promise<SessionVers
   return stored && openVersion(cas, stored);
 }
 
+/** Bytes of ciphertext; more take milliseconds to be read, so a thread does that. */
+const LARGE = 1024 * 1024;
+
 /** Decrypts a version. */
-export function openVersion(cas: Cas, stored: StoredVersion): SessionVersion {
-  return cas.opened.get(placeOf(stored), stored.sealed, () => decryptVersion(cas, stored));
+export async function openVersion(cas: Cas, stored: StoredVersion): Promise<SessionVersion> {
+  const place = placeOf(stored);
+  const open = () => cas.keyring.open(stored.sealed, place);
+  if (stored.sealed.length > LARGE) return versionOf(stored, await inThread('long', 'readVersion', open()));
+  return cas.opened.get(place, stored.sealed, () => versionOf(stored, readVersion(open())));
 }
 
-function decryptVersion(cas: Cas, stored: StoredVersion): SessionVersion {
-  const plaintext = cas.keyring.open(stored.sealed, placeOf(stored));
-  const form = v.parse(sealedVersion, JSON.parse(plaintext.toString()));
-  const isPresentForm = form.form === FORM;
-  const session = isPresentForm ? form.session : (normalForm(form.text) ?? form.session);
+function versionOf(
+  { number }: StoredVersion,
+  { launchers, secrets, ...rest }: WrittenVersion,
+): SessionVersion {
   return {
-    ...form,
-    session,
-    number: stored.number,
-    launchers: isPresentForm && form.launchers ? new Map(form.launchers) : launchersOf(session),
-    secrets: new Map(form.secrets.map(({ name, value }) => [name, new Secret(Buffer.from(value, 'base64'))])),
+    ...rest,
+    number,
+    launchers: new Map(launchers),
+    secrets: new Map(secrets.map(({ name, value }) => [name, new Secret(Buffer.from(value, 'base64'))])),
   };
-}
-
-/** What the launcher does with each image; kept, since reading YAML would be a good part of every release. */
-export function launchersOf({ images }: Session): Map<string, LauncherConfiguration> {
-  const launchers = new Map<string, LauncherConfiguration>();
-  for (const { name, injection_files } of images) {
-    const own = injection_files.find(({ path }) => path === LAUNCHER_CONFIGURATION_PATH)?.content;
-    if (own === undefined) continue;
-    try {
-      launchers.set(name, parseLauncherConfiguration(own));
-    } catch (error) {
-      // Older versions of this program accepted more; a release that needs it is refused.
-      if (!(error instanceof InvalidText)) throw error;
-    }
-  }
-  return launchers;
 }
 
 /** Where a version is kept; its ciphertext decrypts only there. */

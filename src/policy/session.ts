@@ -90,8 +90,22 @@ export function namedCreator({ creator }: schema.Session): KeyHolder | undefined
  * The 32 bytes, in hexadecimal, that name this version of a session: SHA-256 of its normal form and of its
  * creator's key, as JSON with sorted keys. Whether the text names its creator makes no difference.
  */
-export function sessionHash({ creator: _, ...session }: schema.Session, creator: KeyHolder | null): string {
-  return createHash('sha256').update(JSON.stringify({ session, creator }, sortKeys)).digest('hex');
+export function sessionHash(session: schema.Session, creator: KeyHolder | null): string {
+  return hashOf(hashedPart(session), creator);
+}
+
+/** What counts of a session for its hash, as JSON with sorted keys. */
+export function hashedPart({ creator: _, ...session }: schema.Session): string {
+  return JSON.stringify(session, sortKeys);
+}
+
+/** The session hash, where what counts of the session is there already. */
+export function hashOf(part: string | Uint8Array, creator: KeyHolder | null): string {
+  return createHash('sha256')
+    .update(`{"creator":${JSON.stringify(creator, sortKeys)},"session":`)
+    .update(part)
+    .update('}')
+    .digest('hex');
 }
 
 /** Whether an access policy speaks of the CREATOR, as it does by default. One that is a variable is not seen into. */
