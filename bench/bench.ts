@@ -7,6 +7,7 @@ import { launch } from './launch.ts';
 import { load, memory, storm } from './load.ts';
 import { release } from './release.ts';
 import { sessions } from './sessions.ts';
+import { versions } from './versions.ts';
 
 /**
  * What is measured, each beside what it is compared with, in turn on one machine in one run:
@@ -26,6 +27,7 @@ const parts: Record<string, () => Promise<void>> = {
   storm,
   memory,
   abuse,
+  versions,
 };
 
 const chosen = process.argv.slice(2);

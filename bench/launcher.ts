@@ -23,14 +23,19 @@ export interface Las {
 
 /**
  * Connects as a launcher does, and has its request ready, with Evidence over the connection.
- * @param protocol ALPN name
+ * @param protocols ALPN names
  */
-export async function approach(session: string, port: number, las?: Las, protocol = LAUNCH_PROTOCOL) {
+export async function approach(
+  session: string,
+  port: number,
+  las?: Las,
+  protocols: string | string[] = LAUNCH_PROTOCOL,
+) {
   const deadline = Date.now() + PATIENCE;
   const start = performance.now();
   const { socket, key } = await connectCas(
     { host: '127.0.0.1', port },
-    { ALPNProtocols: [protocol], minVersion: 'TLSv1.3' },
+    { ALPNProtocols: [protocols].flat(), minVersion: 'TLSv1.3' },
     deadline,
   );
   const connecting = performance.now() - start;
@@ -52,15 +57,16 @@ export async function askFor(
   session: string,
   port: number,
   las?: Las,
+  protocols?: string[],
 ): Promise<{ answer: unknown; took: number }> {
-  const { socket, request, deadline, connecting } = await approach(session, port, las);
+  const { socket, request, deadline, connecting } = await approach(session, port, las, protocols);
   try {
     const ready = performance.now();
     const channel = frames(socket, CONFIGURATION_LIMIT);
     channel.write(request);
     const answer = await channel.read(deadline);
     const took = performance.now() - ready + connecting;
-    channel.write({ arrived: true } satisfies ArrivedMessage);
+    if (socket.alpnProtocol === LAUNCH_PROTOCOL) channel.write({ arrived: true } satisfies ArrivedMessage);
     return { answer, took };
   } finally {
     socket.destroy();
