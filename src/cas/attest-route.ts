@@ -2,15 +2,16 @@ import type { FastifyInstance } from 'fastify';
 import type { fileList } from '../attestation/collateral.ts';
 import type { Evidence, HardwareEvidence } from '../attestation/hardware-evidence.ts';
 import { reportData } from '../attestation/report-data.ts';
-import { causes, failure } from '../errors.ts';
-import { createTurns } from '../in-turn.ts';
+import { causes, Failure, failure } from '../errors.ts';
 import { enclaveQuote, isInEnclave } from '../platform/gramine.ts';
 import { seenBy } from '../platform/hidden.ts';
 import { connectLas } from '../protocol/las.ts';
 import { version } from '../version.ts';
 import type { Log } from './cas.ts';
+import { createTurns } from './limits/turns.ts';
 
 const LAS_PATIENCE = 10_000;
+/** Requests of one source. */
 const MOST_WAITING = 64;
 
 export interface AttestOptions {
@@ -29,23 +30,19 @@ export interface AttestOptions {
 export function addAttestRoute(app: FastifyInstance, options: AttestOptions): void {
   const { casKey, certificate, lasSocket, collateralOf, log } = options;
   // One after the other, since the process takes another name for each.
-  const inTurn = createTurns();
-  let waiting = 0;
+  const inTurn = createTurns(1, MOST_WAITING);
   app.get<{ Querystring: { nonce?: string } }>('/v1/attest', async (request) => {
     const { nonce } = request.query;
     if (!nonce || !/^([0-9a-f]{2}){16,64}$/.test(nonce))
       throw failure('REQUEST_INVALID', { detail: 'nonce must be 32 to 128 hexadecimal digits' });
     const channel = Buffer.from(nonce, 'hex');
     const data = reportData({ role: 'cas', channel, casKey, configId: '' });
-    if (waiting >= MOST_WAITING) throw failure('CAS_BUSY');
-    waiting++;
     try {
-      const { evidence, hardware } = await inTurn(() => evidenceOf(lasSocket, data, channel)).finally(
-        () => waiting--,
-      );
+      const { evidence, hardware } = await inTurn(() => evidenceOf(lasSocket, data, channel));
       const collateral = hardware && (await collateralOf?.(hardware));
       return { evidence, hardware, collateral, certificate: certificate(), version };
     } catch (error) {
+      if (error instanceof Failure && error.code === 'CAS_BUSY') throw error;
       log.error({ error: causes(error).join(': ') }, 'no Evidence about this CAS');
       throw failure('CAS_NOT_VOUCHED_FOR');
     }

@@ -5,11 +5,11 @@ import type { TypedSecret } from '../secrets/kinds.ts';
 import { publicKeyOf } from '../secrets/private-key.ts';
 import { Secret } from '../secrets/secret.ts';
 import {
+  acceptedCertificates,
   certificatePublicKey,
   certificateValidity,
   LONGEST_COMMON_NAME,
   NO_EXPIRY,
-  parseCertificates,
   renewalTime,
 } from '../secrets/x509.ts';
 import { issueCertificate } from '../secrets/x509-issuer.ts';
@@ -42,10 +42,11 @@ export async function certificateOf(
     ...(renew !== undefined && { renew }),
   });
   if (definition.value !== undefined) {
-    const [own, ...chain] = parseCertificates(definition.value) as Buffer[];
-    if (key && !certificatePublicKey(own as Buffer).equals(publicKeyOf(key.reveal())))
+    const [own, ...chain] = acceptedCertificates(definition.value);
+    if (!own) throw new Error('it is no certificate');
+    if (key && !certificatePublicKey(own).equals(publicKeyOf(key.reveal())))
       throw new Error('its private key is that of another certificate');
-    return finished(own as Buffer, chain);
+    return finished(own, chain);
   }
   if (!key) throw new Error('it has no private key');
   const publicKey = publicKeyOf(key.reveal());

@@ -32,7 +32,9 @@ async function formOf(resolver: Resolver, version: SessionVersion, text: string)
   const { name, format } = nameOf(version, text);
   const { secret } = await resolver.find(version, name);
   try {
-    return await formatted(secret, format);
+    const form = await formatted(secret, format);
+    resolver.hold(form.length);
+    return form;
   } catch (error) {
     if (!(error instanceof SecretUnusable)) throw error;
     throw failure('SECRET_UNAVAILABLE', {

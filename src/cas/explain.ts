@@ -18,6 +18,9 @@ export async function explainAdmission(cas: Cas, named: ServiceName, client: Cli
   const resolver = createResolver(cas);
   const { trustedPlatforms, ...admission } = await admissionOf(resolver, version, service);
   const { oneTimePassword, accessToken } = await factorsOf(resolver, version, service);
+  // What a fragment of another session refers to is that one's own.
+  const others = new Set(resolver.found.map(({ from }) => from).filter((from) => from !== version));
+  for (const from of others) await authorize(cas, from, 'read', client);
   return {
     session: version.session.name,
     service: service.name,

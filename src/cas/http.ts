@@ -90,7 +90,7 @@ export function createHttps(
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
 
   app.setErrorHandler((error, request, reply) => {
-    const { status, body, retryAfter } = counted(error);
+    const { status, body, retryAfter } = counted(error, request.routeOptions.bodyLimit);
     if (retryAfter !== undefined) reply.header('retry-after', retryAfter);
     const { id: correlation, routeOptions } = request;
     if (status === 500)
@@ -106,7 +106,7 @@ export function createHttps(
     requireRoom();
     limitTime(raw);
   });
-  limitRequests(app, (socket) => certificateOf(socket) ?? String(socket.remoteAddress));
+  limitRequests(app, (socket) => certificateOf(socket) ?? sourceOf(socket));
   app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
     if (httpVersion === '1.1' && headers.host === undefined)
       throw failure('REQUEST_INVALID', { detail: 'there is no header Host' });
@@ -152,8 +152,8 @@ export function certificateOf(socket: TLSSocket): string | undefined {
   return certificate && publicKeyDigest(certificate.publicKey).toString('hex');
 }
 
-function counted(error: unknown): ErrorAnswer {
-  const answer = errorAnswer(error);
+function counted(error: unknown, bodyLimit?: number): ErrorAnswer {
+  const answer = errorAnswer(error, bodyLimit);
   metrics.refused({ port: 'api', code: answer.body.code });
   return answer;
 }
@@ -165,7 +165,7 @@ interface ErrorAnswer {
   body: { code: ErrorCode; msg: string[]; hint: string; problems?: unknown };
 }
 
-function errorAnswer(error: unknown): ErrorAnswer {
+function errorAnswer(error: unknown, bodyLimit = BODY_LIMIT): ErrorAnswer {
   const inner = error instanceof Outer ? error.cause : error;
   if (inner instanceof Failure)
     return {
@@ -184,7 +184,7 @@ function errorAnswer(error: unknown): ErrorAnswer {
       },
     };
   const status = (error as { statusCode?: number }).statusCode ?? 500;
-  if (status === 413) return errorAnswer(failure('REQUEST_TOO_LARGE', { limit: BODY_LIMIT }));
+  if (status === 413) return errorAnswer(failure('REQUEST_TOO_LARGE', { limit: bodyLimit }));
   if (status < 500) return errorAnswer(failure('REQUEST_INVALID', { detail: reason(error) }));
   return errorAnswer(failure('INTERNAL', { detail: 'the log of the CAS says more' }));
 }

@@ -259,6 +259,7 @@ async function provided(cas: Cas, resolver: Resolver, version: SessionVersion, n
     for (const format of formatsOf(secret.kind))
       try {
         const form = await formatted(secret, format);
+        resolver.hold(form.length);
         forms.push({ reference: `${name}${format}`, value: form.toString('base64') });
       } catch (error) {
         // A certificate whose key is not exported has fewer forms.

@@ -21,6 +21,9 @@ import { challengeTpm, enrolmentAnswer, enrolmentRequest, enrolTpm } from './tpm
 import { uploadSession } from './upload.ts';
 import { publicValue, publicValues } from './values.ts';
 
+/** For requests that anybody makes, and that have a few fields. */
+export const SMALL = { bodyLimit: 256 * 1024 };
+
 /** Someone who asks: the digest of the client certificate's key, hexadecimal, where there is one. */
 export type ClientOf = (request: FastifyRequest) => string | undefined;
 
@@ -114,8 +117,10 @@ export function addRoutes(app: FastifyInstance, cas: Cas, clientOf: ClientOf): v
     return { documents };
   });
   // A TPM shows by itself that it is the one.
-  app.post('/v1/tpm/challenges', async (request) => challengeTpm(cas, body(request, enrolmentRequest)));
-  app.post('/v1/tpm/enrolments', async (request) => enrolTpm(cas, body(request, enrolmentAnswer)));
+  app.post('/v1/tpm/challenges', SMALL, async (request) =>
+    challengeTpm(cas, body(request, enrolmentRequest)),
+  );
+  app.post('/v1/tpm/enrolments', SMALL, async (request) => enrolTpm(cas, body(request, enrolmentAnswer)));
 
   // For everybody: no certificate is asked for.
   app.get<Named>('/v1/values/*', async (request) => {

@@ -13,7 +13,7 @@ import type { Log } from './cas.ts';
 import { createHttps } from './http.ts';
 import { sourceOf } from './limits/source.ts';
 import { listen } from './listen.ts';
-import { body } from './routes.ts';
+import { body, SMALL } from './routes.ts';
 import { type Given, openSlot, readShare, type Slot } from './seal/methods.ts';
 import { openSeal, type Seal } from './seal/record.ts';
 
@@ -182,7 +182,7 @@ export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
   });
   app.get('/v1/version', async () => ({ version }));
   app.get('/v1/seal', async () => status());
-  app.post('/v1/unseal', async (request, reply) => {
+  app.post('/v1/unseal', SMALL, async (request, reply) => {
     const given = body(request, unsealRequest);
     const source = sourceOf(request.raw.socket);
     const rootKey =

@@ -36,11 +36,18 @@ export interface Resolver {
    * @throws Failure POLICY_UNUSABLE where it is more than any policy is worth
    */
   spend(values: number, bytes: number): void;
+  /**
+   * Counts the bytes of secrets in the forms that are held until the request is answered.
+   * @throws Failure CONFIGURATION_TOO_LARGE
+   */
+  hold(bytes: number): void;
 }
 
 /** Values, and bytes of text, that the variables of policies may come to in one request. */
 const MOST_VALUES = 20_000;
 const MOST_BYTES = 1024 * 1024;
+/** Bytes of secrets in all forms that one request may hold: the largest configuration, twice. */
+const MOST_HELD = 16 * 1024 * 1024;
 
 /** For whom secrets are resolved. */
 export interface Recipient {
@@ -186,6 +193,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
   const found: Resolver['found'][number][] = [];
   let values = 0;
   let bytes = 0;
+  let held = 0;
   return {
     found,
     interest,
@@ -195,6 +203,10 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
       const isForeign = definition && 'import' in definition && definition.import.cas_key !== undefined;
       found.push({ from: version, name, home: isForeign ? undefined : resolved.home });
       return resolved;
+    },
+    hold(more) {
+      held += more;
+      if (held > MOST_HELD) throw failure('CONFIGURATION_TOO_LARGE', { limit: MOST_HELD });
     },
     spend(moreValues, moreBytes) {
       values += moreValues;

@@ -1,7 +1,7 @@
 import { parentPort } from 'node:worker_threads';
 import { InvalidText } from '../policy/problem.ts';
-import { hashedPart, parseSession } from '../policy/session.ts';
-import { type Definition, makeSecret } from '../secrets/generate.ts';
+import { hashedPart, isImported, parseSession, type SecretDefinition } from '../policy/session.ts';
+import { type Definition, makeSecret, parseValue } from '../secrets/generate.ts';
 import { formatSecret, type SecretKind, SecretUnusable } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
 import { largeParts, launchersOf, readVersion } from './written-version.ts';
@@ -23,6 +23,7 @@ const jobs = {
       ...parsed,
       launchers: launchersOf(parsed.session),
       hashed: Buffer.from(hashedPart(parsed.session)),
+      given: new Map(parsed.session.secrets.flatMap(givenValue)),
       // The text as it was uploaded: a CAS fills in no template variables.
       parts: largeParts({ session: parsed.session, text }),
     };
@@ -41,6 +42,12 @@ const jobs = {
       format,
     ),
 };
+
+/** Bytes of a secret that is written in the policy; to read a key or a certificate takes a millisecond. */
+function givenValue(definition: SecretDefinition): [string, Uint8Array][] {
+  const value = isImported(definition) ? undefined : parseValue(definition);
+  return Buffer.isBuffer(value) ? [[definition.name, value]] : [];
+}
 
 export type Jobs = typeof jobs;
 export type Job = keyof Jobs;

@@ -24,8 +24,8 @@ import type { Parent } from './store/store.ts';
 import { inThread } from './threads.ts';
 import { activeSession, countedCreator, type SessionVersion, sealVersion } from './versions.ts';
 
-/** Characters of a text that takes milliseconds to be read; more are read where nobody else waits for it. */
-const LONG_TEXT = 65_536;
+/** Whether a text may take long to be read, by keys or certificates in it, or by what its aliases repeat. */
+const isLong = (text: string) => text.length > 16_384 || text.includes('*');
 
 /**
  * Takes a session: a new one, or the next version of one that exists. It comes as its text, signed, or encrypted for
@@ -65,7 +65,7 @@ async function takeSession(
   const { text, signers } = await openUpload(cas, body);
   if (certificate === undefined && signers.length === 0) throw failure('IDENTITY_REQUIRED');
   const client: Client = { certificate, signers };
-  const thread = text.length > LONG_TEXT ? 'long' : 'short';
+  const thread = isLong(text) ? 'long' : 'short';
   const parsed = await inThread(thread, 'parseSession', text);
   const { session, warnings, unsupported } = parsed;
   if (unsupported.length > 0) throw new InvalidText(unsupported);
@@ -86,7 +86,10 @@ async function takeSession(
   const secrets = new Map<string, Secret>();
   for (const definition of session.secrets) {
     if (isImported(definition)) continue;
-    const secret = keptSecret(active, definition) ?? (await madeSecret(definition, cas.clock()));
+    const given = parsed.given.get(definition.name);
+    const secret = given
+      ? new Secret(given)
+      : (keptSecret(active, definition) ?? (await madeSecret(definition, cas.clock())));
     if (secret) secrets.set(definition.name, secret);
   }
   const version: SessionVersion = {

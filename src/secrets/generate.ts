@@ -1,4 +1,4 @@
-import { randomBytes, randomInt } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import type { SecretKind } from './kinds.ts';
 import {
   generatePrivateKey,
@@ -60,6 +60,20 @@ export function checkValue(definition: Definition): string | undefined {
   return undefined;
 }
 
+/** Printable characters, each as likely as the others. */
+function randomPrintable(size: number): Buffer {
+  const count = LAST_PRINTABLE - FIRST_PRINTABLE + 1;
+  // Bytes from there on would make some more likely than others.
+  const end = 256 - (256 % count);
+  const characters = Buffer.alloc(size);
+  for (let filled = 0; filled < size; )
+    for (const byte of randomBytes(2 * (size - filled))) {
+      if (filled === size) break;
+      if (byte < end) characters[filled++] = FIRST_PRINTABLE + (byte % count);
+    }
+  return characters;
+}
+
 /**
  * Takes the explicit value, or makes one from the system's randomness.
  * @param now milliseconds since 1970
@@ -73,10 +87,7 @@ export async function makeSecret(
   if (typeof given === 'string') throw new Error(given);
   if (given) return new Secret(given);
   const { name, kind, size = DEFAULT_SIZE, key_type = 'P-256' } = definition;
-  if (kind === 'ascii')
-    return new Secret(
-      Buffer.from(Array.from({ length: size }, () => randomInt(FIRST_PRINTABLE, LAST_PRINTABLE + 1))),
-    );
+  if (kind === 'ascii') return new Secret(randomPrintable(size));
   if (kind === 'binary') return new Secret(randomBytes(size));
   if (kind === 'private-key') return new Secret(generatePrivateKey(key_type));
   if (kind === 'pgp-key') {

@@ -51,6 +51,7 @@ export function parsePrivateKey(pem: string): { der: Buffer; type: KeyType } | s
     const key = readPkcs8(block.der);
     const type = typeOf(key);
     if (!type) return `the type of the private key is none of ${keyTypes.join(', ')}`;
+    if (!isQuick(key)) return 'the public exponent of the private key is 2^32 or more';
     // Through JWK, which has but one form of a key, and refuses a curve's public key that is of another.
     const canonical = createPrivateKey({ key: key.export({ format: 'jwk' }), format: 'jwk' });
     if (isConsistent(canonical)) return { der: pkcs8(canonical), type };
@@ -59,6 +60,13 @@ export function parsePrivateKey(pem: string): { der: Buffer; type: KeyType } | s
   }
   return 'the private key is damaged';
 }
+
+/** Public exponents of RSA that anybody uses; one as long as the key has a check of a signature take as long as making it. */
+const LARGEST_EXPONENT = 2n ** 32n;
+
+/** Whether to check a signature of a key is quick. */
+export const isQuick = ({ asymmetricKeyDetails }: KeyObject): boolean =>
+  (asymmetricKeyDetails?.publicExponent ?? 0n) < LARGEST_EXPONENT;
 
 /** Whether signatures of the private part are accepted by the public part; RSA keys hold both. */
 function isConsistent(key: KeyObject): boolean {

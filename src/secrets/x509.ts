@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { readPem } from './private-key.ts';
+import { isQuick, readPem } from './private-key.ts';
 
 /** The end of a certificate that does not expire (RFC 5280 §4.1.2.5). */
 export const NO_EXPIRY = new Date('9999-12-31T23:59:59Z');
@@ -15,6 +15,23 @@ const MOST_CERTIFICATES = 16;
  * @returns them in DER: the own one, then its issuers in the direction of the root; or a message
  */
 export function parseCertificates(pem: string): Buffer[] | string {
+  const certificates = readCertificates(pem);
+  if (typeof certificates === 'string') return certificates;
+  for (const [index, issuer] of certificates.entries()) {
+    const previous = certificates[index - 1];
+    if (previous && !isIssuedBy(previous, issuer))
+      return `certificate ${index + 1} is not the issuer of the one before it`;
+  }
+  return certificates.map(({ raw }) => raw);
+}
+
+/** Certificates that {@link parseCertificates} has accepted before: to check their signatures again would take long. */
+export function acceptedCertificates(pem: string): Buffer[] {
+  const certificates = readCertificates(pem);
+  return typeof certificates === 'string' ? [] : certificates.map(({ raw }) => raw);
+}
+
+function readCertificates(pem: string): X509Certificate[] | string {
   const blocks = readPem(pem) ?? [];
   if (blocks.length === 0 || blocks.some(({ label }) => label !== 'CERTIFICATE'))
     return 'expected X.509 certificates in PEM (BEGIN CERTIFICATE), and nothing else in PEM';
@@ -23,19 +40,16 @@ export function parseCertificates(pem: string): Buffer[] | string {
   for (const { der } of blocks) {
     const certificate = readCertificate(der);
     if (!certificate) return `certificate ${certificates.length + 1} is damaged`;
-    const previous = certificates.at(-1);
-    if (previous && !isIssuedBy(previous, certificate))
-      return `certificate ${certificates.length + 1} is not the issuer of the one before it`;
     certificates.push(certificate);
   }
-  return certificates.map(({ raw }) => raw);
+  return certificates;
 }
 
 /** Only where its key can be used, too. */
 function readCertificate(der: Buffer): X509Certificate | undefined {
   try {
     const certificate = new X509Certificate(der);
-    return certificate.publicKey && certificate.raw.equals(der) ? certificate : undefined;
+    return isQuick(certificate.publicKey) && certificate.raw.equals(der) ? certificate : undefined;
   } catch {
     return undefined;
   }

@@ -12,6 +12,7 @@ import { inThread } from '../../src/cas/threads.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
 import type { SessionVersion } from '../../src/cas/versions.ts';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
+import { parseSession } from '../../src/policy/session.ts';
 import { bareCas, keyOf } from '../support/cas.ts';
 import { makeIdentity } from '../support/client.ts';
 import { until } from '../support/until.ts';
@@ -115,6 +116,33 @@ secrets: [{name: s, kind: ascii, value: "${'x'.repeat(150_000)}"}]
     code: 'PREDECESSOR_STALE',
   });
   await upload(text('two'), 'honest');
+});
+
+test('one large secret under many names is not held in all of them', async () => {
+  const bare = bareCas();
+  const names = Array.from({ length: 40 }, (_, at) => `s${at}`);
+  await bare.upload(`name: large
+version: "0.3.12"
+services: []
+secrets: [{name: s, kind: binary, size: 1048576, export: [{session: many}]}]
+`);
+  const many = (from: string[]) => `name: many
+version: "0.3.12"
+security: {attestation: {mode: none}}
+services: [{name: s, image_name: i, command: envcas}]
+images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "{program: /bin/true, injection_files: [{from: /f, to: /tmp/f}]}"}, {path: /f, content: "${from.map((name) => `$$SCONE::${name}:hex$$`).join('')}"}]}]
+secrets:
+${names.map((name) => `  - {name: ${name}, import: {session: large, secret: s}}\n`).join('')}`;
+  await bare.upload(many(names));
+  // By what is held, before anything is put together.
+  await assert.rejects(bare.launch('many', 's'), { code: 'CONFIGURATION_TOO_LARGE', message: /16777216/ });
+});
+
+test('a command is so many words, and no more', () => {
+  const text = (words: number) =>
+    `name: a\nversion: "0.3.12"\nsecurity: {attestation: {mode: none}}\nservices: [{name: s, command: "${'a '.repeat(words)}"}]\n`;
+  assert.equal(parseSession(text(10_000)).session.services[0]?.command.length, 10_000);
+  assert.throws(() => parseSession(text(10_001)), /expected at most 10000 words/);
 });
 
 describe('imports from CASes of an attacker', async () => {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { decidingSecrets } from '../../src/cas/deciding.ts';
+import { explainAdmission } from '../../src/cas/explain.ts';
 import { activeSession } from '../../src/cas/versions.ts';
-import { bareCas } from '../support/cas.ts';
+import { bareCas, keyOf } from '../support/cas.ts';
 
 /** A template on the host is chosen by whoever is there: it must not bring him what keeps him out of other services. */
 const bare = bareCas();
@@ -123,4 +124,31 @@ test('nor what fragments name, here and in other sessions, though a service cann
     ),
   );
   assert.deepEqual(await offered('fragments'), ['other']);
+});
+
+test('whoever imports a fragment is not told what it refers to by what explains his policy', async () => {
+  const bare = bareCas();
+  await bare.upload(
+    `name: lib
+version: "0.3.12"
+services: []
+secrets:
+  - {name: tok, kind: binary, size: 32}
+  - {name: F, kind: config-fragment, value: "$$SCONE::tok:hex$$", export: [{session: thief}]}
+`,
+    'victim',
+  );
+  await bare.upload(
+    `name: thief
+version: "0.3.12"
+security: {attestation: {tolerate: [debug-mode]}}
+services: [{name: x, mrenclaves: ["$$SCONE::F$$"], command: envcas}]
+secrets: [{name: F, kind: config-fragment, import: {session: lib, secret: F}}]
+`,
+    'thief',
+  );
+  const as = (who: string) => ({ certificate: keyOf(who), signers: [] });
+  await assert.rejects(explainAdmission(bare.cas, { session: 'thief', service: 'x' }, as('thief')), {
+    code: 'ACCESS_DENIED',
+  });
 });

@@ -4,7 +4,7 @@ import { asker } from '../observe/correlation.ts';
 /** Who waits: by source, then by identity, since one source can have any number of those. */
 type Waiting = Map<string, Map<string, (() => void)[]>>;
 
-/** Pieces of work of one source that may wait. */
+/** Pieces of work of one source that may wait, where nobody says otherwise. */
 const MOST_WAITING = 256;
 
 /** Does a piece of work when its turn has come. @throws Failure CAS_BUSY */
@@ -13,8 +13,9 @@ export type Turns = <Result>(work: () => Promise<Result>) => Promise<Result>;
 /**
  * Has sources take turns, and identities of one source, so that nobody waits for more than one piece of each other's work.
  * @param atOnce pieces of work that are done at a time
+ * @param most pieces of work of one source that may wait
  */
-export function createTurns(atOnce: number): Turns {
+export function createTurns(atOnce: number, most = MOST_WAITING): Turns {
   const waiting: Waiting = new Map();
   let running = 0;
   const next = () => {
@@ -24,7 +25,7 @@ export function createTurns(atOnce: number): Turns {
   };
   return async (work) => {
     if (running < atOnce) running++;
-    else await new Promise<void>((begin) => wait(waiting, begin));
+    else await new Promise<void>((begin) => wait(waiting, begin, most));
     try {
       return await work();
     } finally {
@@ -33,12 +34,12 @@ export function createTurns(atOnce: number): Turns {
   };
 }
 
-function wait(waiting: Waiting, begin: () => void): void {
+function wait(waiting: Waiting, begin: () => void, most: number): void {
   const { source, identity } = asker();
   const identities = waiting.get(source) ?? new Map<string, (() => void)[]>();
   let count = 0;
   for (const { length } of identities.values()) count += length;
-  if (count >= MOST_WAITING) throw failure('CAS_BUSY');
+  if (count >= most) throw failure('CAS_BUSY');
   waiting.set(source, identities.set(identity, [...(identities.get(identity) ?? []), begin]));
 }
 

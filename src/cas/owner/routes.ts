@@ -6,7 +6,7 @@ import { failure } from '../../errors.ts';
 import type { Cas } from '../cas.ts';
 import { letTakeTime, STREAMED } from '../http.ts';
 import { sourceOf } from '../limits/source.ts';
-import { body, type ClientOf, query } from '../routes.ts';
+import { body, type ClientOf, query, SMALL } from '../routes.ts';
 import { removeTpm } from '../tpm.ts';
 import { type Backed, makeBackup, restoreBackup } from './backup.ts';
 import { ownerConfiguration } from './configuration.ts';
@@ -130,7 +130,7 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
     return control.rotate();
   });
   // Who asks shows by Evidence that it is one that was registered.
-  app.post('/v1/root-key', async (request) => {
+  app.post('/v1/root-key', SMALL, async (request) => {
     const socket = request.raw.socket as TLSSocket;
     if (socket.getProtocol() !== 'TLSv1.3')
       throw failure('REQUEST_INVALID', { detail: 'this needs TLS 1.3' });

@@ -32,7 +32,7 @@ const filePath = path(/^\/[^\0]*[^/\0]$/, 'expected the absolute path of a file'
 const workingDirectory = path(/^\/[^\0]*$/, 'expected the absolute path of a folder');
 /** Files are found to be within it by how it is written, so there is one way to write it. */
 const folderPath = path(
-  /^(\/(?!\.{1,2}(\/|$))[^/\0]+)+$/,
+  /^(?=[^\0]{1,4095}$)(\/(?!\.{1,2}(\/|$))[^/\0]+)+$/,
   'expected the absolute path of a folder, without ., .. and doubled slashes, and none at its end',
 );
 

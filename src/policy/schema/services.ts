@@ -12,12 +12,17 @@ const withoutNul = v.pipe(
   v.check((value) => !value.includes('\0'), 'a NUL byte cannot be part of an argument or variable'),
 );
 
+/** Words of a command that is written as a text. */
+const MOST_WORDS = 10_000;
+
 const commandLine = v.pipe(
   withoutNul,
   v.rawTransform(({ dataset, addIssue, NEVER }) => {
     const words = splitWords(dataset.value);
-    if (words) return words;
-    addIssue({ message: 'a quotation mark is not closed' });
+    if (words && words.length <= MOST_WORDS) return words;
+    addIssue({
+      message: words ? `expected at most ${MOST_WORDS} words` : 'a quotation mark is not closed',
+    });
     return NEVER;
   }),
 );
