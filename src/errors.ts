@@ -879,6 +879,8 @@ const RETRY_AFTER = 2;
 /** A declared error, with its values filled in. `cause` says why, one level deeper. */
 export class Failure extends Error {
   readonly code: ErrorCode;
+  /** What stands in its message and hint. */
+  readonly values: Readonly<Record<string, string | number>>;
   readonly hint: string;
   readonly exit: number;
   readonly http: number;
@@ -889,6 +891,7 @@ export class Failure extends Error {
     super(fill(errors[code].message, values), cause === undefined ? undefined : { cause });
     this.name = 'Failure';
     this.code = code;
+    this.values = values;
     this.hint = fill(errors[code].hint, values);
     this.exit = errors[code].exit;
     const row = errors[code];

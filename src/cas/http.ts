@@ -9,6 +9,7 @@ import { InvalidText } from '../policy/problem.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import type { Log } from './cas.ts';
+import { onTheWay, roomFor } from './limits/answers.ts';
 import { limitConnections } from './limits/connections.ts';
 import { limitHandshakes } from './limits/handshakes.ts';
 import { requireRoom } from './limits/overload.ts';
@@ -25,6 +26,8 @@ export const STREAMED = 'application/x-ndjson';
 /** Open at a time; and of one source, which may be a balancer that many come through. */
 const CONNECTIONS = 4096;
 const CONNECTIONS_OF_SOURCE = 1024;
+/** Bytes of answers that are not counted. */
+const SHORT_ANSWER = 65_536;
 const HANDSHAKE = 10_000;
 const GRACE = 1000;
 const REQUEST_TIMEOUT = 30_000;
@@ -107,6 +110,14 @@ export function createHttps(
     limitTime(raw);
   });
   limitRequests(app, (socket) => certificateOf(socket) ?? sourceOf(socket));
+  app.addHook('onSend', async ({ raw: { socket } }, reply, payload) => {
+    const size = typeof payload === 'string' ? Buffer.byteLength(payload) : 0;
+    if (size <= SHORT_ANSWER) return payload;
+    const source = sourceOf(socket);
+    if (size > roomFor(source)) throw failure('CAS_BUSY');
+    reply.raw.once('close', onTheWay(source, size));
+    return payload;
+  });
   app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
     if (httpVersion === '1.1' && headers.host === undefined)
       throw failure('REQUEST_INVALID', { detail: 'there is no header Host' });

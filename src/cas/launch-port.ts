@@ -20,6 +20,7 @@ import {
 import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
 import { Challenge } from './evidence.ts';
+import { onTheWay, roomFor } from './limits/answers.ts';
 import { limitConnections } from './limits/connections.ts';
 import { limitHandshakes } from './limits/handshakes.ts';
 import { requireRoom } from './limits/overload.ts';
@@ -34,9 +35,6 @@ import { PLACES, type Watch } from './watch.ts';
 const HANDSHAKE = 10_000;
 const REQUEST = 15_000;
 const ANSWER = 10_000;
-/** Bytes of answers that clients have not taken yet, in all. */
-const ON_THE_WAY = 256 * 1024 * 1024;
-let onTheWay = 0;
 
 /** Milliseconds that requests in hand have when the CAS ends. */
 const GRACE = 20_000;
@@ -213,13 +211,14 @@ async function answer(
   try {
     const granted = await release(cas, attempt);
     const taken = Promise.withResolvers<void>();
-    const size = channel.write(granted, ON_THE_WAY - onTheWay, taken.resolve);
+    const { source } = attempt.connection;
+    const size = channel.write(granted, roomFor(source), taken.resolve);
     if (size === undefined) throw failure('CAS_BUSY');
-    onTheWay += size;
+    const arrived = onTheWay(source, size);
     const isTaken = endWhenSlow(socket);
     await taken.promise;
     isTaken();
-    onTheWay -= size;
+    arrived();
     return undefined;
   } catch (error) {
     if (error instanceof Challenge) return error.nonce;

@@ -1,6 +1,8 @@
 import { parentPort } from 'node:worker_threads';
+import { type ErrorCode, Failure } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
 import { hashedPart, isImported, parseSession, type SecretDefinition } from '../policy/session.ts';
+import { isSignedSession, parseSignedSession, verifySignatures } from '../policy/signed-session.ts';
 import { type Definition, makeSecret, parseValue } from '../secrets/generate.ts';
 import { formatSecret, type SecretKind, SecretUnusable } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
@@ -16,6 +18,12 @@ export interface BareSecret {
 
 /** What takes long, and is done in a thread of its own (threads.ts). */
 const jobs = {
+  /** Text and signers of a signed session, or null where it is none. */
+  readSigned(content: string): { text: string; signers: string[] } | null {
+    if (!isSignedSession(content)) return null;
+    const signed = parseSignedSession(content);
+    return { text: signed.policy, signers: verifySignatures(signed).map((key) => key.toString('hex')) };
+  },
   /** A session, and what is made of it to be stored. */
   parseSession(text: string) {
     const parsed = parseSession(text);
@@ -57,6 +65,7 @@ export type Outcome =
   | { done: unknown }
   | { invalidText: InvalidText['problems'] }
   | { secretUnusable: string }
+  | { failure: { code: ErrorCode; values: Failure['values'] } }
   | { failed: string };
 
 parentPort?.on('message', async ({ job, input }: { job: Job; input: never }) => {
@@ -68,6 +77,7 @@ async function outcomeOf(job: Job, input: never): Promise<Outcome> {
     return { done: await jobs[job](input) };
   } catch (error) {
     if (error instanceof InvalidText) return { invalidText: error.problems };
+    if (error instanceof Failure) return { failure: { code: error.code, values: error.values } };
     if (error instanceof SecretUnusable) return { secretUnusable: error.message };
     return { failed: error instanceof Error ? (error.stack ?? error.message) : String(error) };
   }

@@ -1,6 +1,6 @@
 import { getRawAsset, isSea } from 'node:sea';
 import { Worker } from 'node:worker_threads';
-import { failure } from '../errors.ts';
+import { Failure, failure } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
 import { SecretUnusable } from '../secrets/kinds.ts';
 import { createTurns } from './limits/turns.ts';
@@ -12,6 +12,8 @@ import type { Job, Jobs, Outcome } from './thread.ts';
  */
 const threads = { short: createThread(), long: createThread() };
 
+/** Milliseconds for one job; the longest takes a few seconds. */
+const DEADLINE = 30_000;
 /** Milliseconds after which a thread without work ends. */
 const IDLE = 60_000;
 /** Mebibytes of objects that a thread may have; a text that needs more is refused. */
@@ -29,6 +31,7 @@ export async function inThread<Name extends Job>(
   const outcome = await threads[thread](job, input);
   if ('invalidText' in outcome) throw new InvalidText(outcome.invalidText);
   if ('secretUnusable' in outcome) throw new SecretUnusable(outcome.secretUnusable);
+  if ('failure' in outcome) throw new Failure(outcome.failure.code, outcome.failure.values);
   if ('failed' in outcome) throw new Error(outcome.failed);
   return outcome.done as Awaited<ReturnType<Jobs[Name]>>;
 }
@@ -61,11 +64,17 @@ function createThread(): (job: Job, input: unknown) => Promise<Outcome> {
       worker ??= start();
       const its = worker;
       its.ref();
-      underWay = Promise.withResolvers();
+      const ended = Promise.withResolvers<Outcome>();
+      underWay = ended;
+      const late = setTimeout(() => {
+        end();
+        ended.reject(failure('CAS_BUSY'));
+      }, DEADLINE).unref();
       try {
         its.postMessage({ job, input });
-        return await underWay.promise;
+        return await ended.promise;
       } finally {
+        clearTimeout(late);
         its.unref();
         idle = setTimeout(end, IDLE).unref();
       }

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { describe, test } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
+import { onTheWay, roomFor } from '../../src/cas/limits/answers.ts';
 import { countStored, MEBIBYTE } from '../../src/cas/limits/stored.ts';
 import { createTurns } from '../../src/cas/limits/turns.ts';
 import { correlated } from '../../src/cas/observe/correlation.ts';
@@ -136,6 +137,14 @@ ${names.map((name) => `  - {name: ${name}, import: {session: large, secret: s}}\
   await bare.upload(many(names));
   // By what is held, before anything is put together.
   await assert.rejects(bare.launch('many', 's'), { code: 'CONFIGURATION_TOO_LARGE', message: /16777216/ });
+});
+
+test('answers that nobody takes are held for one source to a limit, and others have room', () => {
+  const arrived = onTheWay('attacker', 60 * MEBIBYTE);
+  assert.equal(roomFor('attacker'), 4 * MEBIBYTE);
+  assert.equal(roomFor('honest'), 64 * MEBIBYTE);
+  arrived();
+  assert.equal(roomFor('attacker'), 64 * MEBIBYTE);
 });
 
 test('a command is so many words, and no more', () => {
