@@ -159,9 +159,15 @@ export function letTakeTime(request: IncomingMessage): void {
 
 /** Digest of the key that the client proved to hold, hexadecimal, where it showed a certificate. */
 export function certificateOf(socket: TLSSocket): string | undefined {
+  // Several ask for each request, and it stays what it is: there is no renegotiation.
+  if (digests.has(socket)) return digests.get(socket);
   const certificate = socket.getPeerX509Certificate();
-  return certificate && publicKeyDigest(certificate.publicKey).toString('hex');
+  const digest = certificate && publicKeyDigest(certificate.publicKey).toString('hex');
+  digests.set(socket, digest);
+  return digest;
 }
+
+const digests = new WeakMap<TLSSocket, string | undefined>();
 
 function counted(error: unknown, bodyLimit?: number): ErrorAnswer {
   const answer = errorAnswer(error, bodyLimit);

@@ -15,6 +15,7 @@ import { publicKeyOf } from '../secrets/private-key.ts';
 import { Secret } from '../secrets/secret.ts';
 import { certificatePublicKey, certificateValidity } from '../secrets/x509.ts';
 import { formatted } from './format.ts';
+import { createCounts } from './limits/counts.ts';
 import { asker } from './observe/correlation.ts';
 import type { SessionVersion } from './versions.ts';
 
@@ -44,15 +45,19 @@ export interface OtherCases {
 
 /** @param identity by which this CAS is known to the others */
 export function createOtherCases(identity: Identity): OtherCases {
-  /** Sources that what is under way is for. */
-  const running: string[] = [];
+  /** What is under way: in all, and by the source that it is for. */
+  let running = 0;
+  const ofSource = createCounts();
+  const count = (source: string, more: number) => {
+    running += more;
+    ofSource.add(source, more);
+  };
   return {
     async import({ session, hash }, source, hops, unavailable) {
       const { cas_url = '', cas_key = '', session_hash, secret } = source;
       if (hops >= MOST_HOPS) throw unavailable(`it goes through more than ${MOST_HOPS} CASes`);
       const from = asker().source;
-      const own = running.filter((it) => it === from).length;
-      if (running.length >= AT_ONCE || own >= AT_ONCE_OF_SOURCE) throw failure('CAS_BUSY');
+      if (running >= AT_ONCE || ofSource.of(from) >= AT_ONCE_OF_SOURCE) throw failure('CAS_BUSY');
       const request: ExportRequest = {
         session: source.session,
         secret,
@@ -60,7 +65,7 @@ export function createOtherCases(identity: Identity): OtherCases {
         importer: { session: session.name, hash },
         hops: hops + 1,
       };
-      running.push(from);
+      count(from, 1);
       try {
         const answer = await ask(cas_url, cas_key, request, identity);
         const wrong = await wrongWith(answer);
@@ -77,7 +82,7 @@ export function createOtherCases(identity: Identity): OtherCases {
         // In general terms: a session could have the CAS look around in its network otherwise.
         throw unavailable(`the CAS at ${cas_url} with the key ${cas_key} cannot be reached`);
       } finally {
-        running.splice(running.indexOf(from), 1);
+        count(from, -1);
       }
     },
   };

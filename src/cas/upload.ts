@@ -23,8 +23,8 @@ import type { Parent } from './store/store.ts';
 import { inThread } from './threads.ts';
 import { activeSession, countedCreator, type SessionVersion, sealVersion } from './versions.ts';
 
-/** Whether a text may take long to be read, by keys or certificates in it, or by what its aliases repeat. */
-const isLong = (text: string) => text.length > 16_384 || text.includes('*');
+/** Where a text is read: it may take long by keys or certificates in it, or by what its aliases repeat. */
+const threadFor = (text: string) => (text.length > 16_384 || text.includes('*') ? 'long' : 'short');
 
 /**
  * Takes a session: a new one, or the next version of one that exists. It comes as its text, signed, or encrypted for
@@ -64,8 +64,7 @@ async function takeSession(
   const { text, signers } = await openUpload(cas, body);
   if (certificate === undefined && signers.length === 0) throw failure('IDENTITY_REQUIRED');
   const client: Client = { certificate, signers };
-  const thread = isLong(text) ? 'long' : 'short';
-  const parsed = await inThread(thread, 'parseSession', text);
+  const parsed = await inThread(threadFor(text), 'parseSession', text);
   const { session, warnings, unsupported } = parsed;
   if (unsupported.length > 0) throw new InvalidText(unsupported);
   about.session = session.name;
@@ -147,20 +146,17 @@ async function countBytes(cas: Cas, client: Buffer, bytes: number, statements: S
   else await state.createState(name, sealed);
 }
 
-/** Makes a secret, aside where that takes long. */
+/** Makes a secret that is not given, aside where that takes long. */
 async function madeSecret(
   definition: Definition & { name: string },
   now: number,
 ): Promise<Secret | undefined> {
-  if (!takesLong(definition)) return makeSecret(definition, now);
   const { name, kind, key_type } = definition;
+  if (kind !== 'private-key' && kind !== 'pgp-key') return makeSecret(definition, now);
   const thread = key_type?.startsWith('RSA') ? 'long' : 'short';
   const bytes = await inThread(thread, 'makeSecret', { definition: { name, kind, key_type }, now });
   return bytes && new Secret(bytes);
 }
-
-const takesLong = ({ kind, value }: Definition) =>
-  value === undefined && (kind === 'private-key' || kind === 'pgp-key');
 
 const WITHOUT_SALT: Problem = {
   severity: 'warning',
@@ -175,8 +171,7 @@ const WITHOUT_SALT: Problem = {
 async function openUpload(cas: Cas, body: string): Promise<{ text: string; signers: string[] }> {
   const isEncrypted = isEncryptedSession(body);
   const content = isEncrypted ? await decryptSession(body, cas.encryptionKey) : body;
-  const thread = isLong(content) ? 'long' : 'short';
-  const signed = /^\s*\{/.test(content) ? await inThread(thread, 'readSigned', content) : null;
+  const signed = /^\s*\{/.test(content) ? await inThread(threadFor(content), 'readSigned', content) : null;
   if (signed) return signed;
   // Else whoever sees it on its way could upload it as his own, and read it then.
   if (isEncrypted) throw failure('ENCRYPTED_SESSION_INVALID', { detail: 'what is encrypted is not signed' });

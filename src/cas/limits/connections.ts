@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Server } from 'node:tls';
+import { createCounts } from './counts.ts';
 import { sourceOf } from './source.ts';
 
 /**
@@ -8,20 +9,15 @@ import { sourceOf } from './source.ts';
  * @param refused is told of each
  */
 export function limitConnections(server: Server, most: number, refused: () => void): void {
-  const open = new Map<string, number>();
+  const open = createCounts();
   server.prependListener('connection', (socket: Socket) => {
     const source = sourceOf(socket);
-    const count = (open.get(source) ?? 0) + 1;
-    if (count > most) {
+    if (open.of(source) >= most) {
       refused();
       socket.destroy();
       return;
     }
-    open.set(source, count);
-    socket.once('close', () => {
-      const left = (open.get(source) ?? 0) - 1;
-      if (left > 0) open.set(source, left);
-      else open.delete(source);
-    });
+    open.add(source, 1);
+    socket.once('close', () => open.add(source, -1));
   });
 }

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Server } from 'node:tls';
+import { createCounts } from './counts.ts';
 import { placeOf, sourceOf } from './source.ts';
 
 /** Handshakes that one source may have under way: as many launchers as come at once after a power cut, and no more. */
@@ -11,26 +12,23 @@ export const HANDSHAKES_OF_SOURCE = 2048;
  * @param refused is told of each
  */
 export function limitHandshakes(server: Server, refused: () => void, most = HANDSHAKES_OF_SOURCE): void {
-  const underWay = new Map<string, number>();
+  const underWay = createCounts();
   const places = new Map<string, string>();
   const end = (place: string) => {
     const source = places.get(place);
     if (source === undefined) return;
     places.delete(place);
-    const left = (underWay.get(source) ?? 0) - 1;
-    if (left > 0) underWay.set(source, left);
-    else underWay.delete(source);
+    underWay.add(source, -1);
   };
   server.prependListener('connection', (socket: Socket) => {
     const source = sourceOf(socket);
     const place = placeOf(socket);
-    const count = (underWay.get(source) ?? 0) + 1;
-    if (count > most) {
+    if (underWay.of(source) >= most) {
       refused();
       socket.destroy();
       return;
     }
-    underWay.set(source, count);
+    underWay.add(source, 1);
     places.set(place, source);
     socket.once('close', () => end(place));
   });
