@@ -9,9 +9,8 @@ import { InvalidText } from '../policy/problem.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import type { Log } from './cas.ts';
+import { acceptWithin } from './limits/accept.ts';
 import { onTheWay, roomFor } from './limits/answers.ts';
-import { limitConnections } from './limits/connections.ts';
-import { limitHandshakes } from './limits/handshakes.ts';
 import { requireRoom } from './limits/overload.ts';
 import { limitRequests } from './limits/requests.ts';
 import { sourceOf } from './limits/source.ts';
@@ -102,9 +101,9 @@ export function createHttps(
   });
 
   observeRequests(app, (socket) => ({ source: sourceOf(socket), identity: certificateOf(socket) ?? '' }));
-  const dropped = () => metrics.dropped({ port: 'api' });
-  limitHandshakes(app.server as unknown as Server, dropped);
-  limitConnections(app.server as unknown as Server, CONNECTIONS_OF_SOURCE, dropped);
+  acceptWithin(app.server as unknown as Server, {
+    ...{ port: 'api', connectionsOfSource: CONNECTIONS_OF_SOURCE, takesCertificates: true },
+  });
   app.addHook('onRequest', async ({ raw }) => {
     requireRoom();
     limitTime(raw);

@@ -1,5 +1,4 @@
 import { constants } from 'node:crypto';
-import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import * as v from 'valibot';
 import { Failure, failure, reason } from '../errors.ts';
@@ -20,14 +19,12 @@ import {
 import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
 import { Challenge } from './evidence.ts';
+import { acceptWithin } from './limits/accept.ts';
 import { onTheWay, roomFor } from './limits/answers.ts';
-import { limitConnections } from './limits/connections.ts';
-import { limitHandshakes } from './limits/handshakes.ts';
 import { requireRoom } from './limits/overload.ts';
-import { placeOf, sourceOf } from './limits/source.ts';
+import { sourceOf } from './limits/source.ts';
 import { type Asker, correlated, newCorrelationId } from './observe/correlation.ts';
 import { metrics } from './observe/metrics.ts';
-import { observeTls } from './observe/server.ts';
 import { release } from './release.ts';
 import { completeLaunch, type LaunchAttempt, type LaunchConnection } from './second-factors.ts';
 import { PLACES, type Watch } from './watch.ts';
@@ -63,17 +60,16 @@ interface Port {
   cas: Cas;
   server: Server;
   /** Connections that have been answered, and wait for changes. */
-  waiting: Set<Socket>;
-  /** Places of connections whose request is being answered. */
-  busy: Set<string>;
+  waiting: Set<TLSSocket>;
+  /** Connections whose request is being answered. */
+  busy: Set<TLSSocket>;
   asker: Asker;
 }
 
 /** The port that launchers come to: one request and one answer at a time on each TLS 1.3 connection. */
 export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
-  const open = new Map<string, Socket>();
-  const waiting = new Set<Socket>();
-  const busy = new Set<string>();
+  const waiting = new Set<TLSSocket>();
+  const busy = new Set<TLSSocket>();
   const server = createServer({
     key: identity.key,
     cert: identity.certificate,
@@ -82,15 +78,7 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     handshakeTimeout: HANDSHAKE,
   });
   server.maxConnections = CONNECTIONS;
-  observeTls(server, 'enclave');
-  const dropped = () => metrics.dropped({ port: 'enclave' });
-  limitHandshakes(server, dropped);
-  limitConnections(server, CONNECTIONS_OF_SOURCE, dropped);
-  server.on('connection', (socket: Socket) => {
-    const place = placeOf(socket);
-    open.set(place, socket);
-    socket.on('close', () => open.delete(place));
-  });
+  const open = acceptWithin(server, { port: 'enclave', connectionsOfSource: CONNECTIONS_OF_SOURCE });
   server.on('secureConnection', (socket) => {
     const asker = { source: sourceOf(socket), identity: '' };
     correlated(newCorrelationId(), asker, () => void serve({ cas, server, waiting, busy, asker }, socket));
@@ -107,10 +95,9 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
       new Promise((resolve) => {
         server.close(() => resolve());
         for (const socket of waiting) socket.end();
-        const held = new Set([...waiting].map(placeOf));
-        for (const [place, socket] of open) if (!busy.has(place) && !held.has(place)) socket.destroy();
+        for (const [socket, tls] of open) if (!tls || !(busy.has(tls) || waiting.has(tls))) socket.destroy();
         setTimeout(() => {
-          for (const socket of open.values()) socket.destroy();
+          for (const socket of open.keys()) socket.destroy();
         }, GRACE).unref();
       }),
   };
@@ -119,7 +106,6 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
 /** Answers one request after the other, where the client waits for changes; else one. */
 async function serve({ cas, server, waiting, busy, asker }: Port, socket: TLSSocket): Promise<void> {
   const { source } = asker;
-  const place = placeOf(socket);
   const channel = frames(socket, LAUNCH_REQUEST_LIMIT);
   const confirms = socket.alpnProtocol === LAUNCH_PROTOCOL;
   const peer = { source, shown: new Set<string>(), confirms, spent: [] };
@@ -136,7 +122,7 @@ async function serve({ cas, server, waiting, busy, asker }: Port, socket: TLSSoc
     for (let round = 0; ; round++) {
       const request = readRequest(await channel.read(Date.now() + REQUEST));
       const { session, service } = request;
-      busy.add(place);
+      busy.add(socket);
       first ??= { session, service };
       asker.identity = session;
       if (session !== first.session || service !== first.service) throw otherService();
@@ -165,7 +151,7 @@ async function serve({ cas, server, waiting, busy, asker }: Port, socket: TLSSoc
         await completeLaunch(cas, connection);
       }
       if (!request.watch || !watch?.isComplete() || !server.listening) break;
-      busy.delete(place);
+      busy.delete(socket);
       waiting.add(socket);
       await nextRequest(socket, channel, watch, isRefused);
       waiting.delete(socket);
@@ -174,7 +160,7 @@ async function serve({ cas, server, waiting, busy, asker }: Port, socket: TLSSoc
     if (error instanceof FrameError || socket.destroyed) socket.destroy();
     else refuse(error);
   } finally {
-    busy.delete(place);
+    busy.delete(socket);
     waiting.delete(socket);
     watch?.end();
     socket.end();

@@ -16,6 +16,7 @@ import { Secret } from '../secrets/secret.ts';
 import { certificatePublicKey, certificateValidity } from '../secrets/x509.ts';
 import { formatted } from './format.ts';
 import { createCounts } from './limits/counts.ts';
+import { countHandshake, mayShakeHands } from './limits/handshake-time.ts';
 import { asker } from './observe/correlation.ts';
 import type { SessionVersion } from './versions.ts';
 
@@ -57,7 +58,8 @@ export function createOtherCases(identity: Identity): OtherCases {
       const { cas_url = '', cas_key = '', session_hash, secret } = source;
       if (hops >= MOST_HOPS) throw unavailable(`it goes through more than ${MOST_HOPS} CASes`);
       const from = asker().source;
-      if (running >= AT_ONCE || ofSource.of(from) >= AT_ONCE_OF_SOURCE) throw failure('CAS_BUSY');
+      if (running >= AT_ONCE || ofSource.of(from) >= AT_ONCE_OF_SOURCE || !mayShakeHands(from))
+        throw failure('CAS_BUSY');
       const request: ExportRequest = {
         session: source.session,
         secret,
@@ -113,7 +115,9 @@ async function wrongWith(answer: Answer): Promise<string | undefined> {
 
 async function ask(url: string, key: string, request: ExportRequest, identity: Identity): Promise<Answer> {
   const address = parseAddress(url, defaultPorts.api, 'cas_url');
-  const connection = await connectApi(address, identity, PATIENCE);
+  const connection = await connectApi(address, identity, PATIENCE, (took) =>
+    countHandshake(asker().source, took),
+  );
   const { socket } = connection;
   const timer = setTimeout(() => socket.destroy(new Error('no answer in time')), PATIENCE);
   try {

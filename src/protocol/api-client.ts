@@ -14,15 +14,17 @@ const ANSWER_LIMIT = 16 * 1024 * 1024;
  * Connects to the REST interface of a CAS; the connection is good for one request.
  * @param identity the client's own, where one is to be shown
  * @param patience milliseconds
+ * @param took is told of the milliseconds of processor time that messages of the handshake take
  * @throws Failure CAS_UNREACHABLE or CAS_PROTOCOL
  */
 export function connectApi(
   address: Address,
   identity?: Identity,
   patience = PATIENCE,
+  took = (_milliseconds: number): void => {},
 ): Promise<CasConnection> {
   const own = identity && { key: identity.key, cert: identity.certificate };
-  return connectCas(address, { minVersion: 'TLSv1.2', ...own }, Date.now() + patience);
+  return connectCas(address, { minVersion: 'TLSv1.2', ...own }, Date.now() + patience, took);
 }
 
 const errorBody = v.object({

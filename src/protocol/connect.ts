@@ -1,8 +1,10 @@
 import type { X509Certificate } from 'node:crypto';
+import { connect as connectTcp } from 'node:net';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { failure, reason } from '../errors.ts';
 import { type Address, connectOptions, formatAddress } from '../policy/address.ts';
 import { formatKeyHash, publicKeyDigest } from '../policy/key-hash.ts';
+import { boundHandshake } from './handshake.ts';
 
 /** A TLS connection to a CAS whose key is still to be checked. */
 export interface CasConnection {
@@ -19,17 +21,22 @@ export interface CasConnection {
  *
  * @param options what differs between the two ports of a CAS; of several protocols, the CAS chooses one
  * @param deadline milliseconds since 1970
+ * @param took is told what the handshake has taken, as {@link boundHandshake} tells it; absent: it has no bound
  * @throws Failure CAS_UNREACHABLE or CAS_PROTOCOL
  */
 export function connectCas(
   address: Address,
   options: Pick<ConnectionOptions, 'ALPNProtocols' | 'minVersion' | 'key' | 'cert'>,
   deadline: number,
+  took?: (milliseconds: number) => void,
 ): Promise<CasConnection> {
   const shown = formatAddress(address);
   return new Promise((resolve, reject) => {
+    const at = connectOptions(address);
+    const handshake = took && boundHandshake(connectTcp(at), took);
     const socket = connect({
-      ...connectOptions(address),
+      ...at,
+      ...(handshake && { socket: handshake.stream }),
       ...options,
       // The key is pinned, so no certificate authority counts; none is loaded.
       ca: [],
@@ -46,6 +53,7 @@ export function connectCas(
     socket.once('error', refuse);
     socket.once('close', () => refuse(new Error('the connection was closed during the TLS handshake')));
     socket.once('secureConnect', () => {
+      handshake?.complete();
       clearTimeout(timer);
       socket
         .removeAllListeners('error')

@@ -1,23 +1,23 @@
 import type { Socket } from 'node:net';
 
-type Peer = Pick<Socket, 'remoteAddress' | 'remotePort'>;
+/** Where connections are from that are known by more than the address of their other end. */
+const sources = new WeakMap<Socket, string>();
 
-/** The two sockets of a connection, with and without TLS, have nothing else in common. */
-export const placeOf = ({ remoteAddress, remotePort }: Peer): string => `${remoteAddress} ${remotePort}`;
-
-/** Addresses of clients behind balancers, by the place of their connection. */
-const clients = new Map<string, string>();
-
-/** Remembers whom a balancer has a connection from, as long as that lasts. */
+/** Remembers whom a balancer has a connection from. */
 export function comesFrom(socket: Socket, client: string): void {
-  const place = placeOf(socket);
-  clients.set(place, client);
-  socket.once('close', () => clients.delete(place));
+  sources.set(socket, sourceAt(client));
 }
 
+/** Has TLS over a connection come from where that is from. */
+export function comesAs(tls: Socket, source: string): void {
+  sources.set(tls, source);
+}
+
+/** Where a connection is from, with or without TLS. */
+export const sourceOf = (socket: Socket): string => sources.get(socket) ?? sourceAt(socket.remoteAddress);
+
 /** The client's IPv4 address, or the /64 its IPv6 address is from, since one host commands all of that. */
-export function sourceOf(peer: Peer): string {
-  const own = clients.get(placeOf(peer)) ?? peer.remoteAddress;
+function sourceAt(own: string | undefined): string {
   const address = own?.replace(/^::ffff:(?=\d+\.)/, '') ?? 'unknown';
   if (!address.includes(':')) return address;
   const [head = '', tail] = address.replace(/%.*/, '').split('::');

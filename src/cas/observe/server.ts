@@ -1,37 +1,13 @@
-import type { Socket } from 'node:net';
-import type { Server, TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
-import { placeOf } from '../limits/source.ts';
 import { type Asker, correlated, newCorrelationId } from './correlation.ts';
-import { metrics, since } from './metrics.ts';
-
-/** Counts the connections of a server, and their handshakes. */
-export function observeTls(server: Server, port: 'api' | 'enclave'): void {
-  /** When handshakes began. */
-  const handshakes = new Map<string, number>();
-  server.on('connection', (socket: Socket) => {
-    const key = placeOf(socket);
-    handshakes.set(key, performance.now());
-    metrics.connections.add({ port }, 1);
-    socket.once('close', () => {
-      handshakes.delete(key);
-      metrics.connections.add({ port }, -1);
-    });
-  });
-  server.on('secureConnection', (socket: TLSSocket) => {
-    const start = handshakes.get(placeOf(socket));
-    if (start !== undefined) metrics.handshakeSeconds({ port }, since(start));
-  });
-  server.on('tlsClientError', () => metrics.handshakeFailed({ port }));
-  server.on('drop', () => metrics.dropped({ port }));
-}
+import { metrics } from './metrics.ts';
 
 /**
  * Counts requests by the call they are for, and gives each an id: its log lines have it, and a header of the answer.
  * @param askerOf names who is at the other end
  */
 export function observeRequests(app: FastifyInstance, askerOf: (socket: TLSSocket) => Asker): void {
-  observeTls(app.server as unknown as Server, 'api');
   app.addHook('onRequest', async (request, reply) => {
     metrics.inFlight.add({ port: 'api' }, 1);
     reply.raw.once('close', () => metrics.inFlight.add({ port: 'api' }, -1));

@@ -1,0 +1,98 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Server, TLSSocket } from 'node:tls';
+import { boundHandshake, type Handshake } from '../../protocol/handshake.ts';
+import { metrics, since } from '../observe/metrics.ts';
+import { createCounts } from './counts.ts';
+import { countHandshake, mayShakeHands } from './handshake-time.ts';
+import { comesAs, sourceOf } from './source.ts';
+
+/** Handshakes that one source may have under way: as many launchers as come at once after a power cut, and no more. */
+export const HANDSHAKES_OF_SOURCE = 2048;
+
+export interface Accepting {
+  port: 'api' | 'enclave';
+  /** Connections that one source may have, idle ones included; it may be a balancer that many come through. */
+  connectionsOfSource: number;
+  /** Handshakes that one source may have under way; absent: {@link HANDSHAKES_OF_SOURCE}. */
+  handshakesOfSource?: number;
+  /** Whether clients show certificates, whose issuers are verified before anybody asks. */
+  takesCertificates?: boolean;
+}
+
+/** A connection whose handshake is under way. */
+interface Arrival {
+  socket: Socket;
+  source: string;
+  start: number;
+  handshake: Handshake | undefined;
+  /** To be called once it is no longer under way. */
+  end: () => void;
+}
+
+/**
+ * Has a server accept connections within limits for each source, and counts them. A source that has used up what it may is refused, so that others find room.
+ * @returns where all open connections are, those included whose handshake is under way, by TLS once it is complete
+ */
+export function acceptWithin(
+  server: Server,
+  { port, connectionsOfSource, handshakesOfSource = HANDSHAKES_OF_SOURCE, takesCertificates }: Accepting,
+): ReadonlyMap<Socket, TLSSocket | undefined> {
+  const arriving = new AsyncLocalStorage<Arrival>();
+  const connections = new Map<Socket, TLSSocket | undefined>();
+  const open = createCounts();
+  const underWay = createCounts();
+  const mayCome = (source: string) =>
+    open.of(source) < connectionsOfSource &&
+    underWay.of(source) < handshakesOfSource &&
+    mayShakeHands(source);
+  const listeners = server.listeners('connection') as ((connection: Duplex) => void)[];
+  server.removeAllListeners('connection');
+  server.on('connection', (socket: Socket) => {
+    const source = sourceOf(socket);
+    if (!mayCome(source)) {
+      metrics.dropped({ port });
+      socket.destroy();
+      return;
+    }
+    let isUnderWay = true;
+    const end = () => {
+      if (isUnderWay) underWay.add(source, -1);
+      isUnderWay = false;
+    };
+    connections.set(socket, undefined);
+    open.add(source, 1);
+    underWay.add(source, 1);
+    metrics.connections.add({ port }, 1);
+    socket.once('close', () => {
+      end();
+      connections.delete(socket);
+      open.add(source, -1);
+      metrics.connections.add({ port }, -1);
+    });
+    const handshake = takesCertificates
+      ? boundHandshake(socket, (took) => countHandshake(source, took))
+      : undefined;
+    const arrival = { socket, source, start: performance.now(), handshake, end };
+    arriving.run(arrival, () => {
+      for (const listener of listeners) listener.call(server, handshake?.stream ?? socket);
+    });
+  });
+  // All that TLS makes of a connection happens in the context in which that was accepted.
+  server.prependListener('secureConnection', (tls) => {
+    const arrival = arriving.getStore();
+    if (!arrival) return void tls.destroy();
+    arrival.handshake?.complete();
+    arrival.end();
+    connections.set(arrival.socket, tls);
+    comesAs(tls, arrival.source);
+    metrics.handshakeSeconds({ port }, since(arrival.start));
+  });
+  server.prependListener('tlsClientError', (_error, tls) => {
+    comesAs(tls, arriving.getStore()?.source ?? 'unknown');
+    metrics.handshakeFailed({ port });
+  });
+  server.on('drop', () => metrics.dropped({ port }));
+  return connections;
+}
