@@ -1,4 +1,5 @@
-import { createPublicKey } from 'node:crypto';
+import { spawn } from 'node:child_process';
+import { createPublicKey, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { request } from 'node:https';
 import { type AddressInfo, createServer } from 'node:net';
@@ -6,22 +7,30 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { connect, createServer as createTlsServer } from 'node:tls';
 import { formatKeyHash, publicKeyDigest } from '../src/policy/key-hash.ts';
 import type { Identity } from '../src/protocol/certificate.ts';
+import { connectLas } from '../src/protocol/las.ts';
 import { makeIdentity } from '../test/support/client.ts';
+import { dearChain } from './dear-chain.ts';
 
-/** What somebody with an account, at an address of his own, does to a CAS until he is ended. */
+/** What somebody with an account, at an address of his own, does to a server until he is ended. */
 const ADDRESS = '127.0.0.66';
-const [name = '', apiPort = '', enclavePort = ''] = process.argv.slice(2);
+const [target = '', name = '', where = '', enclavePort = ''] = process.argv.slice(2);
 const MEBIBYTE = 1024 * 1024;
 
 const identities = await Promise.all(Array.from({ length: 8 }, () => makeIdentity('attacker')));
 const identity = (number: number) => identities[number % identities.length] as Identity;
 
 /** Makes a request, and passes over what is answered. */
-function call(number: number, method: string, path: string, body = ''): Promise<void> {
-  const { key, certificate } = identity(number);
+function call(
+  number: number,
+  method: string,
+  path: string,
+  body = '',
+  who = identity(number),
+): Promise<void> {
+  const { key, certificate } = who;
   return new Promise((resolve) => {
     const outgoing = request({
-      ...{ host: '127.0.0.1', port: apiPort, localAddress: ADDRESS, method, path, agent: false },
+      ...{ host: '127.0.0.1', port: where, localAddress: ADDRESS, method, path, agent: false },
       ...{ key, cert: certificate, rejectUnauthorized: false },
       headers: { 'content-length': Buffer.byteLength(body) },
     });
@@ -75,10 +84,16 @@ async function imports(port: number, key: string): Promise<void> {
   });
 }
 
-const attacks: Record<string, () => Promise<unknown>> = {
+/** Handshakes with certificates that take long to be verified. */
+async function chains(): Promise<void> {
+  const who = await dearChain(5);
+  await again(4, (number) => call(number, 'GET', '/v1/version', '', who));
+}
+
+const cas: Record<string, () => Promise<unknown>> = {
   async 'idle connections'() {
     await again(64, async () => {
-      await tls(apiPort);
+      await tls(where);
       await sleep(50);
     });
   },
@@ -100,6 +115,16 @@ const attacks: Record<string, () => Promise<unknown>> = {
   'RSA keys': () =>
     again(8, (number) => upload(number, secrets(16, 'kind: private-key, key_type: RSA-3072'))),
   'OpenPGP keys': () => again(8, (number) => upload(number, secrets(2000, 'kind: pgp-key'))),
+  'certificates with dear issuers': chains,
+  async 'a policy of one principal, named 2,000 times'() {
+    const pem = createPublicKey(identity(0).certificate).export({ type: 'spki', format: 'pem' });
+    const names = Array<string>(2000).fill('*k').join(', ');
+    const policy = `x-key: &k ${JSON.stringify(pem)}\naccess_policy: {read: [${names}], update: [*k]}\n`;
+    const its = `principals-${process.pid}`;
+    await call(0, 'POST', '/session', session(its, policy));
+    await again(8, (number) => call(number, 'GET', `/session/${its}`));
+  },
+  'secrets of 8 MiB': () => again(4, (number) => upload(number, secrets(8, 'kind: ascii, size: 1048576'))),
   'long texts': () =>
     again(4, (number) => upload(number, secrets(2000, `kind: ascii, value: "${'a'.repeat(1000)}"`))),
   'many values': () =>
@@ -131,6 +156,40 @@ const attacks: Record<string, () => Promise<unknown>> = {
   },
 };
 
+const sealed: Record<string, () => Promise<unknown>> = {
+  'certificates with dear issuers': chains,
+  'wrong passphrases': () =>
+    again(8, (number) =>
+      call(number, 'POST', '/v1/unseal', JSON.stringify({ passphrase: `wrong ${number}` })),
+    ),
+};
+
+const las: Record<string, () => Promise<unknown>> = {
+  async 'a large environment'() {
+    const own = 'ENVCAS_BENCH_0';
+    if (process.env[own] === undefined) {
+      const large = Array.from({ length: 12 }, (_, at) => [`ENVCAS_BENCH_${at}`, 'a'.repeat(120_000)]);
+      const attackers = Array.from({ length: 4 }, () =>
+        spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+          env: { ...process.env, ...Object.fromEntries(large) },
+          stdio: 'inherit',
+        }),
+      );
+      // They end with this process, which is killed.
+      await Promise.all(attackers.map((attacker) => once(attacker, 'exit')));
+      return;
+    }
+    const parent = process.ppid;
+    await again(4, async () => {
+      if (process.ppid !== parent) process.exit();
+      const connection = await connectLas(where, undefined, Date.now() + 30_000).catch(() => undefined);
+      await connection?.evidence(randomBytes(64)).catch(() => {});
+      connection?.close();
+    });
+  },
+};
+
+const attacks = { cas, 'sealed CAS': sealed, LAS: las }[target] ?? {};
 process.on('disconnect', () => process.exit());
 if (name === '') console.log(JSON.stringify(Object.keys(attacks)));
 else await attacks[name]?.();
