@@ -2,7 +2,7 @@ import { constants } from 'node:crypto';
 import { type IncomingMessage, maxHeaderSize, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Server, TLSSocket } from 'node:tls';
-import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { causes, type ErrorCode, errors, Failure, failure, reason } from '../errors.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 import { InvalidText } from '../policy/problem.ts';
@@ -10,7 +10,7 @@ import type { Identity } from '../protocol/certificate.ts';
 import { ENCRYPTED_SESSION_LIMIT } from '../protocol/encrypted-session.ts';
 import type { Log } from './cas.ts';
 import { acceptWithin } from './limits/accept.ts';
-import { onTheWay, roomFor } from './limits/answers.ts';
+import { hold, roomFor } from './limits/held.ts';
 import { requireRoom } from './limits/overload.ts';
 import { limitRequests } from './limits/requests.ts';
 import { sourceOf } from './limits/source.ts';
@@ -25,8 +25,8 @@ export const STREAMED = 'application/x-ndjson';
 /** Open at a time; and of one source, which may be a balancer that many come through. */
 const CONNECTIONS = 4096;
 const CONNECTIONS_OF_SOURCE = 1024;
-/** Bytes of answers that are not counted. */
-const SHORT_ANSWER = 65_536;
+/** Bytes of requests and answers that are not counted. */
+const SHORT = 65_536;
 const HANDSHAKE = 10_000;
 const GRACE = 1000;
 const REQUEST_TIMEOUT = 30_000;
@@ -109,12 +109,9 @@ export function createHttps(
     limitTime(raw);
   });
   limitRequests(app, (socket) => certificateOf(socket) ?? sourceOf(socket));
-  app.addHook('onSend', async ({ raw: { socket } }, reply, payload) => {
-    const size = typeof payload === 'string' ? Buffer.byteLength(payload) : 0;
-    if (size <= SHORT_ANSWER) return payload;
-    const source = sourceOf(socket);
-    if (size > roomFor(source)) throw failure('CAS_BUSY');
-    reply.raw.once('close', onTheWay(source, size));
+  app.addHook('onRequest', async (request, reply) => countHeld(request, reply, announcedSize(request)));
+  app.addHook('onSend', async (request, reply, payload) => {
+    countHeld(request, reply, typeof payload === 'string' ? Buffer.byteLength(payload) : 0);
     return payload;
   });
   app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
@@ -135,6 +132,26 @@ export function createHttps(
     throw failure('METHOD_NOT_ALLOWED', { path, allowed: allowed.join(' and ') });
   });
   return app;
+}
+
+/** Counts bytes that are held until a request has its answer. @throws Failure CAS_BUSY */
+function countHeld({ raw: { socket } }: FastifyRequest, { raw }: FastifyReply, size: number): void {
+  if (size <= SHORT) return;
+  const source = sourceOf(socket);
+  if (size > roomFor(source)) throw failure('CAS_BUSY');
+  raw.once('close', hold(source, size));
+}
+
+/** Bytes of a body, before it comes: as many as there may be, where that is not said. */
+function announcedSize({
+  raw: { headers },
+  routeOptions: { bodyLimit = BODY_LIMIT },
+}: FastifyRequest): number {
+  if (headers['content-type'] === STREAMED) return 0;
+  const length =
+    headers['transfer-encoding'] === undefined ? Number(headers['content-length'] ?? 0) : bodyLimit;
+  // What is longer is not read.
+  return length > bodyLimit ? 0 : length;
 }
 
 const timers = new WeakMap<IncomingMessage, NodeJS.Timeout>();

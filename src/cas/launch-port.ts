@@ -20,7 +20,7 @@ import { toRefusal } from '../protocol/refusal.ts';
 import type { Cas } from './cas.ts';
 import { Challenge } from './evidence.ts';
 import { acceptWithin } from './limits/accept.ts';
-import { onTheWay, roomFor } from './limits/answers.ts';
+import { hold, roomFor } from './limits/held.ts';
 import { requireRoom } from './limits/overload.ts';
 import { sourceOf } from './limits/source.ts';
 import { type Asker, correlated, newCorrelationId } from './observe/correlation.ts';
@@ -200,7 +200,7 @@ async function answer(
     const { source } = attempt.connection;
     const size = channel.write(granted, roomFor(source), taken.resolve);
     if (size === undefined) throw failure('CAS_BUSY');
-    const arrived = onTheWay(source, size);
+    const arrived = hold(source, size);
     const isTaken = endWhenSlow(socket);
     await taken.promise;
     isTaken();

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { describe, test } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
-import { onTheWay, roomFor } from '../../src/cas/limits/answers.ts';
+import { hold, roomFor } from '../../src/cas/limits/held.ts';
 import { countStored, MEBIBYTE } from '../../src/cas/limits/stored.ts';
 import { createTurns } from '../../src/cas/limits/turns.ts';
 import { correlated } from '../../src/cas/observe/correlation.ts';
@@ -140,7 +140,7 @@ ${names.map((name) => `  - {name: ${name}, import: {session: large, secret: s}}\
 });
 
 test('answers that nobody takes are held for one source to a limit, and others have room', () => {
-  const arrived = onTheWay('attacker', 60 * MEBIBYTE);
+  const arrived = hold('attacker', 60 * MEBIBYTE);
   assert.equal(roomFor('attacker'), 4 * MEBIBYTE);
   assert.equal(roomFor('honest'), 64 * MEBIBYTE);
   arrived();
