@@ -1,9 +1,11 @@
+import { setImmediate } from 'node:timers/promises';
 import { failure } from '../errors.ts';
 import { formatKeyHash } from '../policy/key-hash.ts';
 import { ROOT } from '../policy/names.ts';
 import type { KeyHolder } from '../policy/session.ts';
 import { authorize, authorizeListing, type Client } from './access.ts';
 import type { Cas } from './cas.ts';
+import type { StoredVersion, VersionHead } from './store/store.ts';
 import { activeSession, openUpload, openVersion, requireSession, type SessionVersion } from './versions.ts';
 
 /** A session as people get it. */
@@ -59,6 +61,10 @@ function shownHolder(holder: KeyHolder): object {
  * @throws Failure SESSION_NOT_FOUND, IDENTITY_REQUIRED or ACCESS_DENIED
  */
 export async function readHash(cas: Cas, name: string, client: Client | undefined): Promise<string> {
+  const [head] = await cas.store.heads(name, Number.MAX_SAFE_INTEGER, 1);
+  const upload = head && openUpload(cas, head);
+  if (upload?.isHashPublic) return upload.hash;
+  if (upload?.isHashPublic === false && !client) throw failure('IDENTITY_REQUIRED');
   const active = await requireSession(cas, name);
   if (active.isHashPublic) return active.hash;
   if (!client) throw failure('IDENTITY_REQUIRED');
@@ -68,6 +74,8 @@ export async function readHash(cas: Cas, name: string, client: Client | undefine
 
 /** Versions and names that one answer holds at most. */
 const MOST_VERSIONS = 100;
+/** Versions that are read at once: a database that is a file goes through their content for what stands behind it. */
+const AT_ONCE = 8;
 const MOST_NAMES = 1000;
 
 /**
@@ -77,13 +85,27 @@ const MOST_NAMES = 1000;
  */
 export async function readHistory(cas: Cas, name: string, client: Client, before: number): Promise<object> {
   await authorize(cas, await requireSession(cas, name), 'read', client);
-  const stored = await cas.store.versions(name, before, MOST_VERSIONS + 1);
-  const versions = stored.slice(0, MOST_VERSIONS).map((version) => {
-    const { hash, created, by } = openUpload(cas, version);
-    const at = created === undefined ? null : new Date(created).toISOString();
-    return { number: version.number, hash, created: at, by: by.map(shownHolder) };
-  });
-  return { versions, more: stored.length > MOST_VERSIONS };
+  const versions: object[] = [];
+  for (let from = before; versions.length <= MOST_VERSIONS; ) {
+    const heads = await cas.store.heads(name, from, AT_ONCE);
+    for (const head of heads) versions.push(await shownVersion(cas, head));
+    if (heads.length < AT_ONCE) break;
+    from = heads.at(-1)?.number ?? 0;
+    await setImmediate();
+  }
+  return { versions: versions.slice(0, MOST_VERSIONS), more: versions.length > MOST_VERSIONS };
+}
+
+/** Only the session has the hash of a version that an older version of this program took. */
+async function shownVersion(cas: Cas, head: VersionHead): Promise<object> {
+  const { number } = head;
+  const upload = openUpload(cas, head);
+  if (upload) {
+    const { hash, created, by } = upload;
+    return { number, hash, created: new Date(created).toISOString(), by: by.map(shownHolder) };
+  }
+  const stored = (await cas.store.versionByHash(head.session, head.hash)) as StoredVersion;
+  return { number, hash: (await openVersion(cas, stored)).hash, created: null, by: [] };
 }
 
 /**

@@ -6,7 +6,7 @@ import type { KeyHolder, Service, Session } from '../policy/session.ts';
 import { Secret } from '../secrets/secret.ts';
 import type { Cas } from './cas.ts';
 import type { Keyring } from './keyring.ts';
-import type { StoredVersion } from './store/store.ts';
+import type { StoredVersion, VersionHead } from './store/store.ts';
 import { inThread } from './threads.ts';
 import { keyHolder, largeParts, readVersion, type WrittenVersion, writeVersion } from './written-version.ts';
 
@@ -32,13 +32,21 @@ const sealedUpload = v.object({
   /** Milliseconds since 1970. */
   created: v.number(),
   by: v.array(keyHolder),
+  /** Absent where an older version of this program took it: only the session tells. */
+  isHashPublic: v.optional(v.boolean()),
 });
+
+/** When a version was uploaded (milliseconds since 1970), and by whom. */
+interface Upload {
+  created: number;
+  by: KeyHolder[];
+}
 
 /** A version as it goes into the store. */
 export function sealVersion(
   cas: Pick<Cas, 'keyring'>,
   version: SessionVersion,
-  upload: { created: number; by: KeyHolder[] },
+  upload: Upload,
   parts = largeParts(version),
 ): StoredVersion {
   const { number, launchers, secrets, ...rest } = version;
@@ -52,7 +60,8 @@ export function sealVersion(
     },
     parts,
   );
-  const record: v.InferInput<typeof sealedUpload> = { hash: version.hash, ...upload };
+  const { isHashPublic } = version;
+  const record: v.InferInput<typeof sealedUpload> = { hash: version.hash, ...upload, isHashPublic };
   return {
     session: version.session.name,
     number,
@@ -92,7 +101,7 @@ function versionOf(
 }
 
 /** Where a version is kept; its ciphertext decrypts only there. */
-function placeOf({ session, number, hash }: Pick<StoredVersion, 'session' | 'number' | 'hash'>): string {
+function placeOf({ session, number, hash }: Omit<VersionHead, 'upload'>): string {
   return `version/${session}/${number}/${hash.toString('hex')}`;
 }
 
@@ -119,15 +128,15 @@ export function countedCreator(keyring: Keyring, holder: KeyHolder): Buffer {
   return keyring.pseudonym(Buffer.from(`creator ${JSON.stringify(holder)}`));
 }
 
-/** Hash of a version, and when and by whom it was uploaded, which older versions of this program did not keep. */
+/**
+ * What is kept of an upload beside the session.
+ * @returns undefined where an older version of this program kept nothing
+ */
 export function openUpload(
-  cas: Pick<Cas, 'keyring'>,
-  stored: StoredVersion,
-): { hash: string; created?: number; by: KeyHolder[] } {
-  if (!stored.upload) {
-    const version = cas.keyring.open(stored.sealed, placeOf(stored));
-    return { hash: v.parse(v.object({ hash: v.string() }), JSON.parse(version.toString())).hash, by: [] };
-  }
-  const plaintext = cas.keyring.open(stored.upload, `upload of ${placeOf(stored)}`);
+  { keyring }: Pick<Cas, 'keyring'>,
+  head: VersionHead,
+): v.InferOutput<typeof sealedUpload> | undefined {
+  if (!head.upload) return undefined;
+  const plaintext = keyring.open(head.upload, `upload of ${placeOf(head)}`);
   return v.parse(sealedUpload, JSON.parse(plaintext.toString()));
 }

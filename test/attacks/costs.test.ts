@@ -9,6 +9,7 @@ import { countStored, MEBIBYTE } from '../../src/cas/limits/stored.ts';
 import { createTurns } from '../../src/cas/limits/turns.ts';
 import { correlated } from '../../src/cas/observe/correlation.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
+import { readHash, readHistory } from '../../src/cas/sessions.ts';
 import { inThread } from '../../src/cas/threads.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
 import type { SessionVersion } from '../../src/cas/versions.ts';
@@ -117,6 +118,63 @@ secrets: [{name: s, kind: ascii, value: "${'x'.repeat(150_000)}"}]
     code: 'PREDECESSOR_STALE',
   });
   await upload(text('two'), 'honest');
+});
+
+/** Has the store note each version whose content is read. */
+function countReading({ cas }: ReturnType<typeof bareCas>): number[] {
+  const read: number[] = [];
+  const note = (row: unknown) => {
+    if (typeof row === 'object' && row && 'sealed' in row && 'number' in row) read.push(Number(row.number));
+  };
+  cas.store = new Proxy(cas.store, {
+    get: (store, method) => {
+      const call = Reflect.get(store, method) as (...args: unknown[]) => Promise<unknown>;
+      return async (...args: unknown[]) => {
+        const result = await call(...args);
+        [result].flat().forEach(note);
+        return result;
+      };
+    },
+  });
+  return read;
+}
+
+test('a history is told without the content of its versions', async () => {
+  const bare = bareCas();
+  let predecessor: string | undefined;
+  for (let number = 1; number <= 102; number++)
+    predecessor = await bare.upload(
+      `name: s\nversion: "0.3.12"\n${predecessor ? `predecessor: ${predecessor}\n` : ''}`,
+    );
+  const read = countReading(bare);
+  const client = { certificate: keyOf('alice'), signers: [] };
+  const tell = async (before: number) => {
+    const { versions, more } = (await readHistory(bare.cas, 's', client, before)) as {
+      versions: { number: number }[];
+      more: boolean;
+    };
+    return { numbers: versions.map(({ number }) => number), more };
+  };
+  const numbers = Array.from({ length: 100 }, (_, at) => 102 - at);
+  assert.deepEqual(await tell(1000), { numbers, more: true });
+  assert.deepEqual(await tell(101), {
+    numbers: Array.from({ length: 100 }, (_, at) => 100 - at),
+    more: false,
+  });
+  assert.deepEqual(await tell(3), { numbers: [2, 1], more: false });
+  // By whose rules it is told.
+  assert.deepEqual(read, [102, 102, 102]);
+});
+
+test('whoever shows no key has no session opened for its hash', async () => {
+  const bare = bareCas();
+  await bare.upload('name: closed\nversion: "0.3.12"\n');
+  const hash = await bare.upload(`name: open\nversion: "0.3.12"\nsalt: ${'ab'.repeat(16)}\n`);
+  const read = countReading(bare);
+  await assert.rejects(readHash(bare.cas, 'closed', undefined), { code: 'IDENTITY_REQUIRED' });
+  await assert.rejects(readHash(bare.cas, 'none', undefined), { code: 'SESSION_NOT_FOUND' });
+  assert.equal(await readHash(bare.cas, 'open', undefined), hash);
+  assert.deepEqual(read, []);
 });
 
 test('one large secret under many names is not held in all of them', async () => {

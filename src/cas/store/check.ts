@@ -11,7 +11,7 @@ import type { Database, Row } from './database.ts';
 import { eachRow } from './dump.ts';
 import type { Table } from './migrations.ts';
 import { type Coded, coded, isAuthentic, nameOfRow } from './sql.ts';
-import type { StoredVersion } from './store.ts';
+import type { VersionHead } from './store.ts';
 
 /**
  * Looks at everything in a store: whether each row is what this CAS has written there, whether the versions of a session are
@@ -60,7 +60,7 @@ export function rowChecker(keyring: Keyring): RowChecker {
   };
   const isCreator = (row: Row): boolean => {
     if (row.number !== 1) return false;
-    const { by } = openUpload({ keyring }, row as unknown as StoredVersion);
+    const { by = [] } = openUpload({ keyring }, row as unknown as VersionHead) ?? {};
     return by.some((holder) => countedCreator(keyring, holder).equals(row.creator as Buffer));
   };
   const checkEntry = (row: Row) => {

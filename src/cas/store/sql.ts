@@ -14,6 +14,7 @@ import {
   type State,
   type Store,
   type StoredVersion,
+  type VersionHead,
 } from './store.ts';
 
 const FORGET_WRONG_CODES_AFTER = 24 * 3600 * 1000;
@@ -132,15 +133,16 @@ export function openStore(database: Database, authenticate: Authenticator): Stor
       ),
     versionByHash: async (session, hash) =>
       versionOf((await database.all(`${VERSION} WHERE session = $1 AND hash = $2`, session, hash))[0]),
-    versions: async (session, before, limit) =>
+    heads: async (session, before, limit) =>
       (
         await database.all(
-          `${VERSION} WHERE session = $1 AND number < $2 ORDER BY number DESC LIMIT $3`,
+          `SELECT session, number, hash, upload FROM version
+           WHERE session = $1 AND number < $2 ORDER BY number DESC LIMIT $3`,
           session,
           before,
           limit,
         )
-      ).map((row) => versionOf(row) as StoredVersion),
+      ).map(headOf),
     sessionsIn: async (namespace, after, limit) =>
       (
         await database.all(
@@ -383,17 +385,15 @@ function isSame(one: Value | undefined, other: Value | undefined): boolean {
   );
 }
 
-function versionOf(row: Row | undefined): StoredVersion | undefined {
-  return (
-    row && {
-      session: String(row.session),
-      number: Number(row.number),
-      hash: bytes(row.hash) as Buffer,
-      sealed: bytes(row.sealed) as Buffer,
-      upload: bytes(row.upload) ?? null,
-    }
-  );
-}
+const headOf = (row: Row): VersionHead => ({
+  session: String(row.session),
+  number: Number(row.number),
+  hash: bytes(row.hash) as Buffer,
+  upload: bytes(row.upload) ?? null,
+});
+
+const versionOf = (row: Row | undefined): StoredVersion | undefined =>
+  row && { ...headOf(row), sealed: bytes(row.sealed) as Buffer };
 
 function bytes(value: Value | undefined): Buffer | undefined {
   return Buffer.isBuffer(value) ? value : undefined;

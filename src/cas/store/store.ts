@@ -37,8 +37,8 @@ export interface Store extends State {
   ): Promise<'added' | 'taken' | 'parent changed'>;
   /** How many sessions have this pseudonym of who created them. @param statements as in addVersion */
   sessionsOf(creator: Buffer, statements?: Statements): Promise<number>;
-  /** The versions of a session with numbers below `before`, newest first. */
-  versions(session: string, before: number, limit: number): Promise<StoredVersion[]>;
+  /** What names the versions of a session with numbers below `before`, newest first. */
+  heads(session: string, before: number, limit: number): Promise<VersionHead[]>;
   /** Names of the sessions just below a namespace (`/` is the root) that come after a name, in order of their bytes. */
   sessionsIn(namespace: string, after: string, limit: number): Promise<string[]>;
   /** Counts a wrong proof of knowledge; takes a right one, unless too many wrong ones came before it. */
@@ -69,15 +69,19 @@ export interface Store extends State {
   noteBoot(name: Buffer, resetCount: number, restartCount: number): Promise<boolean>;
 }
 
-/** One version of a session. Versions count from 1 and are never changed or deleted. */
-export interface StoredVersion {
+/** A version of a session, without its content. */
+export interface VersionHead {
   session: string;
   number: number;
   /** Pseudonym of the session hash: the hash itself would let a guess at a written secret be checked. */
   hash: Buffer;
-  sealed: Buffer;
   /** When it was uploaded and by whom, sealed; null where that was not kept yet. */
   upload: Buffer | null;
+}
+
+/** One version of a session. Versions count from 1 and are never changed or deleted. */
+export interface StoredVersion extends VersionHead {
+  sealed: Buffer;
   /** Pseudonym of who created the session, by which those of one client are counted. */
   creator?: Buffer | null;
 }
