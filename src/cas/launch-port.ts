@@ -80,7 +80,9 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
   server.maxConnections = CONNECTIONS;
   const open = acceptWithin(server, { port: 'enclave', connectionsOfSource: CONNECTIONS_OF_SOURCE });
   server.on('secureConnection', (socket) => {
-    const asker = { source: sourceOf(socket), identity: '' };
+    const gone = new AbortController();
+    socket.once('close', () => gone.abort());
+    const asker = { source: sourceOf(socket), identity: '', gone: gone.signal };
     correlated(newCorrelationId(), asker, () => void serve({ cas, server, waiting, busy, asker }, socket));
   });
   server.on('tlsClientError', (error, socket) => {

@@ -69,6 +69,7 @@ export type Outcome =
   | { failed: string };
 
 parentPort?.on('message', async ({ job, input }: { job: Job; input: never }) => {
+  parentPort?.postMessage('begun');
   parentPort?.postMessage(await outcomeOf(job, input));
 });
 

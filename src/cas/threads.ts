@@ -4,23 +4,26 @@ import { Failure, failure } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
 import { SecretUnusable } from '../secrets/kinds.ts';
 import { createTurns } from './limits/turns.ts';
+import { asker } from './observe/correlation.ts';
 import type { Job, Jobs, Outcome } from './thread.ts';
 
-/**
- * Threads for what takes long, so that everybody else is answered meanwhile. There are two, each with a queue of its own:
- * what takes milliseconds does not wait for what takes seconds.
- */
-const threads = { short: createThread(), long: createThread() };
-
-/** Milliseconds for one job; the longest takes a few seconds. */
-const DEADLINE = 30_000;
+/** Milliseconds for one job in the thread for short ones, and in the other: the longest takes a few seconds. */
+const SHORT = 250;
+const LONG = 30_000;
 /** Milliseconds after which a thread without work ends. */
 const IDLE = 60_000;
 /** Mebibytes of objects that a thread may have; a text that needs more is refused. */
 const MEMORY = 512;
 
 /**
- * Does a job in a thread, when it is the turn of who asks for it.
+ * Threads for what takes long, so that everybody else is answered meanwhile. There are two, each with a queue of its own:
+ * what takes milliseconds does not wait for what takes seconds.
+ */
+const threads = { short: createThread(SHORT), long: createThread(LONG) };
+
+/**
+ * Does a job in a thread, when it is the turn of who asks for it. Jobs are pure: one that turns out to take long in the thread
+ * for short ones is done anew in the other.
  * @throws what the job throws, or Failure CAS_BUSY
  */
 export async function inThread<Name extends Job>(
@@ -28,7 +31,9 @@ export async function inThread<Name extends Job>(
   job: Name,
   input: Parameters<Jobs[Name]>[0],
 ): Promise<Awaited<ReturnType<Jobs[Name]>>> {
-  const outcome = await threads[thread](job, input);
+  const inShort = thread === 'short' ? await threads.short(job, input) : 'late';
+  const outcome = inShort === 'late' ? await threads.long(job, input) : inShort;
+  if (outcome === 'late') throw failure('CAS_BUSY');
   if ('invalidText' in outcome) throw new InvalidText(outcome.invalidText);
   if ('secretUnusable' in outcome) throw new SecretUnusable(outcome.secretUnusable);
   if ('failure' in outcome) throw new Failure(outcome.failure.code, outcome.failure.values);
@@ -36,21 +41,27 @@ export async function inThread<Name extends Job>(
   return outcome.done as Awaited<ReturnType<Jobs[Name]>>;
 }
 
-function createThread(): (job: Job, input: unknown) => Promise<Outcome> {
+/** @param most milliseconds for one job */
+function createThread(most: number): (job: Job, input: unknown) => Promise<Outcome | 'late'> {
   const turns = createTurns(1);
   let worker: Worker | undefined;
   let idle: NodeJS.Timeout | undefined;
-  let underWay: PromiseWithResolvers<Outcome> | undefined;
+  let underWay: { begun: () => void; ended: PromiseWithResolvers<Outcome | 'late'> } | undefined;
   const start = () => {
     const its = startWorker();
-    its.on('message', (outcome: Outcome) => underWay?.resolve(outcome));
+    its.on('message', (message: Outcome | 'begun') => {
+      // What one that was ended still says is about another job.
+      if (worker !== its) return;
+      if (message === 'begun') underWay?.begun();
+      else underWay?.ended.resolve(message);
+    });
     // An end is heard of by `exit` in any case.
     its.on('error', () => {});
     its.on('exit', () => {
       if (worker !== its) return;
       worker = undefined;
       // Mostly since a text took all of its memory.
-      underWay?.reject(failure('CAS_BUSY'));
+      underWay?.ended.reject(failure('CAS_BUSY'));
     });
     return its;
   };
@@ -60,21 +71,32 @@ function createThread(): (job: Job, input: unknown) => Promise<Outcome> {
   };
   return (job, input) =>
     turns(async () => {
+      const { gone } = asker();
       clearTimeout(idle);
       worker ??= start();
       const its = worker;
       its.ref();
-      const ended = Promise.withResolvers<Outcome>();
-      underWay = ended;
-      const late = setTimeout(() => {
-        end();
-        ended.reject(failure('CAS_BUSY'));
-      }, DEADLINE).unref();
+      const ended = Promise.withResolvers<Outcome | 'late'>();
+      let late: NodeJS.Timeout | undefined;
+      const endIn = (milliseconds: number) => {
+        clearTimeout(late);
+        late = setTimeout(() => {
+          end();
+          ended.resolve('late');
+        }, milliseconds).unref();
+      };
+      // Whoever asked may go before that, and then it is soon for nothing.
+      const leave = () => endIn(SHORT);
+      // A thread that has yet to start takes longer for that than for most jobs.
+      endIn(LONG);
+      underWay = { begun: () => endIn(gone?.aborted ? SHORT : most), ended };
+      gone?.addEventListener('abort', leave);
       try {
         its.postMessage({ job, input });
         return await ended.promise;
       } finally {
         clearTimeout(late);
+        gone?.removeEventListener('abort', leave);
         its.unref();
         idle = setTimeout(end, IDLE).unref();
       }

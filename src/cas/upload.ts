@@ -23,8 +23,8 @@ import type { Parent } from './store/store.ts';
 import { inThread } from './threads.ts';
 import { activeSession, countedCreator, type SessionVersion, sealVersion } from './versions.ts';
 
-/** Where a text is read: it may take long by keys or certificates in it, or by what its aliases repeat. */
-const threadFor = (text: string) => (text.length > 16_384 || text.includes('*') ? 'long' : 'short');
+/** Where a text is read: one of so many characters takes long in any case. */
+const threadFor = (text: string) => (text.length > 131_072 ? 'long' : 'short');
 
 /**
  * Takes a session: a new one, or the next version of one that exists. It comes as its text, signed, or encrypted for

@@ -84,7 +84,7 @@ const LARGE = 1024 * 1024;
 export async function openVersion(cas: Cas, stored: StoredVersion): Promise<SessionVersion> {
   const place = placeOf(stored);
   const open = () => cas.keyring.open(stored.sealed, place);
-  if (stored.sealed.length > LARGE) return versionOf(stored, await inThread('long', 'readVersion', open()));
+  if (stored.sealed.length > LARGE) return versionOf(stored, await inThread('short', 'readVersion', open()));
   return cas.opened.get(place, stored.sealed, () => versionOf(stored, readVersion(open())));
 }
 

@@ -20,8 +20,14 @@ import { makeIdentity } from '../support/client.ts';
 import { until } from '../support/until.ts';
 
 /** Does something on behalf of somebody. */
-const as = <Result>(source: string, work: () => Result, identity = 'a key') =>
-  correlated('test', { source, identity }, work);
+const as = <Result>(source: string, work: () => Result, identity = 'a key', gone?: AbortSignal) =>
+  correlated('test', { source, identity, ...(gone && { gone }) }, work);
+
+/** A session that takes a second to be read, or some. */
+const SLOW = `name: slow
+version: "0.3.12"
+services:
+${Array.from({ length: 4 }, (_, at) => `  - {name: s${at}, command: a, mrenclaves: [${`${'ab'.repeat(32)}, `.repeat(15_000)}]}\n`).join('')}`;
 
 /** How often the event loop came round while something was done. */
 async function roundsDuring(work: Promise<unknown>): Promise<number> {
@@ -43,6 +49,39 @@ test('keys that take long, and long texts, are made and read while others are se
   const reading = inThread('long', 'parseSession', text);
   assert.ok((await roundsDuring(reading)) > 10);
   assert.equal((await reading).session.secrets.length, 2000);
+});
+
+test('what takes long among short jobs is done with the long ones, and keeps nobody waiting', async () => {
+  const done: string[] = [];
+  const ask = async (source: string, text: string) => {
+    const { session } = await as(source, () => inThread('short', 'parseSession', text));
+    done.push(source);
+    return session.services.length;
+  };
+  const attacked = ask('attacker', SLOW);
+  assert.equal(await ask('honest', 'name: a\nversion: "0.3.12"\nservices: []\n'), 0);
+  assert.equal(await attacked, 4);
+  assert.deepEqual(done, ['honest', 'attacker']);
+});
+
+test('nothing is done any more for who has gone, and what is under way is ended', async () => {
+  const busy = { code: 'CAS_BUSY' };
+  const leaving = new AbortController();
+  const ask = () => as('attacker', () => inThread('long', 'parseSession', SLOW), 'a key', leaving.signal);
+  const asked = [ask(), ask()];
+  leaving.abort();
+  for (const each of asked) await assert.rejects(each, busy);
+  await assert.rejects(ask(), busy);
+  assert.equal((await as('honest', () => inThread('long', 'parseSession', SLOW))).session.name, 'slow');
+
+  const turns = createTurns(1);
+  const gate = Promise.withResolvers<void>();
+  const first = turns(() => gate.promise);
+  let begun = 0;
+  const waiting = as('attacker', () => turns(async () => begun++), 'a key', AbortSignal.abort());
+  gate.resolve();
+  await Promise.all([first, assert.rejects(waiting, busy)]);
+  assert.equal(begun, 0);
 });
 
 test('a text that is wrong is told as that, and its thread goes on', async () => {

@@ -5,10 +5,16 @@ import type { ClientRequest, IncomingMessage } from 'node:http';
 import { request } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
+import { connect } from 'node:tls';
 import { promisify } from 'node:util';
 import type { FastifyInstance } from 'fastify';
 import { createHttps } from '../../src/cas/http.ts';
+import { createLaunchPort } from '../../src/cas/launch-port.ts';
 import { MEBIBYTE } from '../../src/cas/limits/stored.ts';
+import { asker } from '../../src/cas/observe/correlation.ts';
+import { frames } from '../../src/protocol/frame.ts';
+import { LAUNCH_PROTOCOL } from '../../src/protocol/launch.ts';
+import { bareCas } from '../support/cas.ts';
 import { makeIdentity } from '../support/client.ts';
 
 const ATTACKER = '127.0.0.66';
@@ -16,10 +22,15 @@ const HONEST = '127.0.0.1';
 
 /** A server with the limits of a CAS, and calls of the tests. */
 let app: FastifyInstance;
+const waiting = Promise.withResolvers<AbortSignal | undefined>();
 before(async () => {
   const quiet = () => {};
   app = createHttps(await makeIdentity('cas'), { info: quiet, warn: quiet, error: quiet });
   app.post('/length', async ({ body }) => ({ length: (body as Buffer).length }));
+  app.post('/waiting', () => {
+    waiting.resolve(asker().gone);
+    return new Promise(() => {});
+  });
   await app.listen({ host: '127.0.0.1', port: 0 });
 });
 after(() => app.close());
@@ -58,6 +69,36 @@ test('bodies that are announced are counted for one source, and others have room
   for (const { asked } of announced) asked.end(Buffer.alloc(length));
   assert.deepEqual(new Set(await Promise.all(announced.map(({ answer }) => answer))), new Set([200]));
   assert.equal(await whole(ATTACKER), 200);
+});
+
+test('work is for nobody once its connection is closed, on either port', async () => {
+  const { asked } = ask(ATTACKER, '/waiting');
+  asked.end();
+  const signal = await waiting.promise;
+  assert.equal(signal?.aborted, false);
+  asked.destroy();
+  await once(signal as AbortSignal, 'abort');
+
+  const { cas } = bareCas();
+  const reading = Promise.withResolvers<AbortSignal | undefined>();
+  const gate = Promise.withResolvers<undefined>();
+  cas.store.activeVersion = () => {
+    reading.resolve(asker().gone);
+    return gate.promise;
+  };
+  const { server, close } = createLaunchPort(cas, await makeIdentity('cas'));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  const at = { host: '127.0.0.1', port, rejectUnauthorized: false };
+  const socket = connect({ ...at, ALPNProtocols: [LAUNCH_PROTOCOL] }).on('error', () => {});
+  await once(socket, 'secureConnect');
+  frames(socket, 1024).write({ session: 'a', service: 's' });
+  const launching = await reading.promise;
+  assert.equal(launching?.aborted, false);
+  socket.destroy();
+  await once(launching as AbortSignal, 'abort');
+  gate.resolve(undefined);
+  await close();
 });
 
 test('a process whose memory is taken by buffers takes on no more, until they are gone', async () => {

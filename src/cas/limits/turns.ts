@@ -7,7 +7,7 @@ type Waiting = Map<string, Map<string, (() => void)[]>>;
 /** Pieces of work of one source that may wait, where nobody says otherwise. */
 const MOST_WAITING = 256;
 
-/** Does a piece of work when its turn has come. @throws Failure CAS_BUSY */
+/** Does a piece of work when its turn has come, unless whoever asked has gone by then. @throws Failure CAS_BUSY */
 export type Turns = <Result>(work: () => Promise<Result>) => Promise<Result>;
 
 /**
@@ -27,6 +27,7 @@ export function createTurns(atOnce: number, most = MOST_WAITING): Turns {
     if (running < atOnce) running++;
     else await new Promise<void>((begin) => wait(waiting, begin, most));
     try {
+      if (asker().gone?.aborted) throw failure('CAS_BUSY', new Error('whoever asked has gone'));
       return await work();
     } finally {
       next();

@@ -8,6 +8,8 @@ export interface Asker {
   source: string;
   /** A client's key, or the session of a launcher. */
   identity: string;
+  /** Aborted once nobody waits for the answer any more. */
+  gone?: AbortSignal;
 }
 
 /** What ties together all that is said about one request or one connection of a launcher. */

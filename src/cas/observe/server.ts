@@ -25,7 +25,9 @@ export function observeRequests(app: FastifyInstance, askerOf: (socket: TLSSocke
   app.addHook('onRoute', (route) => {
     const { handler } = route;
     route.handler = function (request, reply) {
-      const asker = askerOf(request.raw.socket as TLSSocket);
+      const gone = new AbortController();
+      reply.raw.once('close', () => gone.abort());
+      const asker = { ...askerOf(request.raw.socket as TLSSocket), gone: gone.signal };
       return correlated(request.id, asker, () => handler.call(this, request, reply));
     };
   });
