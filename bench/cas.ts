@@ -7,8 +7,8 @@ import { openSeal, readSeal, type Seal } from '../src/cas/seal/record.ts';
 import { unsealBySelf } from '../src/cas/seal/unseal.ts';
 import { openState } from '../src/cas/store/sql.ts';
 import { openSqlite } from '../src/cas/store/sqlite.ts';
-import { type SessionVersion, sealVersion } from '../src/cas/versions.ts';
-import { launchersOf } from '../src/cas/written-version.ts';
+import { type NewVersion, sealVersion } from '../src/cas/versions.ts';
+import { largeParts } from '../src/cas/written-version.ts';
 import { namespaceOf } from '../src/policy/names.ts';
 import { parseSession, sessionHash } from '../src/policy/session.ts';
 import { Secret } from '../src/secrets/secret.ts';
@@ -33,7 +33,6 @@ export async function fillStore(directory: string, policy: string, names: Iterab
   const keyring = createKeyring(openSeal((await readSeal(openState(database))) as Seal, unsealed.rootKey));
   await database.close();
   const { text, session } = parseSession(policy);
-  const launchers = new Map(launchersOf(session));
   const db = new DatabaseSync(path);
   db.exec('PRAGMA synchronous = OFF; PRAGMA cache_size = -200000; BEGIN');
   const insert = db.prepare(
@@ -44,17 +43,16 @@ export async function fillStore(directory: string, policy: string, names: Iterab
   for (const name of names) {
     const secrets = session.secrets.map((it) => [it.name, randomSecret()] as const);
     const named = { ...session, name };
-    const version: SessionVersion = {
+    const version: NewVersion = {
       number: 1,
       hash: sessionHash(named, CREATOR),
-      text: text.replace(session.name, name),
-      session: named,
       creator: CREATOR,
       isHashPublic: false,
-      launchers,
       secrets: new Map(secrets),
     };
-    const { hash, sealed, upload } = sealVersion({ keyring }, version, { created, by: [CREATOR] });
+    const large = largeParts(named, text.replace(session.name, name));
+    const by = { created, by: [CREATOR] };
+    const { hash, sealed, upload } = await sealVersion({ keyring }, name, version, by, large);
     insert.run(name, hash, sealed, upload, namespaceOf(name) ?? null);
     if (++rows % ROWS_AT_ONCE === 0) db.exec('COMMIT; BEGIN');
   }

@@ -5,9 +5,8 @@ import type { CollateralKeeper } from './collateral/collateral.ts';
 import type { Keyring } from './keyring.ts';
 import type { MachineNonces } from './machine-nonce.ts';
 import type { OtherCases } from './other-cas.ts';
-import type { Recent } from './recent.ts';
 import type { Store } from './store/store.ts';
-import type { SessionVersion } from './versions.ts';
+import type { OpenedVersions } from './versions.ts';
 import type { Watches } from './watch.ts';
 
 /** What the parts of a CAS share. */
@@ -17,7 +16,7 @@ export interface Cas {
   audit: Pick<AuditLog, 'record' | 'recordWith' | 'recordRefusal' | 'head' | 'lines'>;
   keyring: Keyring;
   /** Versions that were decrypted. */
-  opened: Recent<SessionVersion>;
+  opened: OpenedVersions;
   /** SHA-256 of the CAS's public key, by which launchers know it. */
   key: Buffer;
   /** X25519 key that opens sessions encrypted for this CAS. */

@@ -11,6 +11,10 @@ export interface Keyring {
   seal(plaintext: Buffer, place: string): Buffer;
   /** @throws Failure STATE_SEALED */
   open(sealed: Buffer, place: string): Buffer;
+  /** A new data key for a place, and what stands before what is encrypted with it ({@link sealWith}). */
+  makeKey(place: string): DataKey;
+  /** The data key of a ciphertext, and what {@link openWith} takes. @throws Failure STATE_SEALED */
+  keyOf(sealed: Buffer, place: string): { key: Buffer; content: Buffer };
   /** The same under the present master key, or undefined where it is already. @throws Failure STATE_SEALED */
   rewrap(sealed: Buffer, place: string): Buffer | undefined;
   /** A name for a secret that tells nothing about it, the same under all master keys: HMAC-SHA-256, 32 bytes. */
@@ -19,6 +23,12 @@ export interface Keyring {
   authenticate(content: Buffer, place: string): Buffer;
   /** Takes over keys that were added, and which one is used from now on. */
   use(keys: MasterKeys): void;
+}
+
+/** 32 bytes, and how they are kept: wrapped by a master key. */
+export interface DataKey {
+  key: Buffer;
+  head: Buffer;
 }
 
 /** All keys of a CAS's store. */
@@ -68,28 +78,28 @@ export function keyring(keys: MasterKeys): Keyring {
       content: sealed.subarray(start + WRAPPED),
     };
   };
-  const guarded = <Result>(place: string, work: () => Result): Result => {
-    try {
-      return work();
-    } catch (error) {
-      throw failure('STATE_SEALED', { path: `the store's ${place}` }, error);
-    }
-  };
   const wrap = (dataKey: Buffer, place: string): Buffer[] => {
     const number = Buffer.alloc(NUMBER);
     number.writeUInt32BE(present);
     return [Buffer.of(NUMBERED), number, encrypt(wrapping.get(present) as Buffer, dataKey, `key:${place}`)];
   };
+  const makeKey = (place: string): DataKey => {
+    const key = randomBytes(KEY);
+    return { key, head: Buffer.concat(wrap(key, place)) };
+  };
+  const keyOf = (sealed: Buffer, place: string) =>
+    guarded(place, () => {
+      const { key, wrapped, content } = partsOf(sealed);
+      return { key: decrypt(key, wrapped, `key:${place}`), content };
+    });
   return {
-    seal(plaintext, place) {
-      const dataKey = randomBytes(KEY);
-      return Buffer.concat([...wrap(dataKey, place), encrypt(dataKey, plaintext, place)]);
+    makeKey,
+    keyOf,
+    seal: (plaintext, place) => sealWith(makeKey(place), plaintext, place),
+    open(sealed, place) {
+      const { key, content } = keyOf(sealed, place);
+      return openWith(key, content, place);
     },
-    open: (sealed, place) =>
-      guarded(place, () => {
-        const { key, wrapped, content } = partsOf(sealed);
-        return decrypt(decrypt(key, wrapped, `key:${place}`), content, place);
-      }),
     rewrap: (sealed, place) =>
       guarded(place, () => {
         const { number, key, wrapped, content } = partsOf(sealed);
@@ -106,6 +116,22 @@ export function keyring(keys: MasterKeys): Keyring {
   };
 }
 
+/** Encrypts with a data key that was made for the place. */
+export const sealWith = ({ key, head }: DataKey, plaintext: Uint8Array, place: string): Buffer =>
+  Buffer.concat([head, ...encrypted(key, plaintext, place)]);
+
+/** Decrypts with the data key of a ciphertext. @throws Failure STATE_SEALED */
+export const openWith = (key: Uint8Array, content: Uint8Array, place: string): Buffer =>
+  guarded(place, () => decrypt(key, content, place));
+
+function guarded<Result>(place: string, work: () => Result): Result {
+  try {
+    return work();
+  } catch (error) {
+    throw failure('STATE_SEALED', { path: `the store's ${place}` }, error);
+  }
+}
+
 function wrappingKeys({ masters }: MasterKeys): Map<number, Buffer> {
   return new Map([...masters].map(([number, master]) => [number, derive(master, 'keyring wrapping')]));
 }
@@ -116,14 +142,17 @@ export function derive(key: Buffer, purpose: string): Buffer {
 }
 
 /** AES-256-GCM: nonce, ciphertext, tag. @param place is authenticated with it */
-export function encrypt(key: Buffer, plaintext: Buffer, place: string): Buffer {
+export const encrypt = (key: Buffer, plaintext: Buffer, place: string): Buffer =>
+  Buffer.concat(encrypted(key, plaintext, place));
+
+function encrypted(key: Uint8Array, plaintext: Uint8Array, place: string): Buffer[] {
   const nonce = randomBytes(NONCE);
   const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(Buffer.from(place));
-  return Buffer.concat([nonce, cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]);
+  return [nonce, cipher.update(plaintext), cipher.final(), cipher.getAuthTag()];
 }
 
 /** @throws Error where it was changed, or belongs to another key or place */
-export function decrypt(key: Buffer, sealed: Buffer, place: string): Buffer {
+export function decrypt(key: Uint8Array, sealed: Uint8Array, place: string): Buffer {
   if (sealed.length < NONCE + TAG) throw new Error('too short');
   const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, NONCE), { authTagLength: TAG })
     .setAAD(Buffer.from(place))

@@ -14,13 +14,13 @@ import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
 import { announceRestore } from './owner/backup.ts';
 import { readOwner } from './owner/owner.ts';
-import { createRecent } from './recent.ts';
 import { openSeal, readSeal } from './seal/record.ts';
 import { unsealBySelf } from './seal/unseal.ts';
 import type { CasOptions } from './serve.ts';
 import type { Database } from './store/database.ts';
 import { checkNotMoved } from './store/move.ts';
 import { codeRows, openState, openStore } from './store/sql.ts';
+import { createOpenedVersions } from './versions.ts';
 import { createWatches } from './watch.ts';
 
 /** A CAS without its ports. */
@@ -32,9 +32,6 @@ export interface OpenedCas {
   /** Reads the master keys, which other processes may have added to. */
   readKeys(): Promise<MasterKeys>;
 }
-
-/** Bytes of ciphertext of versions that are kept decrypted. */
-const VERSIONS = 16 * 1024 * 1024;
 
 export const storeAddress = ({ store, directory }: Pick<CasOptions, 'store' | 'directory'>): string =>
   store ?? `sqlite:${join(directory, 'cas.db')}`;
@@ -76,7 +73,7 @@ export async function openCas(database: Database, options: CasOptions): Promise<
   const cas: Cas = {
     ...kept,
     audit,
-    opened: createRecent(VERSIONS),
+    opened: createOpenedVersions(),
     key,
     encryptionKey: await openEncryptionKey(store, keyring),
     otherCases: createOtherCases(identity),

@@ -6,7 +6,7 @@ import { isSignedSession, parseSignedSession, verifySignatures } from '../policy
 import { type Definition, makeSecret, parseValue } from '../secrets/generate.ts';
 import { formatSecret, type SecretKind, SecretUnusable } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
-import { largeParts, launchersOf, readVersion } from './written-version.ts';
+import { largeParts, openWritten, sealWritten } from './written-version.ts';
 
 /** A secret as it goes from thread to thread. */
 export interface BareSecret {
@@ -24,19 +24,21 @@ const jobs = {
     const signed = parseSignedSession(content);
     return { text: signed.policy, signers: verifySignatures(signed).map((key) => key.toString('hex')) };
   },
-  /** A session, and what is made of it to be stored. */
+  /** What of a session decides over an upload of it, and what is made of the session to be stored. */
   parseSession(text: string) {
-    const parsed = parseSession(text);
+    const { session, warnings, unsupported } = parseSession(text);
+    const { services: _, images: __, volumes: ___, security: ____, ...deciding } = session;
     return {
-      ...parsed,
-      launchers: launchersOf(parsed.session),
-      hashed: Buffer.from(hashedPart(parsed.session)),
-      given: new Map(parsed.session.secrets.flatMap(givenValue)),
+      session: deciding,
+      ...{ warnings, unsupported },
+      hashed: Buffer.from(hashedPart(session)),
+      given: new Map(session.secrets.flatMap(givenValue)),
       // The text as it was uploaded: a CAS fills in no template variables.
-      parts: largeParts({ session: parsed.session, text }),
+      parts: largeParts(session, text),
     };
   },
-  readVersion,
+  openWritten,
+  sealWritten,
   makeSecret: async ({ definition, now }: { definition: Definition & { name: string }; now: number }) =>
     (await makeSecret(definition, now))?.reveal(),
   formatSecret: ({ kind, secret, chain, privateKey, format }: BareSecret & { format: string }) =>

@@ -9,7 +9,6 @@ import {
   namedCreator,
   refersToCreator,
   type SecretDefinition,
-  type Session,
 } from '../policy/session.ts';
 import { decryptSession, isEncryptedSession } from '../protocol/encrypted-session.ts';
 import { DEFAULT_SIZE, type Definition, makeSecret } from '../secrets/generate.ts';
@@ -20,8 +19,18 @@ import { countStored, MEBIBYTE } from './limits/stored.ts';
 import type { Statements } from './store/database.ts';
 import { openState } from './store/sql.ts';
 import type { Parent } from './store/store.ts';
+import type { Jobs } from './thread.ts';
 import { inThread } from './threads.ts';
-import { activeSession, countedCreator, type SessionVersion, sealVersion } from './versions.ts';
+import {
+  activeSession,
+  countedCreator,
+  type NewVersion,
+  type SessionVersion,
+  sealVersion,
+} from './versions.ts';
+
+/** What decides over an upload. */
+type Uploaded = Awaited<ReturnType<Jobs['parseSession']>>['session'];
 
 /** Where a text is read: one of so many characters takes long in any case. */
 const threadFor = (text: string) => (text.length > 131_072 ? 'long' : 'short');
@@ -82,22 +91,33 @@ async function takeSession(
   if (active?.isHashPublic && session.salt === undefined) warnings.push(WITHOUT_SALT);
 
   const secrets = new Map<string, Secret>();
+  const toMake: (Definition & { name: string })[] = [];
+  let bytes = 0;
+  let bytesToMake = 0;
+  for (const part of Object.values(parsed.parts)) bytes += part.length;
   for (const definition of session.secrets) {
     if (isImported(definition)) continue;
     const given = parsed.given.get(definition.name);
-    const secret = given
-      ? new Secret(given)
-      : (keptSecret(active, definition) ?? (await madeSecret(definition, cas.clock())));
+    const secret = given ? new Secret(given) : keptSecret(active, definition);
+    if (secret) {
+      secrets.set(definition.name, secret);
+      bytes += secret.reveal().length;
+    } else {
+      toMake.push(definition);
+      bytesToMake += sizeOf(definition);
+    }
+  }
+  // Before anything is made: what is refused costs nothing.
+  countStored(bytes + bytesToMake);
+  for (const definition of toMake) {
+    const secret = await madeSecret(definition, cas.clock(), bytesToMake > LARGE);
     if (secret) secrets.set(definition.name, secret);
   }
-  const version: SessionVersion = {
+  const version: NewVersion = {
     number: (active?.number ?? 0) + 1,
     hash: hashOf(parsed.hashed, creator),
-    text,
-    session,
     creator,
     isHashPublic: session.salt !== undefined || (active?.isHashPublic ?? false),
-    launchers: new Map(parsed.launchers),
     secrets,
   };
   const by: KeyHolder[] = signers.map((key) => ({ signer: key }));
@@ -105,10 +125,9 @@ async function takeSession(
   const shown = version.isHashPublic ? { hash: version.hash } : {};
   const counted = countedCreator(cas.keyring, by.at(-1) as KeyHolder);
   const sealed = {
-    ...sealVersion(cas, version, { created: cas.clock(), by }, parsed.parts),
+    ...(await sealVersion(cas, session.name, version, { created: cas.clock(), by }, parsed.parts)),
     ...(!active && { creator: counted }),
   };
-  countStored(sealed.sealed.length);
   const outcome = await cas.audit.recordWith(async (statements) => {
     if (!active && (await cas.store.sessionsOf(counted, statements)) >= cas.sessionsPerClient)
       throw failure('TOO_MANY_SESSIONS', { limit: cas.sessionsPerClient });
@@ -146,15 +165,22 @@ async function countBytes(cas: Cas, client: Buffer, bytes: number, statements: S
   else await state.createState(name, sealed);
 }
 
-/** Makes a secret that is not given, aside where that takes long. */
+const sizeOf = (definition: object): number =>
+  'size' in definition && typeof definition.size === 'number' ? definition.size : DEFAULT_SIZE;
+
+/** Bytes of secrets that take a millisecond to be made. */
+const LARGE = 65_536;
+
+/** Makes a secret that is not given. @param isAside whether a thread does that, as it does for keys in any case */
 async function madeSecret(
-  definition: Definition & { name: string },
+  { name, kind, key_type, size }: Definition & { name: string },
   now: number,
+  isAside: boolean,
 ): Promise<Secret | undefined> {
-  const { name, kind, key_type } = definition;
-  if (kind !== 'private-key' && kind !== 'pgp-key') return makeSecret(definition, now);
+  const definition = { name, kind, key_type, size };
+  if (!isAside && kind !== 'private-key' && kind !== 'pgp-key') return makeSecret(definition, now);
   const thread = key_type?.startsWith('RSA') ? 'long' : 'short';
-  const bytes = await inThread(thread, 'makeSecret', { definition: { name, kind, key_type }, now });
+  const bytes = await inThread(thread, 'makeSecret', { definition, now });
   return bytes && new Secret(bytes);
 }
 
@@ -183,7 +209,7 @@ async function openUpload(cas: Cas, body: string): Promise<{ text: string; signe
  * Who brings a signed session need not be its author, so that names its creator itself, or has none.
  */
 function creatorOf(
-  session: Session,
+  session: Uploaded,
   { certificate, signers }: Client,
   before: KeyHolder | null,
 ): KeyHolder | null {
@@ -200,7 +226,7 @@ function creatorOf(
 }
 
 /** A session is created by whoever may create sessions in its namespace; at the top by anyone, unless there is a root. */
-async function authorizeCreation(cas: Cas, session: Session, client: Client): Promise<Parent | undefined> {
+async function authorizeCreation(cas: Cas, session: Uploaded, client: Client): Promise<Parent | undefined> {
   const { name, namespace_hash } = session;
   const namespace = namespaceOf(name);
   if (namespace === undefined) return undefined;
@@ -225,7 +251,6 @@ function keptSecret(before: SessionVersion | undefined, definition: SecretDefini
   }
   if (old.kind === 'pgp-key' && definition.kind === 'pgp-key') return kept;
   if ((old.kind === 'ascii' || old.kind === 'binary') && old.kind === definition.kind) {
-    const sizeOf = ({ size = DEFAULT_SIZE }: { size?: unknown }) => size;
     return sizeOf(old) === sizeOf(definition) ? kept : undefined;
   }
   return undefined;

@@ -6,9 +6,16 @@ import type { KeyHolder, Service, Session } from '../policy/session.ts';
 import { Secret } from '../secrets/secret.ts';
 import type { Cas } from './cas.ts';
 import type { Keyring } from './keyring.ts';
+import { createRecent, type Recent } from './recent.ts';
 import type { StoredVersion, VersionHead } from './store/store.ts';
 import { inThread } from './threads.ts';
-import { keyHolder, largeParts, readVersion, type WrittenVersion, writeVersion } from './written-version.ts';
+import {
+  keyHolder,
+  type LargeParts,
+  openWritten,
+  sealWritten,
+  type WrittenVersion,
+} from './written-version.ts';
 
 /** A version of a session as the CAS works with it. */
 export interface SessionVersion {
@@ -42,31 +49,30 @@ interface Upload {
   by: KeyHolder[];
 }
 
+/** A version that is to be stored; what its parts say of it is not looked at again. */
+export type NewVersion = Omit<SessionVersion, 'session' | 'text' | 'launchers'>;
+
 /** A version as it goes into the store. */
-export function sealVersion(
+export async function sealVersion(
   cas: Pick<Cas, 'keyring'>,
-  version: SessionVersion,
+  session: string,
+  { number, secrets, ...rest }: NewVersion,
   upload: Upload,
-  parts = largeParts(version),
-): StoredVersion {
-  const { number, launchers, secrets, ...rest } = version;
-  const hash = cas.keyring.pseudonym(Buffer.from(version.hash));
-  const place = placeOf({ session: version.session.name, number, hash });
-  const written = writeVersion(
-    {
-      ...rest,
-      launchers: [...launchers],
-      secrets: [...secrets].map(([name, secret]) => ({ name, value: secret.reveal().toString('base64') })),
-    },
-    parts,
-  );
-  const { isHashPublic } = version;
-  const record: v.InferInput<typeof sealedUpload> = { hash: version.hash, ...upload, isHashPublic };
+  large: LargeParts,
+): Promise<StoredVersion> {
+  const { hash: own, isHashPublic } = rest;
+  const hash = cas.keyring.pseudonym(Buffer.from(own));
+  const place = placeOf({ session, number, hash });
+  const kept = [...secrets].map(([name, secret]) => ({ name, value: secret.reveal() }));
+  const toWrite = { small: { ...rest, secrets: kept }, large, place, ...cas.keyring.makeKey(place) };
+  const sizes = [...Object.values(large), ...kept.map(({ value }) => value)].map(({ length }) => length);
+  const isLarge = sizes.reduce((sum, size) => sum + size, 0) > LARGE;
+  const sealed = isLarge
+    ? Buffer.from(await inThread('short', 'sealWritten', toWrite))
+    : sealWritten(toWrite);
+  const record: v.InferInput<typeof sealedUpload> = { hash: own, ...upload, isHashPublic };
   return {
-    session: version.session.name,
-    number,
-    hash,
-    sealed: cas.keyring.seal(written, place),
+    ...{ session, number, hash, sealed },
     upload: cas.keyring.seal(Buffer.from(JSON.stringify(record)), `upload of ${place}`),
   };
 }
@@ -77,15 +83,36 @@ export async function activeSession(cas: Cas, name: string): Promise<SessionVers
   return stored && openVersion(cas, stored);
 }
 
-/** Bytes of ciphertext; more take milliseconds to be read, so a thread does that. */
-const LARGE = 1024 * 1024;
+/** Bytes of a version; more take milliseconds to be read or written, so a thread does that. */
+const LARGE = 256 * 1024;
+/** Bytes of ciphertext of versions that are kept decrypted: of small ones, and of large ones, which would take their room. */
+const SMALL_VERSIONS = 16 * 1024 * 1024;
+const LARGE_VERSIONS = 32 * 1024 * 1024;
+
+/** Versions that were decrypted lately. */
+export interface OpenedVersions {
+  small: Recent<SessionVersion>;
+  large: Recent<SessionVersion>;
+}
+
+export const createOpenedVersions = (): OpenedVersions => ({
+  small: createRecent(SMALL_VERSIONS),
+  large: createRecent(LARGE_VERSIONS),
+});
 
 /** Decrypts a version. */
 export async function openVersion(cas: Cas, stored: StoredVersion): Promise<SessionVersion> {
+  const { sealed } = stored;
   const place = placeOf(stored);
-  const open = () => cas.keyring.open(stored.sealed, place);
-  if (stored.sealed.length > LARGE) return versionOf(stored, await inThread('short', 'readVersion', open()));
-  return cas.opened.get(place, stored.sealed, () => versionOf(stored, readVersion(open())));
+  const isLarge = sealed.length > LARGE;
+  const opened = cas.opened[isLarge ? 'large' : 'small'];
+  const known = opened.find(place, sealed);
+  if (known) return known;
+  const written = { ...cas.keyring.keyOf(sealed, place), place };
+  const read = isLarge ? await inThread('short', 'openWritten', written) : openWritten(written);
+  const version = versionOf(stored, read);
+  opened.keep(place, sealed, version);
+  return version;
 }
 
 function versionOf(
@@ -96,7 +123,7 @@ function versionOf(
     ...rest,
     number,
     launchers: new Map(launchers),
-    secrets: new Map(secrets.map(({ name, value }) => [name, new Secret(Buffer.from(value, 'base64'))])),
+    secrets: new Map(secrets.map(({ name, value }) => [name, new Secret(value)])),
   };
 }
 

@@ -3,6 +3,7 @@ import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../poli
 import { InvalidText } from '../policy/problem.ts';
 import type { LauncherConfiguration } from '../policy/schema/launcher.ts';
 import { type KeyHolder, normalForm, type Session } from '../policy/session.ts';
+import { type DataKey, openWith, sealWith } from './keyring.ts';
 
 /** How a version of a session is written before it is sealed. Pure, so that a thread does it where that takes long. */
 
@@ -28,8 +29,15 @@ const writtenVersion = v.object({
   isHashPublic: v.optional(v.boolean(), false),
   session: v.custom<Session>((value) => typeof value === 'object'),
   launchers: v.optional(v.custom<Launchers>(Array.isArray)),
-  /** Values are in base64. */
-  secrets: v.array(v.object({ name: v.string(), value: v.string() })),
+  secrets: v.array(
+    v.object({
+      name: v.string(),
+      value: v.pipe(
+        v.string(),
+        v.transform((text): Uint8Array => Buffer.from(text, 'base64')),
+      ),
+    }),
+  ),
 });
 
 /** What the launcher does, by the name of the image whose files say so. */
@@ -39,31 +47,51 @@ export type WrittenVersion = Omit<v.InferOutput<typeof writtenVersion>, 'form' |
   launchers: Launchers;
 };
 
-export function readVersion(written: Uint8Array): WrittenVersion {
-  const { form, ...version } = v.parse(writtenVersion, JSON.parse(new TextDecoder().decode(written)));
+/** @throws Failure STATE_SEALED */
+export function openWritten({ key, content, place }: Written): WrittenVersion {
+  const { form, ...version } = v.parse(
+    writtenVersion,
+    JSON.parse(new TextDecoder().decode(openWith(key, content, place))),
+  );
   if (form === FORM && version.launchers) return { ...version, launchers: version.launchers };
   const session = form === FORM ? version.session : (normalForm(version.text) ?? version.session);
   return { ...version, session, launchers: launchersOf(session) };
 }
 
-/** The largest parts of a version, as JSON. */
-export interface LargeParts {
-  session: Uint8Array;
-  text: Uint8Array;
+/** A ciphertext of a version, with what opens it there. */
+interface Written {
+  key: Uint8Array;
+  content: Uint8Array;
+  place: string;
 }
 
-export const largeParts = ({ session, text }: Pick<WrittenVersion, 'session' | 'text'>): LargeParts => ({
+/** The largest parts of a version, as JSON. */
+export type LargeParts = Record<'session' | 'text' | 'launchers', Uint8Array>;
+
+export const largeParts = (session: Session, text: string): LargeParts => ({
   session: Buffer.from(JSON.stringify(session)),
   text: Buffer.from(JSON.stringify(text)),
+  launchers: Buffer.from(JSON.stringify(launchersOf(session))),
 });
 
-export function writeVersion(
-  { session: _, text: __, ...version }: WrittenVersion,
-  { session, text }: LargeParts,
-): Buffer {
-  const rest = JSON.stringify({ form: FORM, ...version }).slice(0, -1);
-  const texts = [Buffer.from(`${rest},"session":`), session, Buffer.from(',"text":'), text, Buffer.from('}')];
-  return Buffer.concat(texts);
+/** A version that is to be written, without its large parts. */
+export type SmallParts = Omit<WrittenVersion, keyof LargeParts>;
+
+export function sealWritten({ small, large, place, ...key }: ToWrite): Buffer {
+  const secrets = small.secrets.map(({ name, value }) => ({
+    name,
+    value: Buffer.from(value).toString('base64'),
+  }));
+  const rest = JSON.stringify({ form: FORM, ...small, secrets }).slice(0, -1);
+  const parts = Object.entries(large).flatMap(([name, json]) => [Buffer.from(`,"${name}":`), json]);
+  return sealWith(key, Buffer.concat([Buffer.from(rest), ...parts, Buffer.from('}')]), place);
+}
+
+/** A version, and what seals it at its place. */
+interface ToWrite extends DataKey {
+  small: SmallParts;
+  large: LargeParts;
+  place: string;
 }
 
 /** What the launcher does with each image; kept, since reading YAML would be a good part of every release. */

@@ -76,7 +76,7 @@ function allProblems(yaml: YamlText, issues: readonly v.BaseIssue<unknown>[]): P
 export type KeyHolder = { certificate: string } | { signer: string };
 
 /** Whom a session names as its creator; undefined where it names nobody, or nobody who can be known. */
-export function namedCreator({ creator }: schema.Session): KeyHolder | undefined {
+export function namedCreator({ creator }: Pick<schema.Session, 'creator'>): KeyHolder | undefined {
   if (creator === undefined) return undefined;
   if (typeof creator === 'string') {
     const certificate = principalKey(creator);
@@ -109,7 +109,7 @@ export function hashOf(part: string | Uint8Array, creator: KeyHolder | null): st
 }
 
 /** Whether an access policy speaks of the CREATOR, as it does by default. One that is a variable is not seen into. */
-export function refersToCreator({ access_policy }: schema.Session): boolean {
+export function refersToCreator({ access_policy }: Pick<schema.Session, 'access_policy'>): boolean {
   return JSON.stringify(access_policy).includes('"CREATOR"');
 }
 

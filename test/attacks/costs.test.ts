@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { createHash, createPublicKey } from 'node:crypto';
+import crypto, { createHash, createPublicKey } from 'node:crypto';
 import { once } from 'node:events';
+import { syncBuiltinESMExports } from 'node:module';
 import { type AddressInfo, createServer } from 'node:net';
-import { describe, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
 import { hold, roomFor } from '../../src/cas/limits/held.ts';
 import { countStored, MEBIBYTE } from '../../src/cas/limits/stored.ts';
@@ -12,7 +13,7 @@ import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { readHash, readHistory } from '../../src/cas/sessions.ts';
 import { inThread } from '../../src/cas/threads.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
-import type { SessionVersion } from '../../src/cas/versions.ts';
+import { activeSession, type SessionVersion } from '../../src/cas/versions.ts';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { parseSession } from '../../src/policy/session.ts';
 import { bareCas, keyOf } from '../support/cas.ts';
@@ -56,11 +57,11 @@ test('what takes long among short jobs is done with the long ones, and keeps nob
   const ask = async (source: string, text: string) => {
     const { session } = await as(source, () => inThread('short', 'parseSession', text));
     done.push(source);
-    return session.services.length;
+    return session.name;
   };
   const attacked = ask('attacker', SLOW);
-  assert.equal(await ask('honest', 'name: a\nversion: "0.3.12"\nservices: []\n'), 0);
-  assert.equal(await attacked, 4);
+  assert.equal(await ask('honest', 'name: a\nversion: "0.3.12"\nservices: []\n'), 'a');
+  assert.equal(await attacked, 'slow');
   assert.deepEqual(done, ['honest', 'attacker']);
 });
 
@@ -157,6 +158,83 @@ secrets: [{name: s, kind: ascii, value: "${'x'.repeat(150_000)}"}]
     code: 'PREDECESSOR_STALE',
   });
   await upload(text('two'), 'honest');
+});
+
+/** Calls of the thread that answers everybody for so many random bytes. */
+function countRandom(t: TestContext): number[] {
+  const sizes: number[] = [];
+  const { randomBytes } = crypto;
+  t.mock.method(crypto, 'randomBytes', (size: number) => {
+    sizes.push(size);
+    return randomBytes(size);
+  });
+  syncBuiltinESMExports();
+  t.after(() => {
+    t.mock.restoreAll();
+    syncBuiltinESMExports();
+  });
+  return sizes;
+}
+
+const made = (size: number, count = 1) =>
+  `name: made\nversion: "0.3.12"\nservices: []\nsecrets: [${Array.from({ length: count }, (_, at) => `{name: s${at}, kind: ascii, size: ${size}}`).join(', ')}]\n`;
+
+test('for whoever has too much stored no secret is made', async (t) => {
+  const bare = bareCas();
+  const text = made(60_000);
+  t.mock.method(performance, 'now', () => 0);
+  const sizes = countRandom(t);
+  await as('192.0.2.67', async () => {
+    for (let stored = 0; stored < 255 * MEBIBYTE; stored += MEBIBYTE) countStored(MEBIBYTE - 1024);
+    countStored(MEBIBYTE - 50_000);
+    await assert.rejects(bare.upload(text), { code: 'CAS_BUSY' });
+  });
+  assert.deepEqual(
+    sizes.filter((size) => size >= 60_000),
+    [],
+  );
+  await as('192.0.2.2', () => bare.upload(text));
+  assert.notEqual(sizes.filter((size) => size >= 60_000).length, 0);
+});
+
+test('large secrets are made, sealed and opened while others are served, and opened once', async (t) => {
+  const bare = bareCas();
+  const sizes = countRandom(t);
+  const { keyring } = bare.cas;
+  const whole: number[] = [];
+  const opened: string[] = [];
+  const note = (place: string, bytes: Buffer) => {
+    if (place.startsWith('version/')) whole.push(bytes.length);
+  };
+  bare.cas.keyring = {
+    ...keyring,
+    seal(plaintext, place) {
+      note(place, plaintext);
+      return keyring.seal(plaintext, place);
+    },
+    open(sealed, place) {
+      note(place, sealed);
+      return keyring.open(sealed, place);
+    },
+    keyOf(sealed, place) {
+      opened.push(place);
+      return keyring.keyOf(sealed, place);
+    },
+  };
+  // Each is small, and all of them are not.
+  await bare.upload(made(MEBIBYTE / 16, 64));
+  const first = await activeSession(bare.cas, 'made');
+  assert.equal(await activeSession(bare.cas, 'made'), first);
+  assert.deepEqual(
+    [...(first?.secrets.values() ?? [])].map((secret) => secret.reveal().length),
+    Array(64).fill(MEBIBYTE / 16),
+  );
+  assert.deepEqual(whole, []);
+  assert.equal(opened.length, 1);
+  assert.deepEqual(
+    sizes.filter((size) => size >= MEBIBYTE / 16),
+    [],
+  );
 });
 
 /** Has the store note each version whose content is read. */

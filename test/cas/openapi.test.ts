@@ -19,11 +19,11 @@ import { openEncryptionKey, openIdentity } from '../../src/cas/identity.ts';
 import { keyring as createKeyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
-import { createRecent } from '../../src/cas/recent.ts';
 import { createSeal, readSeal, type Seal } from '../../src/cas/seal/record.ts';
 import { serveSealed } from '../../src/cas/sealed.ts';
 import { openState, openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
+import { createOpenedVersions } from '../../src/cas/versions.ts';
 import { createWatches } from '../../src/cas/watch.ts';
 import { errors } from '../../src/errors.ts';
 import { namePattern, sessionNamePattern } from '../../src/policy/names.ts';
@@ -181,7 +181,7 @@ test('the calls are those of the server', async () => {
         otherCases: createOtherCases(identity),
         watches: createWatches(Date.now),
         collateral: noCollateral,
-        opened: createRecent(1024 * 1024),
+        opened: createOpenedVersions(),
         machineNonces: createMachineNonces(Buffer.alloc(32)),
         trustedTpms: noTpms,
         sessionsPerClient: 10_000,

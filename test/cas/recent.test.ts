@@ -4,40 +4,31 @@ import { createRecent } from '../../src/cas/recent.ts';
 
 test('what was made is given again for the very same bytes, and for no others', () => {
   const recent = createRecent<string>(1600);
-  let made = 0;
-  const get = (key: string, content: string) =>
-    recent.get(key, Buffer.from(content), () => `${content} ${++made}`);
-  assert.equal(get('a', 'one'), 'one 1');
-  assert.equal(get('a', 'one'), 'one 1');
-  assert.equal(get('a', 'two'), 'two 2');
-  assert.equal(get('a', 'one'), 'one 3');
-  assert.equal(get('b', 'one'), 'one 4');
-  assert.equal(get('a', 'one'), 'one 3');
-});
-
-test('what fails is tried again', () => {
-  const recent = createRecent<string>(1600);
-  const bytes = Buffer.from('bytes');
-  assert.throws(() =>
-    recent.get('a', bytes, () => {
-      throw new Error('no');
-    }),
-  );
-  assert.equal(
-    recent.get('a', bytes, () => 'yes'),
-    'yes',
-  );
+  const [one, two] = [Buffer.from('one'), Buffer.from('two')];
+  assert.equal(recent.find('a', one), undefined);
+  recent.keep('a', one, 'made');
+  assert.equal(recent.find('a', Buffer.from('one')), 'made');
+  assert.equal(recent.find('b', one), undefined);
+  assert.equal(recent.find('a', two), undefined);
+  recent.keep('a', two, 'of two');
+  assert.equal(recent.find('a', one), undefined);
+  assert.equal(recent.find('a', two), 'of two');
 });
 
 test('what was not used for longest is forgotten, and what is large is not kept', () => {
   const recent = createRecent<number>(1600);
-  let made = 0;
-  const get = (key: string, size = 100) => recent.get(key, Buffer.alloc(size), () => ++made);
-  for (let index = 0; index < 16; index++) get(`${index}`);
-  assert.equal(get('0'), 1);
-  get('16');
-  assert.equal(get('0'), 1);
-  assert.equal(get('1'), 18);
-  get('large', 101);
-  assert.equal(get('large', 101), 20);
+  const keep = (key: string, size = 100) => recent.keep(key, Buffer.alloc(size), size);
+  const find = (key: string, size = 100) => recent.find(key, Buffer.alloc(size));
+  for (let index = 0; index < 16; index++) keep(`${index}`);
+  assert.equal(find('0'), 100);
+  keep('16');
+  assert.equal(find('0'), 100);
+  assert.equal(find('1'), undefined);
+  keep('large', 801);
+  assert.equal(find('large', 801), undefined);
+  assert.equal(find('0'), 100);
+  keep('half', 800);
+  assert.equal(find('half', 800), 800);
+  assert.equal(find('2'), undefined);
+  assert.equal(find('16'), 100);
 });

@@ -8,11 +8,11 @@ import type { Cas } from '../../src/cas/cas.ts';
 import { keyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
-import { createRecent } from '../../src/cas/recent.ts';
 import { release } from '../../src/cas/release.ts';
 import { openState, openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
+import { createOpenedVersions } from '../../src/cas/versions.ts';
 import { createWatches } from '../../src/cas/watch.ts';
 import type { GrantedMessage } from '../../src/protocol/launch.ts';
 
@@ -82,7 +82,7 @@ export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
       otherCases: createOtherCases({ key: '', certificate: '' }),
       watches: createWatches(() => bare.now),
       collateral: noCollateral,
-      opened: createRecent(1024 * 1024),
+      opened: createOpenedVersions(),
       machineNonces: createMachineNonces(randomBytes(32)),
       trustedTpms: noTpms,
       sessionsPerClient: 10_000,
