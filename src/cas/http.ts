@@ -1,6 +1,8 @@
 import { constants } from 'node:crypto';
 import { type IncomingMessage, maxHeaderSize, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
+import { Readable } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import type { Server, TLSSocket } from 'node:tls';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { causes, type ErrorCode, errors, Failure, failure, reason } from '../errors.ts';
@@ -27,6 +29,8 @@ const CONNECTIONS = 4096;
 const CONNECTIONS_OF_SOURCE = 1024;
 /** Bytes of requests and answers that are not counted. */
 const SHORT = 65_536;
+/** Bytes of a longer answer that are sent at once. */
+const PIECE = 262_144;
 const HANDSHAKE = 10_000;
 const GRACE = 1000;
 const REQUEST_TIMEOUT = 30_000;
@@ -111,8 +115,12 @@ export function createHttps(
   limitRequests(app, (socket) => certificateOf(socket) ?? sourceOf(socket));
   app.addHook('onRequest', async (request, reply) => countHeld(request, reply, announcedSize(request)));
   app.addHook('onSend', async (request, reply, payload) => {
-    countHeld(request, reply, typeof payload === 'string' ? Buffer.byteLength(payload) : 0);
-    return payload;
+    if (typeof payload !== 'string') return payload;
+    const size = Buffer.byteLength(payload);
+    countHeld(request, reply, size);
+    if (size <= SHORT) return payload;
+    reply.header('content-length', size);
+    return Readable.from(inPieces(Buffer.from(payload)));
   });
   app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
     if (httpVersion === '1.1' && headers.host === undefined)
@@ -140,6 +148,14 @@ function countHeld({ raw: { socket } }: FastifyRequest, { raw }: FastifyReply, s
   const source = sourceOf(socket);
   if (size > roomFor(source)) throw failure('CAS_BUSY');
   raw.once('close', hold(source, size));
+}
+
+/** To encrypt an answer of megabytes at once would have others wait. */
+async function* inPieces(bytes: Buffer): AsyncGenerator<Buffer> {
+  for (let from = 0; from < bytes.length; from += PIECE) {
+    yield bytes.subarray(from, from + PIECE);
+    await setImmediate();
+  }
 }
 
 /** Bytes of a body, before it comes: as many as there may be, where that is not said. */

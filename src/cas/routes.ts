@@ -123,13 +123,18 @@ export function addRoutes(app: FastifyInstance, cas: Cas, clientOf: ClientOf): v
   app.post('/v1/tpm/enrolments', SMALL, async (request) => enrolTpm(cas, body(request, enrolmentAnswer)));
 
   // For everybody: no certificate is asked for.
-  app.get<Named>('/v1/values/*', async (request) => {
+  app.get<Named>('/v1/values/*', async (request, reply) => {
     const [, session = '', secret] = /^session=([^,]+)(?:,secret=([^,]+))?$/.exec(request.params['*']) ?? [];
     if (!sessionNamePattern.test(session) || (secret !== undefined && !namePattern.test(secret)))
       throw invalid('expected session=NAME or session=NAME,secret=NAME');
     const what = secret === undefined ? 'values' : `value '${secret}'`;
-    return within(`Failed to read ${what} of '/session=${session}' requested by a public client`, async () =>
-      secret === undefined ? { values: await publicValues(cas, session) } : publicValue(cas, session, secret),
+    return within(
+      `Failed to read ${what} of '/session=${session}' requested by a public client`,
+      async () => {
+        if (secret !== undefined) return publicValue(cas, session, secret);
+        const values = await publicValues(cas, session);
+        return reply.type('application/json; charset=utf-8').send(`{"values":${values}}`);
+      },
     );
   });
 }

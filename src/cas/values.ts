@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { Failure, failure } from '../errors.ts';
 import type { SecretKind, TypedSecret } from '../secrets/kinds.ts';
 import { certificateValidity, NO_EXPIRY, renewalTime } from '../secrets/x509.ts';
@@ -30,20 +31,23 @@ export async function publicValue(cas: Cas, session: string, secret: string): Pr
   return present(typed);
 }
 
-export async function publicValues(cas: Cas, session: string): Promise<Record<string, PublicValue>> {
+/** @returns values by name, as JSON: they may have megabytes, and others are served between them */
+export async function publicValues(cas: Cas, session: string): Promise<string> {
   const version = await activeSession(cas, session);
   if (!version) throw failure('VALUE_NOT_PUBLIC');
   const resolver = createResolver(cas);
-  const values: [string, PublicValue][] = [];
+  const values: string[] = [];
   for (const name of published(version))
     try {
       const { secret } = await resolver.find(version, name);
-      if (secret.kind !== 'private-key') values.push([name, await present(secret)]);
+      if (secret.kind === 'private-key') continue;
+      values.push(`${JSON.stringify(name)}:${JSON.stringify(await present(secret))}`);
+      await setImmediate();
     } catch (error) {
       // One that cannot be used at present keeps nobody from the others.
       if (!(error instanceof Failure)) throw error;
     }
-  return Object.fromEntries(values);
+  return `{${values.join(',')}}`;
 }
 
 function published({ session }: SessionVersion): string[] {

@@ -13,6 +13,7 @@ import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { readHash, readHistory } from '../../src/cas/sessions.ts';
 import { inThread } from '../../src/cas/threads.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
+import { publicValues } from '../../src/cas/values.ts';
 import { activeSession, type SessionVersion } from '../../src/cas/versions.ts';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { parseSession } from '../../src/policy/session.ts';
@@ -255,6 +256,14 @@ function countReading({ cas }: ReturnType<typeof bareCas>): number[] {
   });
   return read;
 }
+
+test('others are served between the values that a session publishes', async () => {
+  const bare = bareCas();
+  await bare.upload(made(20, 64).replaceAll('size: 20', 'export_public: true'));
+  const telling = publicValues(bare.cas, 'made');
+  assert.ok((await roundsDuring(telling)) >= 64);
+  assert.equal(Object.keys(JSON.parse(await telling)).length, 64);
+});
 
 test('a history is told without the content of its versions', async () => {
   const bare = bareCas();

@@ -22,11 +22,24 @@ const HONEST = '127.0.0.1';
 
 /** A server with the limits of a CAS, and calls of the tests. */
 let app: FastifyInstance;
+/** Three bytes a character, so that pieces end within one. */
+const LONG = '€'.repeat(MEBIBYTE);
+/** Bytes that were written at once. */
+const pieces: number[] = [];
 const waiting = Promise.withResolvers<AbortSignal | undefined>();
 before(async () => {
   const quiet = () => {};
   app = createHttps(await makeIdentity('cas'), { info: quiet, warn: quiet, error: quiet });
   app.post('/length', async ({ body }) => ({ length: (body as Buffer).length }));
+  app.post('/long', (_, reply) => {
+    const { raw } = reply;
+    const write = raw.write.bind(raw);
+    raw.write = (chunk: Buffer) => {
+      pieces.push(chunk.length);
+      return write(chunk);
+    };
+    return reply.send(LONG);
+  });
   app.post('/waiting', () => {
     waiting.resolve(asker().gone);
     return new Promise(() => {});
@@ -69,6 +82,22 @@ test('bodies that are announced are counted for one source, and others have room
   for (const { asked } of announced) asked.end(Buffer.alloc(length));
   assert.deepEqual(new Set(await Promise.all(announced.map(({ answer }) => answer))), new Set([200]));
   assert.equal(await whole(ATTACKER), 200);
+});
+
+test('a long answer is sent in pieces, between which others are served', async () => {
+  const { asked } = ask(HONEST, '/long');
+  asked.end();
+  const [answer] = (await once(asked, 'response')) as [IncomingMessage];
+  const chunks: Buffer[] = [];
+  for await (const chunk of answer) chunks.push(chunk);
+  const bytes = Buffer.from(LONG);
+  assert.deepEqual(Buffer.concat(chunks), bytes);
+  assert.equal(answer.headers['content-length'], String(bytes.length));
+  assert.ok(Math.max(...pieces) < MEBIBYTE, `${pieces}`);
+  assert.equal(
+    pieces.reduce((sum, size) => sum + size),
+    bytes.length,
+  );
 });
 
 test('work is for nobody once its connection is closed, on either port', async () => {
