@@ -13,7 +13,8 @@ export interface Frames {
   /** Resolves once any part of a message is here that was not read yet. Rejects at the end. */
   arrival(): Promise<void>;
   /**
-   * Sends a message and gives its size in bytes, or sends none that is larger than `most`.
+   * Sends a message and gives its size in bytes, or sends none that is larger than `most`. After one of more than a
+   * mebibyte, the next comes once `done` was called.
    * @param done called when the system has taken it, or never will
    */
   write(message: unknown, most?: number, done?: () => void): number | undefined;
@@ -116,8 +117,20 @@ export function frames(stream: Duplex, limit: number): Frames {
       if (body.length > most) return undefined;
       const head = Buffer.alloc(4);
       head.writeUInt32BE(body.length);
-      stream.write(Buffer.concat([head, body]), done && (() => done()));
+      void writeInPieces(stream, Buffer.concat([head, body]), done);
       return body.length;
     },
   };
+}
+
+/** Bytes that are written at once: a server would encrypt megabytes before it serves anybody else. */
+const PIECE = 1024 * 1024;
+
+async function writeInPieces(stream: Duplex, bytes: Buffer, done?: () => void): Promise<void> {
+  let from = 0;
+  for (; bytes.length - from > PIECE; from += PIECE) {
+    stream.write(bytes.subarray(from, from + PIECE));
+    await new Promise((next) => setImmediate(next));
+  }
+  stream.write(bytes.subarray(from), done && (() => done()));
 }

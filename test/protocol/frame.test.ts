@@ -171,3 +171,23 @@ test('a deadline that has passed ends a read unless its message is there', async
   while (far.bytesRead < 5) await tick();
   assert.equal(await reader.read(0), 1);
 });
+
+test('a long message is written in pieces, between which others are served, and arrives whole', async () => {
+  const [near, far] = await socketPair();
+  const sizes: number[] = [];
+  const write = near.write.bind(near);
+  near.write = (chunk: Buffer, ...rest: never[]) => {
+    sizes.push(chunk.length);
+    return write(chunk, ...rest);
+  };
+  const message = { text: 'x'.repeat(5 * 1024 * 1024) };
+  const written = Promise.withResolvers<void>();
+  const size = frames(near, 100).write(message, undefined, written.resolve);
+  assert.deepEqual(await frames(far, 1 << 24).read(soon()), message);
+  await written.promise;
+  assert.ok(Math.max(...sizes) <= 1024 * 1024);
+  assert.equal(
+    sizes.reduce((sum, each) => sum + each),
+    (size ?? 0) + 4,
+  );
+});
