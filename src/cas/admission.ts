@@ -123,11 +123,10 @@ export const admissionOf: Of<Admission> = async (resolver, version, service) => 
 export const factorsOf: Of<Factors> = async (resolver, version, service) => {
   const { security } = version.session;
   const isToken = (key: string) => key === TOKEN;
-  const section = expandSection(resolver, version, 'security', security, securitySection, isToken);
-  return {
-    oneTimePassword: await sharedSecretOf(resolver, version, service),
-    accessToken: literal(await section).service_access_token,
-  };
+  // One after the other: of two that fail at once, the second would be an error that nobody handles.
+  const oneTimePassword = await sharedSecretOf(resolver, version, service);
+  const section = await expandSection(resolver, version, 'security', security, securitySection, isToken);
+  return { oneTimePassword, accessToken: literal(section).service_access_token };
 };
 
 const otpShape = v.object({ [OTP]: v.string() });

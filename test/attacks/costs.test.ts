@@ -323,6 +323,19 @@ ${names.map((name) => `  - {name: ${name}, import: {session: large, secret: s}}\
   await assert.rejects(bare.launch('many', 's'), { code: 'CONFIGURATION_TOO_LARGE', message: /16777216/ });
 });
 
+test('two second factors that cannot be had are one refusal, and no error that ends the CAS', async () => {
+  const bare = bareCas();
+  await bare.upload(`name: a
+version: "0.3.12"
+security: {service_access_token: "$$SCONE::t$$", attestation: {mode: none, one_time_password_shared_secret: "$$SCONE::o$$"}}
+services: [{name: s, command: envcas}]
+secrets: [{name: t, import: {session: nowhere, secret: t}}, {name: o, import: {session: nowhere, secret: o}}]
+`);
+  // Of an error that nobody handles, the test runner makes a failure of this test.
+  await assert.rejects(bare.launch('a', 's'), { code: 'ADMISSION_UNKNOWN' });
+  await new Promise(setImmediate);
+});
+
 test('answers that nobody takes are held for one source to a limit, and others have room', () => {
   const arrived = hold('attacker', 60 * MEBIBYTE);
   assert.equal(roomFor('attacker'), 4 * MEBIBYTE);
