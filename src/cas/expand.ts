@@ -2,8 +2,9 @@ import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import { isReference } from '../policy/schema/values.ts';
 import { SecretUnusable } from '../secrets/kinds.ts';
-import { parseTemplate, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
+import { parseTemplate, partsOf, substitution, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { formatted } from './format.ts';
+import { inPieces } from './limits/pace.ts';
 import { nameOf, type Resolver } from './secrets.ts';
 import type { SessionVersion } from './versions.ts';
 
@@ -22,9 +23,12 @@ export async function collectForms(
   forms: Forms,
 ): Promise<void> {
   if (!template.includes('$$')) return;
-  for (const part of parseTemplate(Buffer.from(template)))
+  for (const part of partsOf(Buffer.from(template))) {
+    const turn = resolver.pace();
+    if (turn) await turn;
     if (!Buffer.isBuffer(part) && !forms.has(part.text))
       forms.set(part.text, await formOf(resolver, version, part.text));
+  }
 }
 
 /** What a reference in a session stands for. */
@@ -60,6 +64,7 @@ async function expand(
 ): Promise<unknown> {
   if (depth > DEEPEST) throw failure('POLICY_UNUSABLE', { section: key, detail: 'it is nested too deeply' });
   resolver.spend(1, typeof value === 'string' ? value.length : 0);
+  await resolver.pace();
   if (typeof value === 'string') {
     if (!value.includes('$$')) return value;
     if (isReference(value)) {
@@ -79,7 +84,7 @@ async function expand(
     }
     const forms: Forms = new Map();
     await collectForms(resolver, version, value, forms);
-    const filled = substitute(Buffer.from(value), forms, LARGEST_VALUE);
+    const filled = await inPieces(resolver.pace, substitution(Buffer.from(value), forms, LARGEST_VALUE));
     resolver.spend(1, filled.length);
     return filled.toString();
   }

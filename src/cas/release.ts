@@ -6,7 +6,7 @@ import { hostVariable, parseHostArguments } from '../policy/host.ts';
 import type { Service } from '../policy/session.ts';
 import type { ConfigurationMessage, GrantedMessage } from '../protocol/launch.ts';
 import { formatsOf, SecretUnusable } from '../secrets/kinds.ts';
-import { parseTemplate, placed, substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
+import { partsOf, placed, substitution, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { type Admission, admissionOf, evidenceDemandOf, factorsOf } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { decidingSecrets } from './deciding.ts';
@@ -14,6 +14,7 @@ import { checkAge, verifyLaunchEvidence } from './evidence.ts';
 import { collectForms, type Forms } from './expand.ts';
 import { formatted } from './format.ts';
 import { injectionOf } from './injection.ts';
+import { inPieces } from './limits/pace.ts';
 import { metrics, since } from './observe/metrics.ts';
 import { type Step, step, traced } from './observe/tracing.ts';
 import {
@@ -186,13 +187,13 @@ async function configurationOf(
   });
 
   let room = LARGEST_CONFIGURATION;
-  const fill = (template: string) => {
-    const filled = substitute(Buffer.from(template), forms, room);
+  const fill = async (template: string) => {
+    const filled = await inPieces(resolver.pace, substitution(Buffer.from(template), forms, room));
     room -= filled.length;
     return filled;
   };
-  const fillText = (template: string, place: string) => {
-    const filled = fill(template);
+  const fillText = async (template: string, place: string) => {
+    const filled = await fill(template);
     // An imported secret is known only now.
     if (isUtf8(filled)) return filled.toString();
     throw failure('POLICY_UNUSABLE', {
@@ -204,27 +205,33 @@ async function configurationOf(
     ? await provided(cas, resolver, version, image?.provide_secrets)
     : [];
   try {
-    return {
+    const command: ConfigurationMessage['command'] = [];
+    for (const word of service.command) {
+      const parts: (typeof command)[number] = [];
       // Host arguments are found in the policy's text, before any secret stands in it.
-      command: service.command.map((word) =>
-        parseHostArguments(word).map((part) => (typeof part === 'string' ? fillText(part, 'command') : part)),
-      ),
-      environment: Object.fromEntries(
-        policyVariables.map(([name, value]) => [name, fillText(value ?? '', `environment.${name}`)]),
-      ),
+      for (const part of parseHostArguments(word))
+        parts.push(typeof part === 'string' ? await fillText(part, 'command') : part);
+      command.push(parts);
+    }
+    const environment: [string, string][] = [];
+    for (const [name, value] of policyVariables)
+      environment.push([name, await fillText(value ?? '', `environment.${name}`)]);
+    const filled: ConfigurationMessage['files'] = [];
+    for (const { path, content } of files)
+      filled.push(
+        content === undefined ? { path } : { path, content: (await fill(content)).toString('base64') },
+      );
+    const others = onHost.map(({ value }) => value);
+    return {
+      command,
+      environment: Object.fromEntries(environment),
       hostEnvironment: variables.flatMap(([key]) => hostVariable(key) ?? []),
       ...(service.pwd === undefined ? {} : { pwd: service.pwd }),
       ...(launcher && { launcher }),
-      files: files.map(({ path, content }) =>
-        content === undefined ? { path } : { path, content: fill(content).toString('base64') },
-      ),
+      files: filled,
       secrets: onHost,
       ...(launcher?.supervise?.redact && {
-        redact: releasedForms(
-          templates,
-          forms,
-          onHost.map(({ value }) => value),
-        ),
+        redact: await inPieces(resolver.pace, releasedForms(templates, forms, others)),
       }),
     };
   } catch (error) {
@@ -236,11 +243,17 @@ async function configurationOf(
 }
 
 /** What of a configuration is secret, as it stands there, in base64. */
-function releasedForms(templates: readonly string[], forms: Forms, others: readonly string[]): string[] {
+function* releasedForms(
+  templates: readonly string[],
+  forms: Forms,
+  others: readonly string[],
+): Generator<void, string[]> {
   const released = new Set(others);
   for (const template of templates)
-    for (const part of parseTemplate(Buffer.from(template)))
+    for (const part of partsOf(Buffer.from(template))) {
       if (!Buffer.isBuffer(part)) released.add(placed(part, forms).toString('base64'));
+      yield;
+    }
   released.delete('');
   return [...released];
 }
@@ -260,6 +273,7 @@ async function provided(cas: Cas, resolver: Resolver, version: SessionVersion, n
       try {
         const form = await formatted(secret, format);
         resolver.hold(form.length);
+        await resolver.pace();
         forms.push({ reference: `${name}${format}`, value: form.toString('base64') });
       } catch (error) {
         // A certificate whose key is not exported has fewer forms.

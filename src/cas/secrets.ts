@@ -10,6 +10,7 @@ import { parseTemplate, splitReference } from '../secrets/substitute.ts';
 import type { Cas } from './cas.ts';
 import { certificateOf } from './certificates.ts';
 import { formatted } from './format.ts';
+import { createPace, type Pace } from './limits/pace.ts';
 import { tokenOf } from './tokens.ts';
 import { activeSession, type SessionVersion } from './versions.ts';
 import type { Interest } from './watch.ts';
@@ -41,6 +42,8 @@ export interface Resolver {
    * @throws Failure CONFIGURATION_TOO_LARGE
    */
   hold(bytes: number): void;
+  /** Waited for after each step, so that a request that needs many lets others in. */
+  readonly pace: Pace;
 }
 
 /** Values, and bytes of text, that the variables of policies may come to in one request. */
@@ -65,6 +68,9 @@ export interface Recipient {
 
 /** Sessions that a secret may be handed through; longer ways are mistakes. */
 export const LONGEST_WAY = 32;
+
+/** Steps that it takes to make a secret from others, or to find whether it is exported. */
+const STEPS_OF_MADE = 100;
 
 /** Milliseconds after which another CAS that gave nothing is asked again. */
 const OTHER_CAS_AGAIN = 60_000;
@@ -100,6 +106,7 @@ export function openSessions(cas: Cas, interest: Interest | undefined) {
 export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: Interest): Resolver {
   const { read, definitionOf } = openSessions(cas, interest);
   const known = new Map<string, Promise<Resolved>>();
+  const pace = createPace();
 
   const resolve = (version: SessionVersion, name: string, way: readonly string[]): Promise<Resolved> => {
     const id = `${version.session.name}#${version.number}:${name}`;
@@ -123,6 +130,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
     unavailable: (detail: string, cause?: unknown) => Error,
   ): Promise<Resolved> => {
     const other = (name: string) => resolve(version, name, way);
+    await pace(version.secrets.has(definition.name) ? 1 : STEPS_OF_MADE);
     if ('import' in definition) return imported(version, definition, way, unavailable);
     if ('import_akv' in definition) throw unavailable('Azure Key Vault is not supported');
     const { kind } = definition;
@@ -148,8 +156,10 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
     if (kind === 'jwt') {
       const privateKey = privateKeyIn(await other(definition.signer), unavailable).reveal();
       const payload: Record<string, string> = {};
-      for (const [claim, value] of Object.entries(definition.payload))
+      for (const [claim, value] of Object.entries(definition.payload)) {
+        await pace(2);
         payload[claim] = await claimOf(value, version, other, recipient, unavailable);
+      }
       try {
         const { content, renew } = await tokenOf(cas, version.session.name, definition, privateKey, payload);
         interest?.time(renew);
@@ -197,6 +207,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
   return {
     found,
     interest,
+    pace,
     async find(version, name) {
       const resolved = await resolve(version, name, []);
       const definition = definitionOf(version, name);

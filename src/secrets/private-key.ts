@@ -94,8 +94,13 @@ export function parsePublicKey(pem: string): Buffer | string {
  * @returns its public key, SubjectPublicKeyInfo in DER
  */
 export function publicKeyOf(privateKey: Buffer): Buffer {
-  return spki(createPublicKey(readPkcs8(privateKey)));
+  const known = publicKeys.get(privateKey) ?? spki(createPublicKey(readPkcs8(privateKey)));
+  publicKeys.set(privateKey, known);
+  return known;
 }
+
+/** Of private keys that are in use, since one can have many certificates. */
+const publicKeys = new WeakMap<Buffer, Buffer>();
 
 /**
  * @param privateKey PKCS#8 in DER

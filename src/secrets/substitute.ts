@@ -26,10 +26,12 @@ const longest = 1024;
  * Takes a template apart. What stands between the references may be any bytes.
  * @throws TemplateError at a reference that is not closed or not well formed
  */
-export function parseTemplate(template: Buffer): Part[] {
+export const parseTemplate = (template: Buffer): Part[] => [...partsOf(template)];
+
+/** The parts that {@link parseTemplate} gives, one at a time. */
+export function* partsOf(template: Buffer): Generator<Part, void> {
   // A character for each byte: places in it are places in the template.
   const text = template.toString('latin1');
-  const parts: Part[] = [];
   let from = 0;
   for (;;) {
     opening.lastIndex = from;
@@ -41,12 +43,11 @@ export function parseTemplate(template: Buffer): Part[] {
     const inner = text.slice(start, start + close);
     const match = reference.exec(inner);
     if (!match) throw new TemplateError(`${JSON.stringify(inner)} is not a reference to a secret`);
-    if (open.index > from) parts.push(template.subarray(from, open.index));
-    parts.push({ text: match[1] as string, escape: match[2] ? 'json' : undefined });
+    if (open.index > from) yield template.subarray(from, open.index);
+    yield { text: match[1] as string, escape: match[2] ? 'json' : undefined };
     from = start + close + 2;
   }
-  if (from < template.length) parts.push(template.subarray(from));
-  return parts;
+  if (from < template.length) yield template.subarray(from);
 }
 
 /**
@@ -73,15 +74,37 @@ export function splitReference(
  * @throws TooLarge
  */
 export function substitute(template: Buffer, forms: ReadonlyMap<string, Buffer>, limit: number): Buffer {
+  const work = substitution(template, forms, limit);
+  for (;;) {
+    const { done, value } = work.next();
+    if (done) return value;
+  }
+}
+
+/** Parts that are joined at once. */
+const JOINED = 1000;
+
+/** The work of {@link substitute}, which yields after each part. */
+export function* substitution(
+  template: Buffer,
+  forms: ReadonlyMap<string, Buffer>,
+  limit: number,
+): Generator<void, Buffer> {
   let size = 0;
-  const parts: Buffer[] = [];
-  for (const part of parseTemplate(template)) {
+  const joined: Buffer[] = [];
+  let parts: Buffer[] = [];
+  for (const part of partsOf(template)) {
     const bytes = Buffer.isBuffer(part) ? part : placed(part, forms);
     size += bytes.length;
     if (size > limit) throw new TooLarge();
-    parts.push(bytes);
+    if (parts.push(bytes) === JOINED) {
+      joined.push(Buffer.concat(parts));
+      parts = [];
+    }
+    yield;
   }
-  return parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts);
+  const all = [...joined, ...parts];
+  return all.length === 1 ? (all[0] as Buffer) : Buffer.concat(all);
 }
 
 /** The result would be larger than is allowed. */

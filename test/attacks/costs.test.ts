@@ -6,6 +6,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import { describe, type TestContext, test } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
 import { hold, roomFor } from '../../src/cas/limits/held.ts';
+import { createPace } from '../../src/cas/limits/pace.ts';
 import { countStored, MEBIBYTE } from '../../src/cas/limits/stored.ts';
 import { createTurns } from '../../src/cas/limits/turns.ts';
 import { correlated } from '../../src/cas/observe/correlation.ts';
@@ -334,6 +335,63 @@ secrets: [{name: t, import: {session: nowhere, secret: t}}, {name: o, import: {s
   // Of an error that nobody handles, the test runner makes a failure of this test.
   await assert.rejects(bare.launch('a', 's'), { code: 'ADMISSION_UNKNOWN' });
   await new Promise(setImmediate);
+});
+
+const none = 'version: "0.3.12"\nsecurity: {attestation: {mode: none}}\n';
+/** A service whose file has a content. */
+const withFile = (content: string) => `${none}services: [{name: s, image_name: i, command: envcas}]
+images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "{program: /bin/true, injection_files: [{from: /f, to: /tmp/f}]}"}, {path: /f, content: "${content}"}]}]
+`;
+const each = (count: number, write: (index: number) => string) =>
+  Array.from({ length: count }, (_, index) => write(index));
+
+for (const [kind, rest] of Object.entries({
+  jwt: 'signer: k, alg: ES384, validity: {for: 24h}',
+  x509: 'private_key: k',
+  'public-key': 'private_key: k',
+}))
+  test(`many secrets of kind ${kind} are given out while others are served`, async () => {
+    const bare = bareCas();
+    const text = withFile(each(200, (at) => `$$SCONE::s${at}$$`).join(''));
+    const secrets = each(200, (at) => `{name: s${at}, kind: ${kind}, ${rest}}`);
+    await bare.upload(
+      `name: many\n${text}secrets: [{name: k, kind: private-key, key_type: P-384}, ${secrets.join(', ')}]\n`,
+    );
+    // What is issued at the first launch is there at the second.
+    await bare.launch('many', 's');
+    assert.ok((await roundsDuring(bare.launch('many', 's'))) > 10);
+  });
+
+test('many references are filled in while others are served', async () => {
+  const bare = bareCas();
+  const text = withFile('$$SCONE::e$$'.repeat(30_000));
+  await bare.upload(`name: many\n${text}secrets: [{name: e, kind: ascii, value: ""}]\n`);
+  assert.ok((await roundsDuring(bare.launch('many', 's'))) > 50);
+});
+
+test('of requests with many steps, one goes on at a time, and sources take turns', async () => {
+  const order: string[] = [];
+  const roundOf: number[] = [];
+  let round = 0;
+  const count = () => {
+    round++;
+    next = setImmediate(count);
+  };
+  let next = setImmediate(count);
+  const go = (source: string, pieces: number) =>
+    as(source, async () => {
+      const pace = createPace();
+      for (let piece = 0; piece < pieces; piece++) {
+        await pace(1_000_000);
+        order.push(source);
+        roundOf.push(round);
+      }
+    });
+  const attackers = Array.from({ length: 10 }, () => go('attacker', 5));
+  await Promise.all([...attackers, go('honest', 3)]);
+  clearImmediate(next);
+  assert.ok(order.lastIndexOf('honest') < 9, order.join(' '));
+  assert.equal(new Set(roundOf).size, 53);
 });
 
 test('answers that nobody takes are held for one source to a limit, and others have room', () => {

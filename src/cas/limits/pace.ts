@@ -1,0 +1,36 @@
+import { setImmediate } from 'node:timers/promises';
+import { createTurns } from './turns.ts';
+
+/** Steps that one request does at once; each takes some microseconds. */
+const PIECE = 1000;
+/** Requests of one source that may wait to go on. */
+const MOST_WAITING = 4096;
+
+/** One request goes on each time the event loop comes round. */
+const turns = createTurns(1, MOST_WAITING);
+
+/**
+ * Counts the steps of one request. What it gives is to be waited for: after so many steps, everybody else comes first.
+ * @throws Failure CAS_BUSY where too many of the same source wait
+ */
+export type Pace = (steps?: number) => Promise<void> | undefined;
+
+export function createPace(): Pace {
+  let done = 0;
+  return (steps = 1) => {
+    done += steps;
+    if (done < PIECE) return undefined;
+    done = 0;
+    return turns(() => setImmediate());
+  };
+}
+
+/** Does work that yields after each step. */
+export async function inPieces<Result>(pace: Pace, work: Generator<unknown, Result>): Promise<Result> {
+  for (;;) {
+    const { done, value } = work.next();
+    if (done) return value;
+    const turn = pace();
+    if (turn) await turn;
+  }
+}
