@@ -3,10 +3,11 @@ import { hostVariable, parseHostArguments } from '../policy/host.ts';
 import { LAUNCHER_CONFIGURATION_PATH } from '../policy/launcher-configuration.ts';
 import type { ServiceName } from '../policy/names.ts';
 import { defaultModes, type LauncherConfiguration, supervisionDefaults } from '../policy/schema/launcher.ts';
-import { parseTemplate, TemplateError } from '../secrets/substitute.ts';
+import { partsOf, TemplateError } from '../secrets/substitute.ts';
 import { authorize, type Client } from './access.ts';
 import type { Cas } from './cas.ts';
 import { injectionOf } from './injection.ts';
+import { createPace } from './limits/pace.ts';
 import { createSecretSources, type SecretSource } from './secret-source.ts';
 import { requireService } from './versions.ts';
 
@@ -28,7 +29,8 @@ export type Source =
 export async function planLaunch(cas: Cas, named: ServiceName, client: Client): Promise<object> {
   const { version, service } = await requireService(cas, named);
   await authorize(cas, version, 'read', client);
-  const secretSource = createSecretSources(cas);
+  const pace = createPace();
+  const secretSource = createSecretSources(cas, pace);
   const { image, launcher, files: given, refusal } = injectionOf(version, service);
   const problems = new Set<string>();
   if (refusal) problems.add(refusal.message);
@@ -46,9 +48,12 @@ export async function planLaunch(cas: Cas, named: ServiceName, client: Client): 
   const ofTemplate = async (template: string, isGiven = true): Promise<Source[]> => {
     const sources = new Map<string, Source>();
     try {
-      for (const part of parseTemplate(Buffer.from(template)))
+      for (const part of partsOf(Buffer.from(template))) {
+        const turn = pace();
+        if (turn) await turn;
         if (Buffer.isBuffer(part)) sources.set('', { from: 'policy' });
-        else sources.set(part.text, await ofSecret(part.text, isGiven));
+        else if (!sources.has(part.text)) sources.set(part.text, await ofSecret(part.text, isGiven));
+      }
     } catch (error) {
       if (!(error instanceof TemplateError)) throw error;
       if (isGiven) problems.add(error.message);
@@ -74,12 +79,13 @@ export async function planLaunch(cas: Cas, named: ServiceName, client: Client): 
     );
   }
   const injected = new Map<string, Source[]>();
+  const isGiven = new Set(given);
   for (const file of image?.injection_files ?? [])
     injected.set(
       file.path,
       file.content === undefined
         ? [{ from: 'host-file', path: file.path }]
-        : await ofTemplate(file.content, given.includes(file)),
+        : await ofTemplate(file.content, isGiven.has(file)),
     );
   const isOnHost = given.some(
     ({ path, content }) => path === LAUNCHER_CONFIGURATION_PATH && content === undefined,
@@ -99,6 +105,7 @@ export async function planLaunch(cas: Cas, named: ServiceName, client: Client): 
     generation: typeof to === 'string' ? generationOf(to) : null,
     sources: injected.get(from) ?? [],
   }));
+  const written = new Set(files.map(({ from }) => from));
   function ownership({ mode, owner, group: its }: Written, usual: number) {
     return { mode: octal(mode ?? usual), owner: owner ?? user, group: its ?? group };
   }
@@ -125,7 +132,7 @@ export async function planLaunch(cas: Cas, named: ServiceName, client: Client): 
     })),
     files,
     otherFiles: [...injected]
-      .filter(([path]) => path !== LAUNCHER_CONFIGURATION_PATH && !files.some(({ from }) => from === path))
+      .filter(([path]) => path !== LAUNCHER_CONFIGURATION_PATH && !written.has(path))
       .map(([from, sources]) => ({ from, sources })),
     providedSecrets: hasTemplates && image?.provide_secrets === undefined ? null : provided,
     supervise: launcher?.supervise ? supervisionOf(launcher.supervise) : null,

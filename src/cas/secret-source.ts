@@ -3,8 +3,9 @@ import type { ImportSource } from '../policy/schema/sharing.ts';
 import type { SecretDefinition } from '../policy/session.ts';
 import { formatOf, type SecretKind } from '../secrets/kinds.ts';
 import type { Cas } from './cas.ts';
-import { exporterOf, LONGEST_WAY, nameOf } from './secrets.ts';
-import { activeSession, type SessionVersion } from './versions.ts';
+import type { Pace } from './limits/pace.ts';
+import { exporterOf, LONGEST_WAY, nameOf, openSessions } from './secrets.ts';
+import type { SessionVersion } from './versions.ts';
 
 /** Where a secret comes from. It is said without having it: none is made, issued or asked for. */
 export interface SecretSource {
@@ -28,13 +29,8 @@ interface Known {
 }
 
 /** Says where secrets come from, for one request; every session is read once. */
-export function createSecretSources(cas: Cas): SecretSources {
-  const sessions = new Map<string, Promise<SessionVersion | undefined>>();
-  const read = (name: string) => {
-    const reading = sessions.get(name) ?? activeSession(cas, name);
-    sessions.set(name, reading);
-    return reading;
-  };
+export function createSecretSources(cas: Cas, pace: Pace): SecretSources {
+  const { read, definitionOf } = openSessions(cas, undefined);
   const known = new Map<string, Promise<Known>>();
   const look = (version: SessionVersion, name: string, way: readonly string[]): Promise<Known> => {
     const id = `${version.session.name}#${version.number}:${name}`;
@@ -51,6 +47,7 @@ export function createSecretSources(cas: Cas): SecretSources {
     definition: SecretDefinition | undefined,
     way: readonly string[],
   ): Promise<Known> => {
+    await pace();
     if (!definition) return { unavailable: 'there is no such secret' };
     const { kind } = definition;
     if ('import_akv' in definition) return { kind, unavailable: 'Azure Key Vault is not supported' };
@@ -94,9 +91,6 @@ export function createSecretSources(cas: Cas): SecretSources {
     };
   };
 }
-
-const definitionOf = ({ session }: SessionVersion, name: string) =>
-  session.secrets.find((it) => it.name === name);
 
 /** The secrets of the session that one is made with each time it is used. */
 function madeWith(definition: SecretDefinition): string[] {

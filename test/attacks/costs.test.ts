@@ -12,6 +12,7 @@ import { createTurns } from '../../src/cas/limits/turns.ts';
 import { correlated } from '../../src/cas/observe/correlation.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { readHash, readHistory } from '../../src/cas/sessions.ts';
+import { planLaunch } from '../../src/cas/plan.ts';
 import { inThread } from '../../src/cas/threads.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
 import { publicValues } from '../../src/cas/values.ts';
@@ -362,11 +363,13 @@ for (const [kind, rest] of Object.entries({
     assert.ok((await roundsDuring(bare.launch('many', 's'))) > 10);
   });
 
-test('many references are filled in while others are served', async () => {
+test('many references are filled in, and told where they lead, while others are served', async () => {
   const bare = bareCas();
   const text = withFile('$$SCONE::e$$'.repeat(30_000));
   await bare.upload(`name: many\n${text}secrets: [{name: e, kind: ascii, value: ""}]\n`);
   assert.ok((await roundsDuring(bare.launch('many', 's'))) > 50);
+  const client = { certificate: keyOf('alice'), signers: [] };
+  assert.ok((await roundsDuring(planLaunch(bare.cas, { session: 'many', service: 's' }, client))) > 25);
 });
 
 test('of requests with many steps, one goes on at a time, and sources take turns', async () => {
