@@ -1,9 +1,7 @@
-import * as v from 'valibot';
 import type { Expectation, Variant } from '../attestation/appraise.ts';
 import { failure } from '../errors.ts';
 import { expectedMachines } from '../policy/machines.ts';
-import { security as securitySection } from '../policy/schema/security.ts';
-import { attestationVariants, mrenclaves, platforms } from '../policy/schema/services.ts';
+import type { Section } from '../policy/sections.ts';
 import { variantsOf } from '../policy/service.ts';
 import type { Service } from '../policy/session.ts';
 import { parseDuration } from '../secrets/duration.ts';
@@ -42,15 +40,8 @@ type Of<Result> = (resolver: Resolver, version: SessionVersion, service: Service
 async function attestationOf(
   ...[resolver, version, wants]: [Resolver, SessionVersion, (key: string) => boolean]
 ) {
-  const section = expandSection(
-    resolver,
-    version,
-    'security',
-    version.session.security,
-    securitySection,
-    wants,
-  );
-  const security = literal(await section);
+  const section = await expandSection(resolver, version, 'security', version.session.security, wants);
+  const security = literal(section);
   const attestation = literal(security.attestation);
   // A variable can bring in what is refused at upload.
   if (attestation.mode === 'maa' || attestation.must_be_sgx_local)
@@ -77,8 +68,8 @@ export const evidenceDemandOf: Of<EvidenceDemand> = async (resolver, version) =>
  * @throws Failure POLICY_UNUSABLE or SECRET_UNAVAILABLE
  */
 export const admissionOf: Of<Admission> = async (resolver, version, service) => {
-  const get = <Schema extends v.GenericSchema>(section: string, value: unknown, shape: Schema) =>
-    expandSection(resolver, version, section, value, shape, isNoFactor);
+  const get = <Name extends Section>(name: Name, value: unknown) =>
+    expandSection(resolver, version, name, value, isNoFactor);
   const { security, attestation, demand } = await attestationOf(resolver, version, isNoFactor);
   const isSingleton = literal(security.singleton_enclaves) === true;
   if (isSingleton && demand.mode === 'none')
@@ -92,7 +83,7 @@ export const admissionOf: Of<Admission> = async (resolver, version, service) => 
       section: 'security.attestation.require',
       detail: 'properties are known by Evidence alone, which attestation mode none does not ask for',
     });
-  const written = literal(await get('attestation', service.attestation, attestationVariants));
+  const written = literal(await get('attestation', service.attestation));
   const inVariants = written.map(literal);
   const variants = inVariants.map(
     ({ mrenclave, signer, run_as, ...machines }): Variant => ({
@@ -102,7 +93,7 @@ export const admissionOf: Of<Admission> = async (resolver, version, service) => 
       ...(run_as !== undefined && { runAs: literal(run_as) }),
     }),
   );
-  const measurements = await get('mrenclaves', service.mrenclaves, mrenclaves);
+  const measurements = await get('mrenclaves', service.mrenclaves);
   if (measurements.length > 0) variants.push({ measurements });
   return {
     ...demand,
@@ -110,7 +101,7 @@ export const admissionOf: Of<Admission> = async (resolver, version, service) => 
     require,
     ignoreAdvisories: literal(attestation.ignore_advisories),
     variants,
-    platforms: literal(await get('platforms', service.platforms, platforms)),
+    platforms: literal(await get('platforms', service.platforms)),
     trustedPlatforms: literal(attestation.trusted_scone_qe_pubkeys),
     singleton: isSingleton,
   };
@@ -125,11 +116,9 @@ export const factorsOf: Of<Factors> = async (resolver, version, service) => {
   const isToken = (key: string) => key === TOKEN;
   // One after the other: of two that fail at once, the second would be an error that nobody handles.
   const oneTimePassword = await sharedSecretOf(resolver, version, service);
-  const section = await expandSection(resolver, version, 'security', security, securitySection, isToken);
+  const section = await expandSection(resolver, version, 'security', security, isToken);
   return { oneTimePassword, accessToken: literal(section).service_access_token };
 };
-
-const otpShape = v.object({ [OTP]: v.string() });
 
 /**
  * The shared secret of a service's one-time passwords: its own, which goes before that of the session.
@@ -145,7 +134,7 @@ export async function sharedSecretOf(
   // It may come with a variable that stands for a variant, or for a whole section.
   const isVariable = typeof attestation === 'string' || attestation.some((it) => typeof it === 'string');
   if (written === undefined && isVariable) {
-    const section = expandSection(resolver, version, 'attestation', attestation, attestationVariants);
+    const section = expandSection(resolver, version, 'attestation', attestation);
     const found = literal(await section)
       .map(literal)
       .find((variant) => variant[OTP] !== undefined)?.[OTP];
@@ -154,11 +143,11 @@ export async function sharedSecretOf(
   if (written === undefined) {
     const { security } = version.session;
     if (typeof security === 'string' || typeof security.attestation === 'string') {
-      const section = literal(await expandSection(resolver, version, 'security', security, securitySection));
+      const section = literal(await expandSection(resolver, version, 'security', security));
       return literal(section.attestation)[OTP];
     }
     written = security.attestation[OTP];
   }
   if (written === undefined) return undefined;
-  return (await expandSection(resolver, version, OTP, { [OTP]: written }, otpShape))[OTP];
+  return (await expandSection(resolver, version, OTP, { [OTP]: written }))[OTP];
 }

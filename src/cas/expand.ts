@@ -1,11 +1,12 @@
-import * as v from 'valibot';
 import { failure } from '../errors.ts';
 import { isReference } from '../policy/schema/values.ts';
+import { checkSection, type Section, type SectionOf } from '../policy/sections.ts';
 import { SecretUnusable } from '../secrets/kinds.ts';
 import { parseTemplate, partsOf, substitution, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { formatted } from './format.ts';
 import { inPieces } from './limits/pace.ts';
 import { nameOf, type Resolver } from './secrets.ts';
+import { inThread } from './threads.ts';
 import type { SessionVersion } from './versions.ts';
 
 /** Bytes of one value of a policy. */
@@ -104,34 +105,36 @@ async function expand(
   return map;
 }
 
+/** Values of a section that are checked at once; more of them take milliseconds, so a thread does that. */
+const LARGE = 1024;
+
 /**
  * A section of a policy, its variables filled in, checked again.
  * @param wants whether a key is looked at, wherever it stands; what is not is left out, and nothing in it filled in
- * @throws Failure POLICY_UNUSABLE or SECRET_UNAVAILABLE
+ * @throws Failure POLICY_UNUSABLE, SECRET_UNAVAILABLE or CAS_BUSY
  */
-export async function expandSection<Schema extends v.GenericSchema>(
+export async function expandSection<Name extends Section>(
   resolver: Resolver,
   version: SessionVersion,
-  section: string,
+  name: Name,
   value: unknown,
-  shape: Schema,
   wants: (key: string) => boolean = () => true,
-): Promise<v.InferOutput<Schema>> {
+): Promise<SectionOf<Name>> {
+  const before = resolver.spent();
   let expanded: unknown;
   try {
-    expanded = await expand(resolver, version, value, section, wants, 0);
+    expanded = await expand(resolver, version, value, name, wants, 0);
   } catch (error) {
     if (!(error instanceof TemplateError || error instanceof TooLarge)) throw error;
-    throw failure('POLICY_UNUSABLE', { section, detail: error.message });
+    throw failure('POLICY_UNUSABLE', { section: name, detail: error.message });
   }
-  const result = v.safeParse(shape, expanded, { abortEarly: true });
-  if (result.success) return result.output;
-  const [issue] = result.issues;
-  const at = v.getDotPath(issue as v.BaseIssue<unknown>);
-  throw failure('POLICY_UNUSABLE', {
-    section: at ? `${section}.${at}` : section,
-    detail: issue?.message ?? '',
-  });
+  const isLarge = resolver.spent() - before > LARGE;
+  const checked = isLarge
+    ? await inThread('short', 'checkSection', { name, value: expanded })
+    : checkSection(name, expanded);
+  if ('section' in checked) return checked.section as SectionOf<Name>;
+  const { wrong, at } = checked;
+  throw failure('POLICY_UNUSABLE', { section: at ? `${name}.${at}` : name, detail: wrong });
 }
 
 /** What is left where a reference might have been: never one, once all are filled in. */

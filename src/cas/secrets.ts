@@ -37,6 +37,8 @@ export interface Resolver {
    * @throws Failure POLICY_UNUSABLE where it is more than any policy is worth
    */
   spend(values: number, bytes: number): void;
+  /** Values that were counted, 64 bytes of text being as much as another. */
+  spent(): number;
   /**
    * Counts the bytes of secrets in the forms that are held until the request is answered.
    * @throws Failure CONFIGURATION_TOO_LARGE
@@ -219,6 +221,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
       held += more;
       if (held > MOST_HELD) throw failure('CONFIGURATION_TOO_LARGE', { limit: MOST_HELD });
     },
+    spent: () => values + bytes / 64,
     spend(moreValues, moreBytes) {
       values += moreValues;
       bytes += moreBytes;

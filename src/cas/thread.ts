@@ -1,6 +1,7 @@
 import { parentPort } from 'node:worker_threads';
 import { type ErrorCode, Failure } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
+import { checkSection, type Section } from '../policy/sections.ts';
 import { hashedPart, isImported, parseSession, type SecretDefinition } from '../policy/session.ts';
 import { isSignedSession, parseSignedSession, verifySignatures } from '../policy/signed-session.ts';
 import { type Definition, makeSecret, parseValue } from '../secrets/generate.ts';
@@ -39,6 +40,7 @@ const jobs = {
   },
   openWritten,
   sealWritten,
+  checkSection: ({ name, value }: { name: Section; value: unknown }) => checkSection(name, value),
   makeSecret: async ({ definition, now }: { definition: Definition & { name: string }; now: number }) =>
     (await makeSecret(definition, now))?.reveal(),
   formatSecret: ({ kind, secret, chain, privateKey, format }: BareSecret & { format: string }) =>

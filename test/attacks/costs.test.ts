@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import crypto, { createHash, createPublicKey } from 'node:crypto';
+import crypto, { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { syncBuiltinESMExports } from 'node:module';
 import { type AddressInfo, createServer } from 'node:net';
 import { describe, type TestContext, test } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
 import { hold, roomFor } from '../../src/cas/limits/held.ts';
+import { authorize } from '../../src/cas/access.ts';
 import { createPace } from '../../src/cas/limits/pace.ts';
 import { countStored, MEBIBYTE } from '../../src/cas/limits/stored.ts';
 import { createTurns } from '../../src/cas/limits/turns.ts';
@@ -16,7 +17,7 @@ import { planLaunch } from '../../src/cas/plan.ts';
 import { inThread } from '../../src/cas/threads.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
 import { publicValues } from '../../src/cas/values.ts';
-import { activeSession, type SessionVersion } from '../../src/cas/versions.ts';
+import { activeSession, requireSession, type SessionVersion } from '../../src/cas/versions.ts';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { parseSession } from '../../src/policy/session.ts';
 import { bareCas, keyOf } from '../support/cas.ts';
@@ -370,6 +371,32 @@ test('many references are filled in, and told where they lead, while others are 
   assert.ok((await roundsDuring(bare.launch('many', 's'))) > 50);
   const client = { certificate: keyOf('alice'), signers: [] };
   assert.ok((await roundsDuring(planLaunch(bare.cas, { session: 'many', service: 's' }, client))) > 25);
+});
+
+describe('principals in a config-fragment', async () => {
+  const { certificate } = await makeIdentity('somebody');
+  const { publicKey } = generateKeyPairSync('ed25519');
+  const signer = JSON.stringify(publicKey.export({ type: 'spki', format: 'pem' }));
+  const hashes = each(2000, (at) => formatKeyHash(Buffer.from(`${at}`.padEnd(32))));
+  for (const [kind, operation, principals] of [
+    ['key hashes', 'read', hashes],
+    ['certificates', 'read', each(400, () => JSON.stringify(certificate))],
+    ['signers', 'update', each(1000, () => `{signer: ${signer}}`)],
+  ] as const)
+    test(`many ${kind} are looked at while others are served`, async () => {
+      const bare = bareCas();
+      await bare.upload(`name: many
+${none}access_policy: {${operation}: $$SCONE::p$$}
+services: []
+secrets: [{name: p, kind: config-fragment, value: [${principals.join(', ')}]}]
+`);
+      const version = await requireSession(bare.cas, 'many');
+      const mallory = { certificate: keyOf('mallory'), signers: [] };
+      const looking = authorize(bare.cas, version, operation, mallory).catch(({ code }) => code);
+      // Far more than by the steps of the request itself.
+      assert.ok((await roundsDuring(looking)) > 100);
+      assert.equal(await looking, 'ACCESS_DENIED');
+    });
 });
 
 test('of requests with many steps, one goes on at a time, and sources take turns', async () => {
