@@ -12,12 +12,21 @@ import {
   NO_EXPIRY,
   renewalTime,
 } from '../secrets/x509.ts';
-import { issueCertificate } from '../secrets/x509-issuer.ts';
+import { type CertificateRequest, issueCertificate } from '../secrets/x509-issuer.ts';
 import type { Cas } from './cas.ts';
 import { issuedOnce } from './issued.ts';
+import { inThread } from './threads.ts';
 import type { SessionVersion } from './versions.ts';
 
 const CLOCK_SKEW = 3600 * 1000;
+
+/** Names in one certificate; to write more of them takes milliseconds, so a thread does that. */
+const MANY_NAMES = 50;
+
+async function issue(request: CertificateRequest): Promise<Buffer> {
+  if (request.dns.length + request.ip.length <= MANY_NAMES) return issueCertificate(request);
+  return Buffer.from(await inThread('short', 'issueCertificate', request));
+}
 
 type CertificateDefinition = Extract<SecretDefinition, { kind: 'x509' | 'x509-ca' }>;
 
@@ -70,7 +79,7 @@ export async function certificateOf(
     make: async (now) => {
       if (issuer && !issuer.privateKey) throw new Error('the private key of its issuer is not accessible');
       const from = now - CLOCK_SKEW;
-      const der = await issueCertificate({
+      const der = await issue({
         ca: kind === 'x509-ca',
         commonName: [...commonName].slice(0, LONGEST_COMMON_NAME).join(''),
         dns,

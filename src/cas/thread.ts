@@ -1,5 +1,5 @@
 import { parentPort } from 'node:worker_threads';
-import { type ErrorCode, Failure } from '../errors.ts';
+import { type ErrorCode, Failure, reason } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
 import { checkSection, type Section } from '../policy/sections.ts';
 import { hashedPart, isImported, parseSession, type SecretDefinition } from '../policy/session.ts';
@@ -7,6 +7,7 @@ import { isSignedSession, parseSignedSession, verifySignatures } from '../policy
 import { type Definition, makeSecret, parseValue } from '../secrets/generate.ts';
 import { formatSecret, type SecretKind, SecretUnusable } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
+import type { CertificateRequest } from '../secrets/x509-issuer.ts';
 import { largeParts, openWritten, sealWritten } from './written-version.ts';
 
 /** A secret as it goes from thread to thread. */
@@ -41,6 +42,14 @@ const jobs = {
   openWritten,
   sealWritten,
   checkSection: ({ name, value }: { name: Section; value: unknown }) => checkSection(name, value),
+  async issueCertificate(request: CertificateRequest): Promise<Uint8Array> {
+    const { issueCertificate } = await import('../secrets/x509-issuer.ts');
+    try {
+      return await issueCertificate(withBuffers(request));
+    } catch (error) {
+      throw new SecretUnusable(reason(error));
+    }
+  },
   makeSecret: async ({ definition, now }: { definition: Definition & { name: string }; now: number }) =>
     (await makeSecret(definition, now))?.reveal(),
   formatSecret: ({ kind, secret, chain, privateKey, format }: BareSecret & { format: string }) =>
@@ -54,6 +63,21 @@ const jobs = {
       format,
     ),
 };
+
+/** Buffers come to a thread as plain bytes. */
+const withBuffers = ({
+  publicKey,
+  privateKey,
+  issuer,
+  ...request
+}: CertificateRequest): CertificateRequest => ({
+  ...request,
+  publicKey: Buffer.from(publicKey),
+  ...(privateKey && { privateKey: Buffer.from(privateKey) }),
+  ...(issuer && {
+    issuer: { certificate: Buffer.from(issuer.certificate), privateKey: Buffer.from(issuer.privateKey) },
+  }),
+});
 
 /** Bytes of a secret that is written in the policy; to read a key or a certificate takes a millisecond. */
 function givenValue(definition: SecretDefinition): [string, Uint8Array][] {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import crypto, { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto';
+import crypto, { createHash, createPublicKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { syncBuiltinESMExports } from 'node:module';
 import { type AddressInfo, createServer } from 'node:net';
@@ -371,6 +371,18 @@ test('many references are filled in, and told where they lead, while others are 
   assert.ok((await roundsDuring(bare.launch('many', 's'))) > 50);
   const client = { certificate: keyOf('alice'), signers: [] };
   assert.ok((await roundsDuring(planLaunch(bare.cas, { session: 'many', service: 's' }, client))) > 25);
+});
+
+test('a certificate of many names is made while others are served', async () => {
+  const bare = bareCas();
+  const names = each(2000, (at) => `h${at}.example`).join(', ');
+  await bare.upload(
+    `name: many\n${withFile('$$SCONE::c$$')}secrets: [{name: k, kind: private-key}, {name: c, kind: x509, private_key: k, dns: [${names}]}]\n`,
+  );
+  const launching = bare.launch('many', 's');
+  assert.ok((await roundsDuring(launching)) > 100);
+  const pem = Buffer.from((await launching).configuration.files.at(-1)?.content ?? '', 'base64');
+  assert.match(new X509Certificate(pem).subjectAltName ?? '', /DNS:h0\.example, .*DNS:h1999\.example/);
 });
 
 describe('principals in a config-fragment', async () => {
