@@ -1,8 +1,7 @@
 import { failure } from '../errors.ts';
 import type { Cas } from './cas.ts';
-import { exporterOf, LONGEST_WAY, nameOf, openSessions } from './secrets.ts';
+import { exporterOf, LONGEST_WAY, nameOf, openSessions, type Resolver } from './secrets.ts';
 import type { SessionVersion } from './versions.ts';
-import type { Interest } from './watch.ts';
 
 /** Secrets that are looked at, in all sessions, for what a policy's conditions name. */
 const MOST_PLACES = 10_000;
@@ -19,27 +18,28 @@ type Definition = SessionVersion['session']['secrets'][number];
  * Names of a session's secrets that stand behind the conditions of any of its services: one-time passwords, access tokens and
  * whatever else is filled in there, under whichever name it comes, and what shows them. They are found by reading alone, so that
  * nothing that is wrong with a policy hides one.
- * @param interest is told what it depends on
  * @throws Failure POLICY_UNUSABLE where there are more than any policy has
  */
 export async function decidingSecrets(
   cas: Cas,
   version: SessionVersion,
-  interest: Interest | undefined,
+  { interest, pace }: Pick<Resolver, 'interest' | 'pace'>,
 ): Promise<Set<string>> {
   const { read, keep, definitionOf } = openSessions(cas, interest);
   keep(version);
   const places = new Map<string, Promise<Place>>();
   const placeOf = (at: SessionVersion, name: string): Promise<Place> => {
     const id = JSON.stringify([at.session.name, name]);
-    const known = places.get(id) ?? find(at, name, id);
-    places.set(id, known);
-    if (places.size > MOST_PLACES)
+    const known = places.get(id);
+    if (known) return known;
+    if (places.size >= MOST_PLACES)
       throw failure('POLICY_UNUSABLE', {
         section: 'its variables',
         detail: `they name more than ${MOST_PLACES} secrets`,
       });
-    return known;
+    const finding = find(at, name, id);
+    places.set(id, finding);
+    return finding;
   };
   const find = async (at: SessionVersion, name: string, first: string): Promise<Place> => {
     let [home, here, id] = [at, name, first];
@@ -56,8 +56,16 @@ export async function decidingSecrets(
       id = JSON.stringify([home.session.name, here]);
     }
   };
-  const placesIn = (at: SessionVersion, text: string) =>
-    Promise.all(referencesIn(text).map((reference) => placeOf(at, nameOf(at, reference).name)));
+  /** One after the other: of several that fail, all but the first would be errors that nobody handles. */
+  const placesOf = async (at: SessionVersion, names: Iterable<string>): Promise<Set<Place>> => {
+    const found = new Set<Place>();
+    for (const name of names) {
+      await pace();
+      found.add(await placeOf(at, name));
+    }
+    return found;
+  };
+  const placesIn = (at: SessionVersion, text: string) => placesOf(at, namesIn(at, text));
 
   const { services, security, secrets } = version.session;
   const conditions = services.map(
@@ -66,7 +74,7 @@ export async function decidingSecrets(
     ],
   );
   const deciding = new Set<string>();
-  const waiting = await placesIn(version, JSON.stringify([security, conditions]));
+  const waiting = [...(await placesIn(version, JSON.stringify([security, conditions])))];
   for (let place = waiting.pop(); place; place = waiting.pop()) {
     if (deciding.has(place.id)) continue;
     deciding.add(place.id);
@@ -76,13 +84,16 @@ export async function decidingSecrets(
   // From what decides, back to all that shows it.
   const showers = new Map<string, Place[]>();
   const looked = new Set<string>();
-  const own = await Promise.all(secrets.map(({ name }) => placeOf(version, name)));
+  const own: Place[] = [];
+  for (const { name } of secrets) own.push(...(await placesOf(version, [name])));
   const toLook = [...own];
   for (let place = toLook.pop(); place; place = toLook.pop()) {
     if (looked.has(place.id)) continue;
     looked.add(place.id);
     for (const shown of await placesIn(place.home, contentOf(place))) {
-      showers.set(shown.id, [...(showers.get(shown.id) ?? []), place]);
+      const others = showers.get(shown.id);
+      if (others) others.push(place);
+      else showers.set(shown.id, [place]);
       toLook.push(shown);
     }
   }
@@ -96,16 +107,10 @@ export async function decidingSecrets(
   return new Set(secrets.filter((_, index) => deciding.has(own[index]?.id ?? '')).map(({ name }) => name));
 }
 
-/** References in a text, also in one that is not well formed. */
-function referencesIn(text: string): string[] {
-  return [
-    ...new Set(
-      Array.from(
-        text.matchAll(/\$\$(?:SCONE|PALAEMON)::([^$|]{1,1024})/g),
-        ([, reference = '']) => reference,
-      ),
-    ),
-  ];
+/** Names that a text refers to, also one that is not well formed. */
+function* namesIn(at: SessionVersion, text: string): Generator<string> {
+  for (const [, reference = ''] of text.matchAll(/\$\$(?:SCONE|PALAEMON)::([^$|]{1,1024})/g))
+    yield nameOf(at, reference).name;
 }
 
 /** References to what a secret shows as a part of it: a fragment all of its variables, a certificate its key, a token its claims. */

@@ -264,7 +264,7 @@ function* releasedForms(
  */
 async function provided(cas: Cas, resolver: Resolver, version: SessionVersion, names: string[] | undefined) {
   const { session } = version;
-  const factors = names ? new Set<string>() : await decidingSecrets(cas, version, resolver.interest);
+  const factors = names ? new Set<string>() : await decidingSecrets(cas, version, resolver);
   const forms: ConfigurationMessage['secrets'] = [];
   for (const { name } of session.secrets) {
     if (names ? !names.includes(name) : factors.has(name)) continue;

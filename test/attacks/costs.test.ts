@@ -7,6 +7,7 @@ import { describe, type TestContext, test } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
 import { hold, roomFor } from '../../src/cas/limits/held.ts';
 import { authorize } from '../../src/cas/access.ts';
+import { decidingSecrets } from '../../src/cas/deciding.ts';
 import { createPace } from '../../src/cas/limits/pace.ts';
 import { countStored, MEBIBYTE } from '../../src/cas/limits/stored.ts';
 import { createTurns } from '../../src/cas/limits/turns.ts';
@@ -14,6 +15,7 @@ import { correlated } from '../../src/cas/observe/correlation.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { readHash, readHistory } from '../../src/cas/sessions.ts';
 import { planLaunch } from '../../src/cas/plan.ts';
+import { createResolver } from '../../src/cas/secrets.ts';
 import { inThread } from '../../src/cas/threads.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
 import { publicValues } from '../../src/cas/values.ts';
@@ -371,6 +373,20 @@ test('many references are filled in, and told where they lead, while others are 
   assert.ok((await roundsDuring(bare.launch('many', 's'))) > 50);
   const client = { certificate: keyOf('alice'), signers: [] };
   assert.ok((await roundsDuring(planLaunch(bare.cas, { session: 'many', service: 's' }, client))) > 25);
+});
+
+test('what decides over launches is looked for while others are served', async () => {
+  const bare = bareCas();
+  const fragments = each(
+    100,
+    (at) =>
+      `{name: f${at}, kind: config-fragment, value: "${each(100, (to) => `$$SCONE::f${to}$$`).join('')}"}`,
+  );
+  await bare.upload(`name: many\n${none}services: []\nsecrets: [${fragments.join(', ')}]\n`);
+  const version = await requireSession(bare.cas, 'many');
+  const looking = decidingSecrets(bare.cas, version, createResolver(bare.cas));
+  assert.ok((await roundsDuring(looking)) > 5);
+  assert.equal((await looking).size, 0);
 });
 
 test('a certificate of many names is made while others are served', async () => {

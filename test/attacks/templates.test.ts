@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { decidingSecrets } from '../../src/cas/deciding.ts';
 import { explainAdmission } from '../../src/cas/explain.ts';
+import { createResolver } from '../../src/cas/secrets.ts';
 import { activeSession } from '../../src/cas/versions.ts';
 import { bareCas, keyOf } from '../support/cas.ts';
 
@@ -94,7 +95,7 @@ ${chain.join('')}`,
   const version = await activeSession(bare.cas, 'chain');
   assert.ok(version);
   // One after the other: rounds over all of them would take half a minute.
-  assert.equal((await decidingSecrets(bare.cas, version, undefined)).size, 1991);
+  assert.equal((await decidingSecrets(bare.cas, version, createResolver(bare.cas))).size, 1991);
 });
 
 test('nor what fragments name, here and in other sessions, though a service cannot be launched by them', async () => {
