@@ -38,7 +38,7 @@ async function formOf(resolver: Resolver, version: SessionVersion, text: string)
   const { secret } = await resolver.find(version, name);
   try {
     const form = await formatted(secret, format);
-    resolver.hold(form.length);
+    await resolver.hold(form.length);
     return form;
   } catch (error) {
     if (!(error instanceof SecretUnusable)) throw error;

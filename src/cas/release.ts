@@ -247,12 +247,12 @@ function* releasedForms(
   templates: readonly string[],
   forms: Forms,
   others: readonly string[],
-): Generator<void, string[]> {
+): Generator<number, string[]> {
   const released = new Set(others);
   for (const template of templates)
     for (const part of partsOf(Buffer.from(template))) {
       if (!Buffer.isBuffer(part)) released.add(placed(part, forms).toString('base64'));
-      yield;
+      yield 1;
     }
   released.delete('');
   return [...released];
@@ -272,8 +272,7 @@ async function provided(cas: Cas, resolver: Resolver, version: SessionVersion, n
     for (const format of formatsOf(secret.kind))
       try {
         const form = await formatted(secret, format);
-        resolver.hold(form.length);
-        await resolver.pace();
+        await resolver.hold(form.length);
         forms.push({ reference: `${name}${format}`, value: form.toString('base64') });
       } catch (error) {
         // A certificate whose key is not exported has fewer forms.

@@ -40,10 +40,10 @@ export interface Resolver {
   /** Values that were counted, 64 bytes of text being as much as another. */
   spent(): number;
   /**
-   * Counts the bytes of secrets in the forms that are held until the request is answered.
+   * Counts the bytes of secrets in the forms that are held until the request is answered, and the steps to make them.
    * @throws Failure CONFIGURATION_TOO_LARGE
    */
-  hold(bytes: number): void;
+  hold(bytes: number): Promise<void>;
   /** Waited for after each step, so that a request that needs many lets others in. */
   readonly pace: Pace;
 }
@@ -73,6 +73,8 @@ export const LONGEST_WAY = 32;
 
 /** Steps that it takes to make a secret from others, or to find whether it is exported. */
 const STEPS_OF_MADE = 100;
+/** Bytes of a form that are made in a step. */
+const BYTES_OF_STEP = 4096;
 
 /** Milliseconds after which another CAS that gave nothing is asked again. */
 const OTHER_CAS_AGAIN = 60_000;
@@ -217,9 +219,10 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
       found.push({ from: version, name, home: isForeign ? undefined : resolved.home });
       return resolved;
     },
-    hold(more) {
+    async hold(more) {
       held += more;
       if (held > MOST_HELD) throw failure('CONFIGURATION_TOO_LARGE', { limit: MOST_HELD });
+      await pace(1 + more / BYTES_OF_STEP);
     },
     spent: () => values + bytes / 64,
     spend(moreValues, moreBytes) {

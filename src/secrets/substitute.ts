@@ -81,15 +81,16 @@ export function substitute(template: Buffer, forms: ReadonlyMap<string, Buffer>,
   }
 }
 
+const A_STEP = 4096;
 /** Parts that are joined at once. */
 const JOINED = 1000;
 
-/** The work of {@link substitute}, which yields after each part. */
+/** The work of {@link substitute}, which yields after each part how many steps that was: one for some kilobytes. */
 export function* substitution(
   template: Buffer,
   forms: ReadonlyMap<string, Buffer>,
   limit: number,
-): Generator<void, Buffer> {
+): Generator<number, Buffer> {
   let size = 0;
   const joined: Buffer[] = [];
   let parts: Buffer[] = [];
@@ -101,7 +102,7 @@ export function* substitution(
       joined.push(Buffer.concat(parts));
       parts = [];
     }
-    yield;
+    yield 1 + bytes.length / A_STEP;
   }
   const all = [...joined, ...parts];
   return all.length === 1 ? (all[0] as Buffer) : Buffer.concat(all);

@@ -25,12 +25,12 @@ export function createPace(): Pace {
   };
 }
 
-/** Does work that yields after each step. */
-export async function inPieces<Result>(pace: Pace, work: Generator<unknown, Result>): Promise<Result> {
+/** Does work that yields how many steps it has done. */
+export async function inPieces<Result>(pace: Pace, work: Generator<number, Result>): Promise<Result> {
   for (;;) {
     const { done, value } = work.next();
     if (done) return value;
-    const turn = pace();
+    const turn = pace(value);
     if (turn) await turn;
   }
 }
