@@ -188,6 +188,7 @@ async function configurationOf(
 
   let room = LARGEST_CONFIGURATION;
   const fill = async (template: string) => {
+    await resolver.pace();
     const filled = await inPieces(resolver.pace, substitution(Buffer.from(template), forms, room));
     room -= filled.length;
     return filled;

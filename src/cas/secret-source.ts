@@ -4,7 +4,7 @@ import type { SecretDefinition } from '../policy/session.ts';
 import { formatOf, type SecretKind } from '../secrets/kinds.ts';
 import type { Cas } from './cas.ts';
 import type { Pace } from './limits/pace.ts';
-import { exporterOf, LONGEST_WAY, nameOf, openSessions } from './secrets.ts';
+import { exporterOf, LONGEST_WAY, nameOf, openSessions, STEPS_OF_MADE } from './secrets.ts';
 import type { SessionVersion } from './versions.ts';
 
 /** Where a secret comes from. It is said without having it: none is made, issued or asked for. */
@@ -47,7 +47,7 @@ export function createSecretSources(cas: Cas, pace: Pace): SecretSources {
     definition: SecretDefinition | undefined,
     way: readonly string[],
   ): Promise<Known> => {
-    await pace();
+    await pace(STEPS_OF_MADE);
     if (!definition) return { unavailable: 'there is no such secret' };
     const { kind } = definition;
     if ('import_akv' in definition) return { kind, unavailable: 'Azure Key Vault is not supported' };

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { createTurns } from './turns.ts';
 
 /** Steps that one request does at once; each takes some microseconds. */
-const PIECE = 1000;
+const PIECE = 500;
 /** Requests of one source that may wait to go on. */
 const MOST_WAITING = 4096;
 
