@@ -1,4 +1,4 @@
-import { failure, reason } from '../errors.ts';
+import { Failure, failure, reason } from '../errors.ts';
 import { isRole, principalKey } from '../policy/principals.ts';
 import { type Principal, quorumOf, standsAlone } from '../policy/schema/access-policy.ts';
 import { signerDigest } from '../policy/signed-session.ts';
@@ -27,7 +27,7 @@ const MOST_TOLD = 3;
 
 /**
  * Sees to it that the client may do something with a session.
- * @throws Failure ACCESS_DENIED; the log names variables that could not be used
+ * @throws Failure ACCESS_DENIED or CAS_BUSY; the log names variables that could not be used
  */
 export async function authorize(
   cas: Cas,
@@ -42,7 +42,7 @@ export async function authorize(
     for (const entry of await principalsOf(resolver, version, operation))
       if (await peopleOf(resolver, version, entry, client, ignored)) allowed = true;
   } catch (error) {
-    ignored.push(error);
+    ignore(ignored, error);
   }
   if (allowed) return;
   const session = version.session.name;
@@ -53,6 +53,12 @@ export async function authorize(
       'principals that cannot be used were ignored',
     );
   throw failure('ACCESS_DENIED', { operation: words[operation], session });
+}
+
+/** @throws Failure CAS_BUSY, which is no reason to deny anything */
+function ignore(ignored: unknown[], error: unknown): void {
+  if (error instanceof Failure && error.code === 'CAS_BUSY') throw error;
+  ignored.push(error);
 }
 
 /** Whoever may create sessions below a namespace sees which ones there are. */
@@ -114,7 +120,7 @@ async function peopleOf(
             people.add(key);
       return people.size > 0 ? people : undefined;
     } catch (error) {
-      ignored.push(error);
+      ignore(ignored, error);
       return undefined;
     }
   }
@@ -158,7 +164,7 @@ async function signedBy(
     const key = typeof digest === 'string' ? undefined : digest.toString('hex');
     return key !== undefined && signers.includes(key) ? new Set([key]) : undefined;
   } catch (error) {
-    ignored.push(error);
+    ignore(ignored, error);
     return undefined;
   }
 }

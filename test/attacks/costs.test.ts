@@ -20,6 +20,7 @@ import { inThread } from '../../src/cas/threads.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
 import { publicValues } from '../../src/cas/values.ts';
 import { activeSession, requireSession, type SessionVersion } from '../../src/cas/versions.ts';
+import { failure } from '../../src/errors.ts';
 import { formatKeyHash, publicKeyDigest } from '../../src/policy/key-hash.ts';
 import { parseSession } from '../../src/policy/session.ts';
 import { bareCas, keyOf } from '../support/cas.ts';
@@ -425,6 +426,19 @@ secrets: [{name: p, kind: config-fragment, value: [${principals.join(', ')}]}]
       assert.ok((await roundsDuring(looking)) > 100);
       assert.equal(await looking, 'ACCESS_DENIED');
     });
+});
+
+test('who may do something is not denied it because the CAS is busy', async () => {
+  const bare = bareCas();
+  await bare.upload(`name: a\n${none}access_policy: {read: $$SCONE::p$$}
+services: []
+secrets: [{name: p, import: {session: b, secret: p}}]
+`);
+  const version = await requireSession(bare.cas, 'a');
+  const { store } = bare.cas;
+  bare.cas.store = { ...store, activeVersion: async () => Promise.reject(failure('CAS_BUSY')) };
+  const alice = { certificate: keyOf('alice'), signers: [] };
+  await assert.rejects(authorize(bare.cas, version, 'read', alice), { code: 'CAS_BUSY' });
 });
 
 test('of requests with many steps, one goes on at a time, and sources take turns', async () => {
