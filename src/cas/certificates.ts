@@ -20,7 +20,7 @@ import type { SessionVersion } from './versions.ts';
 
 const CLOCK_SKEW = 3600 * 1000;
 
-/** Names in one certificate; to write more of them takes milliseconds, so a thread does that. */
+/** Names in one certificate; a thread makes those with more, which takes milliseconds. */
 const MANY_NAMES = 50;
 
 async function issue(request: CertificateRequest): Promise<Buffer> {

@@ -105,7 +105,7 @@ async function expand(
   return map;
 }
 
-/** Values of a section that are checked at once; more of them take milliseconds, so a thread does that. */
+/** Values of a section that are checked here; a thread checks more, which takes milliseconds. */
 const LARGE = 1024;
 
 /**

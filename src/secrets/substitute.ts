@@ -85,7 +85,7 @@ const A_STEP = 4096;
 /** Parts that are joined at once. */
 const JOINED = 1000;
 
-/** The work of {@link substitute}, which yields after each part how many steps that was: one for some kilobytes. */
+/** The work of {@link substitute}. It yields the steps of each part, of which some kilobytes are one more. */
 export function* substitution(
   template: Buffer,
   forms: ReadonlyMap<string, Buffer>,

@@ -10,7 +10,7 @@ const MOST_WAITING = 4096;
 const turns = createTurns(1, MOST_WAITING);
 
 /**
- * Counts the steps of one request. What it gives is to be waited for: after so many steps, everybody else comes first.
+ * Counts the steps of one request; after so many, what it gives has the request wait until others were served.
  * @throws Failure CAS_BUSY where too many of the same source wait
  */
 export type Pace = (steps?: number) => Promise<void> | undefined;
