@@ -106,7 +106,7 @@ async function attackTarget(target: string): Promise<void> {
       await sleep(LEAD);
     }
     printTable(
-      `What others wait for under attack, beside an idle ${target} (ratio); attacker and others are on the same machine`,
+      `What others wait for under attack, beside an idle ${target} (ratio); attacker and others share its machine, he at the lowest priority`,
       [
         'attack',
         ...Object.keys(idle.took).flatMap((what) => [`${what} p50`, 'p99']),
