@@ -179,7 +179,7 @@ async function madeSecret(
 ): Promise<Secret | undefined> {
   const definition = { name, kind, key_type, size };
   if (!isAside && kind !== 'private-key' && kind !== 'pgp-key') return makeSecret(definition, now);
-  const thread = key_type?.startsWith('RSA') ? 'long' : 'short';
+  const thread = isAside || key_type?.startsWith('RSA') ? 'long' : 'short';
   const bytes = await inThread(thread, 'makeSecret', { definition, now });
   return bytes && new Secret(bytes);
 }

@@ -66,10 +66,11 @@ export async function sealVersion(
   const kept = [...secrets].map(([name, secret]) => ({ name, value: secret.reveal() }));
   const toWrite = { small: { ...rest, secrets: kept }, large, place, ...cas.keyring.makeKey(place) };
   const sizes = [...Object.values(large), ...kept.map(({ value }) => value)].map(({ length }) => length);
-  const isLarge = sizes.reduce((sum, size) => sum + size, 0) > LARGE;
-  const sealed = isLarge
-    ? Buffer.from(await inThread('short', 'sealWritten', toWrite))
-    : sealWritten(toWrite);
+  const size = sizes.reduce((sum, size) => sum + size, 0);
+  const sealed =
+    size > LARGE
+      ? Buffer.from(await inThread(threadFor(size), 'sealWritten', toWrite))
+      : sealWritten(toWrite);
   const record: v.InferInput<typeof sealedUpload> = { hash: own, ...upload, isHashPublic };
   return {
     ...{ session, number, hash, sealed },
@@ -85,6 +86,9 @@ export async function activeSession(cas: Cas, name: string): Promise<SessionVers
 
 /** Bytes of a version; more take milliseconds to be read or written, so a thread does that. */
 const LARGE = 256 * 1024;
+/** Bytes that take tens of them, for which keys of others need not wait. */
+const LARGEST = 1024 * 1024;
+const threadFor = (size: number) => (size > LARGEST ? 'long' : 'short');
 /** Bytes of ciphertext of versions that are kept decrypted: of small ones, and of large ones, which would take their room. */
 const SMALL_VERSIONS = 16 * 1024 * 1024;
 const LARGE_VERSIONS = 32 * 1024 * 1024;
@@ -109,7 +113,9 @@ export async function openVersion(cas: Cas, stored: StoredVersion): Promise<Sess
   const known = opened.find(place, sealed);
   if (known) return known;
   const written = { ...cas.keyring.keyOf(sealed, place), place };
-  const read = isLarge ? await inThread('short', 'openWritten', written) : openWritten(written);
+  const read = isLarge
+    ? await inThread(threadFor(sealed.length), 'openWritten', written)
+    : openWritten(written);
   const version = versionOf(stored, read);
   opened.keep(place, sealed, version);
   return version;

@@ -8,12 +8,10 @@ export const SESSIONS_PER_CLIENT = 10_000;
 export const MEBIBYTES_PER_CLIENT = 1024;
 export const MEBIBYTE = 1024 * 1024;
 
-/** Bytes that an entry of the audit log has, about. */
-const ENTRY = 1024;
-/** Bytes that one source may have stored at once, and then each second: some hundred releases. */
-const AT_ONCE = 256 * MEBIBYTE;
-const A_SECOND = MEBIBYTE / 4;
-const allowances = createAllowances(AT_ONCE, A_SECOND);
+/** Entries of the audit log that one source may have written at once, and then each second. */
+const entries = createAllowances(262_144, 256);
+/** Bytes of versions that one source may have stored at once, and then each second: SQLite writes some fifty a microsecond. */
+const versions = createAllowances(64 * MEBIBYTE, MEBIBYTE);
 
 /**
  * Counts what is stored on behalf of whoever asks, since a client may have any number of keys. What the CAS does by itself
@@ -25,7 +23,8 @@ export function countStored(bytes = 0): void {
   const { source } = asker();
   if (source === '') return;
   // What is refused does not count.
-  if (allowances.left(source) < bytes + ENTRY)
+  if (entries.left(source) < 1 || versions.left(source) < bytes)
     throw failure('CAS_BUSY', new Error('as much was stored for one address as may be at a time'));
-  allowances.take(source, bytes + ENTRY);
+  entries.take(source, 1);
+  if (bytes > 0) versions.take(source, bytes);
 }
