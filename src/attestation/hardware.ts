@@ -108,6 +108,7 @@ export function snpClaims(verdict: SnpVerdict): HardwareClaims {
       kind: 'sev_snp',
       values: {
         measurement: verdict.measurement,
+        guest_policy: verdict.guestPolicy,
         host_data: verdict.hostData,
         id_key_digest: verdict.idKeyDigest,
         author_key_digest: verdict.authorKeyDigest,

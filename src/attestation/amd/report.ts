@@ -17,6 +17,8 @@ export interface TcbVersion {
 export interface SnpFields {
   version: number;
   guestSvn: number;
+  /** The policy as a number, 16 digits. */
+  guestPolicy: string;
   policy: SnpPolicy;
   familyId: string;
   imageId: string;
@@ -107,7 +109,8 @@ export function parseSnpReport(bytes: Buffer): SnpReport {
   const tcb = () => tcbVersion(r.part(8, 'a TCB version'), isTurin);
   const hex = (length: number) => r.bytes(length).toString('hex');
   const guestSvn = r.u32le();
-  const policy = guestPolicy(r.u64le());
+  const written = r.u64le();
+  const policy = guestPolicy(written);
   const familyId = hex(16);
   const imageId = hex(16);
   const vmpl = r.u32le();
@@ -145,6 +148,7 @@ export function parseSnpReport(bytes: Buffer): SnpReport {
     fields: {
       version,
       guestSvn,
+      guestPolicy: written.toString(16).padStart(16, '0'),
       policy,
       familyId,
       imageId,

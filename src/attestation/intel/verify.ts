@@ -114,7 +114,7 @@ export function verifyIntelQuote(
       weaknesses: [
         ...new Set([
           ...categories[status],
-          ...(domain && isMovable(domain) ? ['insecure-configuration'] : []),
+          ...(domain && isDoubtful(domain) ? ['insecure-configuration'] : []),
           ...(extension.smtEnabled ? ['hyperthreading'] : []),
         ]),
       ],
@@ -252,10 +252,15 @@ function isDebug(body: QuoteBody): boolean {
   return (attributes & (body.type === 'sgx' ? 0x02 : 0xff)) !== 0;
 }
 
-const MIGRATABLE = 1n << 29n;
+/** Bits of a domain's attributes that say nothing against it: LASS, SEPT_VE_DISABLE, PKS, KL and PERFMON. */
+const HARMLESS = [27n, 28n, 30n, 31n, 63n].reduce((mask, bit) => mask | (1n << bit), 0n);
+const TUD = 0xffn;
 
-/** Whether the operator may move the domain's memory elsewhere, by a service domain of his that is bound to it or may be. */
-function isMovable({ tdattributes, mrservicetd = '' }: DomainReport): boolean {
+/**
+ * Whether the operator may move the domain's memory elsewhere, by a service domain of his that is bound to it or may be
+ * (MIGRATABLE), or a bit is set whose meaning is not known here.
+ */
+function isDoubtful({ tdattributes, mrservicetd = '' }: DomainReport): boolean {
   const attributes = Buffer.from(tdattributes, 'hex').readBigUInt64LE();
-  return (attributes & MIGRATABLE) !== 0n || /[^0]/.test(mrservicetd);
+  return (attributes & ~(HARMLESS | TUD)) !== 0n || /[^0]/.test(mrservicetd);
 }

@@ -77,6 +77,10 @@ const tcbVersion = v.optional(described(integer(0, 255), 'Version, at least'));
 const sevSnp = v.pipe(
   object({
     measurement: measured(96, 'Measurement of what the virtual machine starts with (launch measurement)'),
+    guest_policy: measured(
+      16,
+      'What whoever started it allows and demands of the firmware, as a number of 16 digits',
+    ),
     host_data: measured(64, 'What whoever started the virtual machine gave along'),
     id_key_digest: measured(96, 'Digest of the key that signed its identity block'),
     author_key_digest: measured(96, 'Digest of the key that signed that key'),

@@ -52,6 +52,7 @@ for (const product of products)
       root: 'sev-snp',
       version: 5,
       guestSvn: 7,
+      guestPolicy: '0000000000030137',
       policy: {
         abi: '1.55',
         smtAllowed: true,
