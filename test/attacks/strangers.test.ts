@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
 import { test } from 'node:test';
 import { formatKeyHash } from '../../src/policy/key-hash.ts';
+import { InvalidText } from '../../src/policy/problem.ts';
 import { bareCas, testLas } from '../support/cas.ts';
 
 /** What a launcher has the CAS do before it has shown anything: sign, ask other CASes, look at secrets. */
@@ -34,4 +36,25 @@ secrets: [${['token', 'otp', 'platform'].map(from).join(', ')}]
   assert.deepEqual(asked, []);
   await assert.rejects(bare.launch('somewhere', 's', { las: testLas() }), { code: 'ADMISSION_UNKNOWN' });
   assert.deepEqual(asked, ['platform']);
+});
+
+test('one signer that an alias names thirty thousand times costs nobody a request', async () => {
+  const bare = bareCas();
+  const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const pem = JSON.stringify(publicKey.export({ type: 'spki', format: 'pem' }));
+  const many = Array<string>(30_000).fill('*k').join(', ');
+  const policies = [
+    `{read: [{signer: &k ${pem}}, ${Array<string>(30_000).fill('{signer: *k}').join(', ')}], update: NONE}`,
+    `{read: [&k ${pem}, ${many}], update: NONE}`,
+  ];
+  for (const policy of policies) {
+    const text = `name: many\nversion: "0.3.12"\naccess_policy: ${policy}\n`;
+    const error: unknown = await bare.upload(text).then(
+      () => assert.fail('it was taken'),
+      (thrown: unknown) => thrown,
+    );
+    assert.ok(error instanceof InvalidText);
+    // What is said of it is short.
+    assert.ok(JSON.stringify(error.problems).length < 16_384);
+  }
 });

@@ -259,6 +259,15 @@ const warned: [what: string, lines: string[], ...warnings: RegExp[]][] = [
     ],
     /images\[0\]\.injection_files: \/etc\/template is a template on the host, and may use each of these secrets: t, u; provide_secrets/,
   ],
+  [
+    'a template on the host that may use what decides',
+    [
+      `services: [{name: a, image_name: i, attestation: {mrenclave: ${upper}}, ${otp}: "$$SCONE::k:base32nopad$$"}]`,
+      'images: [{name: i, injection_files: [/etc/template], provide_secrets: [t, k]}, {name: j, provide_secrets: [k]}]',
+      'secrets: [{name: k, kind: binary}, {name: t, kind: ascii}]',
+    ],
+    /images\[0\]\.provide_secrets\[1\]: k decides who is admitted, and whoever writes \/etc\/template on the host may read it/,
+  ],
 ];
 for (const [what, lines, ...warnings] of warned)
   test(`a session is accepted with a warning: ${what}`, () => {

@@ -47,14 +47,8 @@ function checkConfiguration(scope: Scope, { command, environment, fspf_key }: Se
 
 const MOST_NAMED = 8;
 
-/** What a template on the host may use is for whoever writes that template to choose. */
-function checkProvided({ session, warn, nameOf, secrets }: Scope): void {
-  const used = new Set(session.services.map(({ image_name }) => image_name));
-  const open = session.images.flatMap(({ name, injection_files, provide_secrets }, index) => {
-    const template = injection_files.find(({ content }) => content === undefined);
-    return template && used.has(name) && !provide_secrets ? { index, template } : [];
-  });
-  if (open.length === 0) return;
+/** Secrets that the conditions of the session and its services name: whoever has one can meet a condition with it. */
+function decidingIn({ session, nameOf }: Scope): Set<string> {
   const conditions = JSON.stringify([
     session.security,
     session.services.map((it) => [
@@ -65,18 +59,36 @@ function checkProvided({ session, warn, nameOf, secrets }: Scope): void {
     ]),
   ]);
   const references = conditions.matchAll(/\$\$(?:SCONE|PALAEMON)::([^$|]{1,1024})/g);
-  const deciding = new Set(
-    Array.from(references, ([, text = '']) => nameOf({ text, escape: undefined }).name),
-  );
+  return new Set(Array.from(references, ([, text = '']) => nameOf({ text, escape: undefined }).name));
+}
+
+/** What a template on the host may use is for whoever writes that template to choose. */
+function checkProvided(scope: Scope): void {
+  const { session, warn, secrets } = scope;
+  const used = new Set(session.services.map(({ image_name }) => image_name));
+  const open = session.images.flatMap(({ name, injection_files, provide_secrets }, index) => {
+    const template = injection_files.find(({ content }) => content === undefined);
+    return template && used.has(name) ? { index, template, provide_secrets } : [];
+  });
+  if (open.length === 0) return;
+  const deciding = decidingIn(scope);
   const names = [...secrets.keys()].filter((name) => !deciding.has(name));
-  if (names.length === 0) return;
   const [named, others] = [names.slice(0, MOST_NAMED).join(', '), names.length - MOST_NAMED];
   const shown = others > 0 ? `${named} and ${others} others` : named;
-  for (const { index, template } of open)
-    warn(
-      ['images', index, 'injection_files'],
-      `${template.path} is a template on the host, and may use each of these secrets: ${shown}; provide_secrets of the image names those that it needs`,
-    );
+  for (const { index, template, provide_secrets } of open) {
+    provide_secrets?.forEach((name, position) => {
+      if (deciding.has(name))
+        warn(
+          ['images', index, 'provide_secrets', position],
+          `${name} decides who is admitted, and whoever writes ${template.path} on the host may read it`,
+        );
+    });
+    if (!provide_secrets && names.length > 0)
+      warn(
+        ['images', index, 'injection_files'],
+        `${template.path} is a template on the host, and may use each of these secrets: ${shown}; provide_secrets of the image names those that it needs`,
+      );
+  }
 }
 
 function checkAdmission(scope: Scope, service: Service, at: At): void {
