@@ -43,22 +43,6 @@ done
 missing=$(ldd "$dist/scone" | sed -n 's/^[[:space:]]*\([^ ]*\) => not found$/\1/p' | tr '\n' ' ')
 [ -z "$missing" ] || fail "the programs need libraries that are not installed: $missing(Debian has them in libstdc++6 and libgcc-s1)"
 
-if getent group "$group" >/dev/null; then
-  members=$(getent group "$group" | cut -d: -f4)
-  [ -z "$members" ] || fail "the group $group has members ($members), who could do what its programs can; give another by --group"
-  echo "The group $group is there"
-else
-  command -v groupadd >/dev/null || fail "there is no groupadd; make the system group $group, without members"
-  groupadd --system "$group"
-  echo "Made the system group $group"
-fi
-gid=$(getent group "$group" | cut -d: -f3)
-[ "$gid" != 0 ] || fail "the group $group is root's (gid 0), and envcas needs one that may do nothing; give another by --group"
-# Who has it from /etc/passwd is no member of it there.
-if getent passwd | cut -d: -f4 | grep -qx "$gid"; then
-  fail "the group $group is the primary group of a user, who could do what its programs can; give another by --group"
-fi
-
 # Who can write to a folder on the way could put other programs there.
 safe() {
   at=$1
@@ -77,6 +61,22 @@ if [ -z "$root" ]; then
     safe "$folder"
     safe "$(readlink -m "$folder")"
   done
+fi
+
+if getent group "$group" >/dev/null; then
+  members=$(getent group "$group" | cut -d: -f4)
+  [ -z "$members" ] || fail "the group $group has members ($members), who could do what its programs can; give another by --group"
+  echo "The group $group is there"
+else
+  command -v groupadd >/dev/null || fail "there is no groupadd; make the system group $group, without members"
+  groupadd --system "$group"
+  echo "Made the system group $group"
+fi
+gid=$(getent group "$group" | cut -d: -f3)
+[ "$gid" != 0 ] || fail "the group $group is root's (gid 0), and envcas needs one that may do nothing; give another by --group"
+# Who has it from /etc/passwd is no member of it there.
+if getent passwd | cut -d: -f4 | grep -qx "$gid"; then
+  fail "the group $group is the primary group of a user, who could do what its programs can; give another by --group"
 fi
 
 # To another name first: the old one may be running.
