@@ -865,6 +865,13 @@ export const errors = {
 /** Permanent code of an error. */
 export type ErrorCode = keyof typeof errors;
 
+/** Of a refusal whose code a newer server knows, and this version does not. */
+const EX_UNAVAILABLE = 69;
+
+/** The exit status of an error, by the code of one that is declared, or that a server has sent. */
+export const exitOf = (code: string): number =>
+  Object.hasOwn(errors, code) ? errors[code as ErrorCode].exit : EX_UNAVAILABLE;
+
 type Placeholder<Text extends string> = Text extends `${string}{${infer Name}}${infer Rest}`
   ? Name | Placeholder<Rest>
   : never;

@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { setImmediate as tick } from 'node:timers/promises';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
-import { createTurns } from '../in-turn.ts';
+import { oneAtATime } from '../one-at-a-time.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
 import { version } from '../version.ts';
@@ -121,7 +121,7 @@ export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
     openSeal(seal, rootKey);
     return rootKey;
   };
-  const takeTurn = createTurns();
+  const takeTurn = oneAtATime();
   const guesses = new Map<string, { wrong: number; until: number; isWaiting: boolean }>();
   /** Passphrases are guessed at, each source by itself; they are tried one after the other, one of a source at a time. */
   const openByPassphrase = async (passphrase: string, source: string): Promise<Buffer> => {

@@ -1,5 +1,5 @@
 import { styleText } from 'node:util';
-import { causes, type ErrorCode, errors, Failure } from '../errors.ts';
+import { causes, errors, exitOf, Failure } from '../errors.ts';
 import { formatProblem, InvalidText, type Problem } from '../policy/problem.ts';
 import { printable, Refused } from '../protocol/refusal.ts';
 import { escapeUnseen } from '../unseen.ts';
@@ -46,7 +46,7 @@ export function report(error: unknown): number {
     return errors.POLICY_INVALID.exit;
   }
   const { code, hint } = codeOf(error);
-  const { exit } = errors[code];
+  const exit = exitOf(code);
   const [first = '', ...rest] = causes(error);
   const lines = [
     `${style('red', 'Error:')} ${printable(first)}`,
@@ -58,7 +58,7 @@ export function report(error: unknown): number {
   return exit;
 }
 
-function codeOf(error: unknown): { code: ErrorCode; hint: string | undefined } {
+function codeOf(error: unknown): { code: string; hint: string | undefined } {
   if (error instanceof Failure || error instanceof Refused) return { code: error.code, hint: error.hint };
   const code = error instanceof InvalidText ? 'POLICY_INVALID' : 'INTERNAL';
   return { code, hint: errors[code].hint };

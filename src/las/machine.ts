@@ -4,7 +4,7 @@ import type { MachineEvidence } from '../attestation/hardware-evidence.ts';
 import { machineReportData } from '../attestation/report-data.ts';
 import { platformOf } from '../attestation/software.ts';
 import { causes, failure } from '../errors.ts';
-import { createTurns } from '../in-turn.ts';
+import { oneAtATime } from '../one-at-a-time.ts';
 import type { Mode } from '../platform/mode.ts';
 import type { LasKey } from './key.ts';
 import { isEnrolled, openTpm, type Tpm } from './tpm.ts';
@@ -123,7 +123,7 @@ async function createMachine(hardware: Hardware): Promise<Machine> {
   };
   let last = await take(Buffer.alloc(0));
   // One after the other; a CAS gives launchers that come at about the same time the same nonce.
-  const inTurn = createTurns();
+  const inTurn = oneAtATime();
   return {
     root: last.quote.type,
     key: { private: privateKey, platform },

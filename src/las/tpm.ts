@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { tpmReportData } from '../attestation/report-data.ts';
 import type { Credential } from '../attestation/tpm/credential.ts';
 import { parsePublicArea } from '../attestation/tpm/structures.ts';
-import { createTurns } from '../in-turn.ts';
+import { oneAtATime } from '../one-at-a-time.ts';
 import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts';
 import { type TpmTools, tpmUnusable, withTpmTools } from '../platform/tpm-tools.ts';
 
@@ -70,7 +70,7 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
   const { publicPart, privatePart, authorization } = keyFiles(directory);
   makePrivateDirectory(join(directory, 'tpm'));
   // A TPM does one thing after the other, and so do its users.
-  const takeTurn = createTurns();
+  const takeTurn = oneAtATime();
   const inTurn = <Result>(work: (session: TpmTools) => Promise<Result>): Promise<Result> =>
     takeTurn(() => withTpmTools(join(directory, 'tpm'), env, work));
 

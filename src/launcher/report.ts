@@ -1,5 +1,5 @@
 import { writeSync } from 'node:fs';
-import { causes, type ErrorCode, errors, Failure } from '../errors.ts';
+import { causes, exitOf, Failure } from '../errors.ts';
 import type { Address } from '../policy/address.ts';
 import { type ConfigId, formatConfigId } from '../policy/names.ts';
 import { printable, Refused } from '../protocol/refusal.ts';
@@ -23,19 +23,19 @@ export function formatFailure(error: unknown, where?: { cas: Address; configId: 
 
 /** The declared exit status of the error that decided. */
 export function exitStatus(error: unknown): number {
-  return errors[decisive(error).code].exit;
+  return exitOf(decisive(error).code);
 }
 
 /** The innermost error that has a code: the one a user can do something about. */
-function decisive(error: unknown): { code: ErrorCode; hint: string | undefined } {
-  let found: { code: ErrorCode; hint: string | undefined } = { code: 'INTERNAL', hint: undefined };
+function decisive(error: unknown): { code: string; hint: string | undefined } {
+  let found: { code: string; hint: string | undefined } = { code: 'INTERNAL', hint: undefined };
   for (let at = error; at instanceof Error; at = at.cause)
     if (at instanceof Failure || at instanceof Refused) found = { code: at.code, hint: at.hint };
   return found;
 }
 
 /** The code of the error that decided. */
-export const decisiveCode = (error: unknown): ErrorCode => decisive(error).code;
+export const decisiveCode = (error: unknown): string => decisive(error).code;
 
 /** Writes at once, since process.stderr may not have written everything when the process ends. */
 export function writeError(text: string): void {

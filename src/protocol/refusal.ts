@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { causes, type ErrorCode, errors, Failure } from '../errors.ts';
+import { causes, Failure } from '../errors.ts';
 import { replaceUnseen } from '../unseen.ts';
 
 /** Characters of a message. */
@@ -32,7 +32,8 @@ export function toRefusal(error: unknown): Refusal {
 /** A server's refusal as an error again; its text is shown, never interpreted. */
 export class Refused extends Error {
   override name = 'Refused';
-  readonly code: ErrorCode;
+  /** One of a newer version may be none that is declared here. */
+  readonly code: string;
   readonly hint: string | undefined;
 
   constructor({ refusal: { code, messages, hint } }: Refusal) {
@@ -42,14 +43,12 @@ export class Refused extends Error {
       undefined,
     );
     super(first, cause && { cause });
-    this.code = isErrorCode(code) ? code : 'INTERNAL';
+    this.code = CODE.test(code) ? code : 'INTERNAL';
     this.hint = hint;
   }
 }
 
-function isErrorCode(code: string): code is ErrorCode {
-  return Object.hasOwn(errors, code);
-}
+const CODE = /^[A-Z][A-Z0-9_]{0,63}$/;
 
 /** A line for a terminal, without what text from outside may hold that is not seen, or makes other text look otherwise. */
 export function printable(text: string): string {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as v from 'valibot';
 import { verifySoftwareEvidence } from '../../src/attestation/software.ts';
-import { causes, failure } from '../../src/errors.ts';
+import { causes, errors, exitOf, failure } from '../../src/errors.ts';
 import { printable, Refused, refusal, toRefusal } from '../../src/protocol/refusal.ts';
 
 test('a declared error comes to the other side with its code, causes and hint', () => {
@@ -24,9 +24,12 @@ test('of any other error nothing is told', () => {
   }
 });
 
-test('a code that is not declared counts as INTERNAL', () => {
-  for (const code of ['', 'NOPE', 'constructor', '__proto__'])
-    assert.equal(new Refused({ refusal: { code, messages: ['x'] } }).code, 'INTERNAL');
+test('a code of a newer version is told as it is, with a status of its own; what is no code is INTERNAL', () => {
+  const codeOf = (code: string) => new Refused({ refusal: { code, messages: ['x'] } }).code;
+  assert.equal(codeOf('LUNAR_ECLIPSE'), 'LUNAR_ECLIPSE');
+  assert.deepEqual(['LUNAR_ECLIPSE', 'OTP_USED', 'INTERNAL'].map(exitOf), [69, errors.OTP_USED.exit, 70]);
+  for (const code of ['', 'constructor', '__proto__', 'A\x1b[2J', 'A'.repeat(65)])
+    assert.equal(codeOf(code), 'INTERNAL');
 });
 
 test('text from outside is shown on one line, without control characters', () => {

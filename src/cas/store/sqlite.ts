@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { failure, reason } from '../../errors.ts';
-import { createTurns } from '../../in-turn.ts';
+import { oneAtATime } from '../../one-at-a-time.ts';
 import { createPrivate } from '../../platform/private-file.ts';
 import { Conflict, type Database, type Row, type Statements, type Value } from './database.ts';
 import { migrations, requireTable } from './migrations.ts';
@@ -72,7 +72,7 @@ export function openSqlite(path: string): Database {
   };
 
   // One connection: while a transaction is open, nothing else may become part of it.
-  const inTurn = createTurns();
+  const inTurn = oneAtATime();
   const within = new AsyncLocalStorage<true>();
   let open = 0;
   const requireOutside = () => {
