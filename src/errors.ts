@@ -847,7 +847,7 @@ export const errors = {
   OUTPUT_UNWRITABLE: {
     exit: 73,
     message: 'cannot write {path}: {detail}',
-    hint: 'Its folder must exist, and what is there must be a file of this user, or a link that nobody else could put there.',
+    hint: 'Its folder must exist, and not be one of another user that all may write to. What is there must be a file of this user, or a link that nobody else could put there.',
   },
   ENCRYPTION_KEY_UNKNOWN: {
     exit: 78,

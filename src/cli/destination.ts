@@ -128,7 +128,8 @@ const isReplaced = (present: Stats | undefined) => present === undefined || pres
 
 /**
  * Where a path leads, or the descriptor that it stands for. Nobody else may have it lead elsewhere, or read what is
- * written: links count only where nobody else can put any, and what is there has to be this user's own.
+ * written: links count only where nobody else can put any, and what is there has to be this user's own. A folder of
+ * another user that everybody may write to is refused, unless it is sticky.
  */
 function findPlace(path: string): Place | number {
   let at = path.startsWith('/') ? path : `${process.cwd()}/${path}`;
@@ -139,6 +140,7 @@ function findPlace(path: string): Place | number {
     const [parent, name] = [dirname(at), basename(at)];
     const folder = openFolder(parent);
     try {
+      requireSafeFolder(fstatSync(folder));
       const present = statOf(pathIn(folder, name));
       if (!present?.isSymbolicLink()) {
         if (present) requireOwn(present);
@@ -179,6 +181,12 @@ function requireOwn(stats: Stats): void {
   if (!owners.includes(stats.uid)) throw new Error(`it belongs to user ${stats.uid}`);
   if (!stats.isFile() && !stats.isFIFO() && !stats.isCharacterDevice())
     throw new Error('it is neither a file nor a pipe nor a terminal');
+}
+
+/** Whoever may write there could replace what is written, or put a file there whose mode it takes. */
+function requireSafeFolder({ uid, mode }: Stats): void {
+  if (!trustedOwners().includes(uid) && (mode & 0o002) !== 0 && (mode & 0o1000) === 0)
+    throw new Error(`it is in a folder of user ${uid} that others may write to`);
 }
 
 function requireTrustedLink(link: Stats, folder: Stats): void {

@@ -300,6 +300,30 @@ describe('what -o names', () => {
     assert.equal(existsSync(file('victim')), false);
   });
 
+  test('is in no folder of another user that everybody may write to', { skip: notRoot }, () => {
+    const path = file('open');
+    mkdirSync(path);
+    const give = (owner: number, mode: number) => {
+      chownSync(path, owner, owner);
+      chmodSync(path, mode);
+    };
+    give(ATTACKER, 0o777);
+    refused(join(path, 'new'), new RegExp(`in a folder of user ${ATTACKER} that others may write to`));
+    // What is put there beforehand would have what is printed be for everybody.
+    writeFileSync(join(path, 'old'), 'old', { mode: 0o644 });
+    refused(join(path, 'old'), new RegExp(`in a folder of user ${ATTACKER} that others may write to`));
+    assert.deepEqual(readdirSync(path), ['old']);
+    assert.equal(readFileSync(join(path, 'old'), 'utf8'), 'old');
+    for (const [owner, mode] of [
+      [ATTACKER, 0o1777],
+      [ATTACKER, 0o755],
+      [0, 0o777],
+    ] as const) {
+      give(owner, mode);
+      assert.equal(write(join(path, `new-${owner}-${mode}`)).status, 0, `${owner} ${mode.toString(8)}`);
+    }
+  });
+
   test('is nothing that another user has put there', { skip: notRoot }, async () => {
     const path = shared();
     const prepare = (name: string, make: (at: string) => void) => {
