@@ -1,7 +1,13 @@
-import { Failure } from '../errors.ts';
+import { Failure, failure } from '../errors.ts';
 import { endorsementKey } from './amd/certificate.ts';
 import { pathOf } from './amd/key-service.ts';
-import { type Collateral, type CollateralFile, fileOf, mergeCollateral } from './collateral.ts';
+import {
+  type Collateral,
+  type CollateralFile,
+  fileOf,
+  mergeCollateral,
+  parseCollateral,
+} from './collateral.ts';
 import { signerOf, TCB_SIGNING } from './intel/verify.ts';
 import type { Certificate } from './x509/certificate.ts';
 import { type ChainOptions, outside, verifyChain } from './x509/chain.ts';
@@ -83,7 +89,7 @@ function rank({ bag: { certificates = [], revocationLists } }: Document): number
  * @param others documents that count: nobody else is asked whether a signature is theirs, as each costs time
  * @param roots SHA-256 of the roots that are trusted, hexadecimal
  */
-export function objectionTo(
+function objectionTo(
   { key, from, until, bag }: Document,
   others: Collateral,
   roots: ReadonlySet<string>,
@@ -116,3 +122,53 @@ export function objectionTo(
 }
 
 const UNSIGNED = 'nobody is at hand who has signed it';
+
+/** Documents that may come at once. */
+const MOST_AT_ONCE = 256;
+
+/** A document, and why it does not count, where it does not. */
+export interface Judged extends Pick<Document, 'key' | 'until'> {
+  objection?: string | undefined;
+  /** Its place among all that came. */
+  position: number;
+  /** The document alone, and the name of the file that it came in. */
+  name: string;
+  bytes: Uint8Array;
+}
+
+/**
+ * Reads and verifies files, issuers before what they have issued.
+ * @param others files of documents that count
+ * @param roots as {@link objectionTo} takes them
+ * @throws Failure COLLATERAL_INVALID
+ */
+export function judgeCollateral({
+  files,
+  others,
+  roots,
+  at,
+}: {
+  files: readonly CollateralFile[];
+  others: readonly CollateralFile[];
+  roots: ReadonlySet<string>;
+  at: number;
+}): Judged[] {
+  const found = files.flatMap((file) =>
+    documentsOf(parseCollateral([file]), file.name).map((document) => ({ document, name: file.name })),
+  );
+  const numbered = found.map((each, position) => ({ ...each, position }));
+  if (found.length > MOST_AT_ONCE)
+    throw failure('COLLATERAL_INVALID', {
+      what: 'what was sent',
+      detail: `there are more than ${MOST_AT_ONCE} documents in it`,
+    });
+  let known = parseCollateral(others);
+  return numbered
+    .toSorted((a, b) => issuersFirst(a.document, b.document))
+    .map(({ document, name, position }) => {
+      const { key, until, file, bag } = document;
+      const objection = objectionTo(document, known, roots, at);
+      if (objection === undefined) known = mergeCollateral(known, bag);
+      return { key, until, name, position, bytes: file.bytes, ...(objection !== undefined && { objection }) };
+    });
+}

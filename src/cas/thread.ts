@@ -1,4 +1,6 @@
 import { parentPort } from 'node:worker_threads';
+import type { CollateralFile } from '../attestation/collateral.ts';
+import { judgeCollateral } from '../attestation/documents.ts';
 import { type ErrorCode, Failure, reason } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
 import { checkSection, type Section } from '../policy/sections.ts';
@@ -39,6 +41,8 @@ const jobs = {
       parts: largeParts(session, text),
     };
   },
+  judgeCollateral: ({ files, others, ...rest }: Parameters<typeof judgeCollateral>[0]) =>
+    judgeCollateral({ files: files.map(asBuffers), others: others.map(asBuffers), ...rest }),
   openWritten,
   sealWritten,
   checkSection: ({ name, value }: { name: Section; value: unknown }) => checkSection(name, value),
@@ -63,6 +67,8 @@ const jobs = {
       format,
     ),
 };
+
+const asBuffers = ({ name, bytes }: CollateralFile): CollateralFile => ({ name, bytes: Buffer.from(bytes) });
 
 /** Buffers come to a thread as plain bytes. */
 const withBuffers = ({

@@ -47,10 +47,12 @@ export function parsePrivateKey(pem: string): { der: Buffer; type: KeyType } | s
   const [block, ...others] = readPem(pem) ?? [];
   if (block?.label !== 'PRIVATE KEY' || others.length > 0)
     return 'expected one private key as PKCS#8 in PEM (BEGIN PRIVATE KEY), as openssl pkcs8 -topk8 -nocrypt writes it';
+  const unknown = `the type of the private key is none of ${keyTypes.join(', ')}`;
+  if (!isReadQuickly(block.der)) return isPkcs8(block.der) ? unknown : 'the private key is damaged';
   try {
     const key = readPkcs8(block.der);
     const type = typeOf(key);
-    if (!type) return `the type of the private key is none of ${keyTypes.join(', ')}`;
+    if (!type) return unknown;
     if (!isQuick(key)) return 'the public exponent of the private key is 2^32 or more';
     // Through JWK, which has but one form of a key, and refuses a curve's public key that is of another.
     const canonical = createPrivateKey({ key: key.export({ format: 'jwk' }), format: 'jwk' });
@@ -118,7 +120,26 @@ function typeOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): KeyType
   return namedCurve === 'prime256v1' ? 'P-256' : namedCurve === 'secp384r1' ? 'P-384' : undefined;
 }
 
-const readPkcs8 = (der: Buffer) => createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
+/** Bytes of a PKCS#8 structure: that of an RSA key of 8192 bits has some 4800. */
+const LARGEST = 8192;
+/**
+ * What a PKCS#8 structure (RFC 5208 §5) begins with, in hexadecimal: rsaEncryption, id-ecPublicKey or id-Ed25519. OpenSSL
+ * computes the public part of other keys while it reads them, which may take days for numbers that were made for it.
+ */
+const READ_QUICKLY =
+  /^30(?:[0-7]|81.|82.{3}).0201.{2}30(?:[0-7]|81.|82.{3}).(?:06092a864886f70d010101|06072a8648ce3d0201|06032b6570)/;
+
+const PKCS8 = /^30.{2,6}0201.{2}30.{2,6}06/;
+const begins = (der: Buffer, how: RegExp) => how.test(der.toString('hex', 0, 64));
+const isPkcs8 = (der: Buffer) => begins(der, PKCS8);
+const isReadQuickly = (der: Buffer) => der.length <= LARGEST && begins(der, READ_QUICKLY);
+
+/** @throws Error */
+function readPkcs8(der: Buffer): KeyObject {
+  if (!isReadQuickly(der)) throw new Error('it is of none of the types that are known');
+  return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
+}
+
 const pkcs8 = (key: KeyObject) => key.export({ type: 'pkcs8', format: 'der' });
 const spki = (key: KeyObject) => key.export({ type: 'spki', format: 'der' });
 

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
 import { test } from 'node:test';
+import { inThread } from '../../src/cas/threads.ts';
 import { formatKeyHash } from '../../src/policy/key-hash.ts';
 import { InvalidText } from '../../src/policy/problem.ts';
 import { bareCas, testLas } from '../support/cas.ts';
+import { makeIdentity } from '../support/client.ts';
 
 /** What a launcher has the CAS do before it has shown anything: sign, ask other CASes, look at secrets. */
 test('whoever shows no Evidence has nothing of a policy filled in, and whoever is not admitted no second factor', async () => {
@@ -57,4 +59,16 @@ test('one signer that an alias names thirty thousand times costs nobody a reques
     // What is said of it is short.
     assert.ok(JSON.stringify(error.problems).length < 16_384);
   }
+});
+
+test('what is no collateral, however much of it, is read while others are served', async () => {
+  const { certificate } = await makeIdentity('x');
+  const many = certificate.repeat(500);
+  const files = [{ name: 'many', bytes: Buffer.from(many) }];
+  const input = { files, others: [], roots: new Set<string>(), at: Date.now() };
+  let rounds = 0;
+  const count = setInterval(() => rounds++, 0);
+  const judged = await inThread('short', 'judgeCollateral', input).finally(() => clearInterval(count));
+  assert.ok(rounds > 1);
+  assert.deepEqual(judged, []);
 });

@@ -5,19 +5,14 @@ import {
   mergeCollateral,
   parseCollateral,
 } from '../../attestation/collateral.ts';
-import {
-  type Document,
-  documentsOf,
-  evaluationOf,
-  issuersFirst,
-  objectionTo,
-} from '../../attestation/documents.ts';
+import { type Document, documentsOf, evaluationOf } from '../../attestation/documents.ts';
 import type { CollateralNeed } from '../../attestation/hardware.ts';
 import { intelRoots } from '../../attestation/intel/verify.ts';
 import { formatTime } from '../../attestation/x509/chain.ts';
 import { causes, failure, reason } from '../../errors.ts';
 import type { Log } from '../cas.ts';
 import { MOST_CHIPS, type Store } from '../store/store.ts';
+import { inThread } from '../threads.ts';
 import { fetchFiles } from './fetch.ts';
 import { addressOf, type Sources } from './source.ts';
 
@@ -75,8 +70,6 @@ const LOOK_EVERY = 3_600_000;
 const MOST_FETCHES = 16;
 const MOST_FAILED = 1024;
 const RELOAD_AFTER = 1_000;
-/** Documents at a time. */
-const MOST_ADDED = 256;
 /** What has less left than this part of its life, and than this time, is fetched anew. */
 const PART_LEFT = 1 / 3;
 const MOST_AHEAD = 10 * 24 * LOOK_EVERY;
@@ -146,23 +139,20 @@ export async function openCollateral(options: KeeperOptions): Promise<Collateral
   };
 
   const add = async (files: readonly CollateralFile[], isFetched: boolean): Promise<AddedDocument[]> => {
-    const found = files.flatMap((file) => documentsOf(parseCollateral([file]), file.name));
-    if (found.length > MOST_ADDED)
-      throw failure('COLLATERAL_INVALID', {
-        what: 'what was sent',
-        detail: `there are more than ${MOST_ADDED} documents in it`,
-      });
-    let others = bagOf((key) => /^(certificate|crl)\//.test(key) && isGood(key));
-    const outcomes = new Map<Document, AddedDocument>();
-    for (const document of found.toSorted(issuersFirst)) {
-      const { key, until } = document;
-      const detail =
-        objectionTo(document, others, roots, clock()) ?? (isFetched ? undefined : doubtAbout(document));
-      if (detail === undefined) others = mergeCollateral(others, document.bag);
-      const outcome = detail === undefined ? await keep(document) : 'refused';
-      outcomes.set(document, { key, until, outcome, ...(detail !== undefined && { detail }) });
+    const others = [...documents.values()]
+      .filter(({ key }) => /^(certificate|crl)\//.test(key) && isGood(key))
+      .map(({ file }) => file);
+    // Whatever anybody sends is read and verified where nobody waits for it.
+    const judged = await inThread('short', 'judgeCollateral', { files, others, roots, at: clock() });
+    const added: AddedDocument[] = [];
+    for (const { key, until, position, objection, name, bytes } of judged) {
+      const file = { name, bytes: Buffer.from(bytes) };
+      const [document] = objection === undefined ? documentsOf(parseCollateral([file]), name) : [];
+      const detail = objection ?? (document && !isFetched ? doubtAbout(document) : undefined);
+      const outcome = document && detail === undefined ? await keep(document) : 'refused';
+      added[position] = { key, until, outcome, ...(detail !== undefined && { detail }) };
     }
-    return found.flatMap((document) => outcomes.get(document) ?? []);
+    return added;
   };
 
   const fetchOne = async (key: string) => {
