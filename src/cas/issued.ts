@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import type { Cas } from './cas.ts';
+import { countStored } from './limits/stored.ts';
 import type { Generation } from './store/store.ts';
 
 /** As it is sealed. The names are those of certificates, which were kept first. */
@@ -59,6 +60,7 @@ export async function issuedOnce(cas: Cas, issue: Issue): Promise<Issued> {
   };
   const generation = (stored?.generation ?? 0) + 1;
   const sealed = cas.keyring.seal(Buffer.from(JSON.stringify(form)), placeOf(generation));
+  countStored(sealed.length);
   // Who was faster may have made it of something else, while that was changing: then each gives its own, this once.
   return usable(await cas.store.keepIssued({ session, number, name, generation, sealed })) ?? made;
 }

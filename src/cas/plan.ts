@@ -21,6 +21,9 @@ export type Source =
   /** A template on the launcher's host. */
   | { from: 'host-file'; path: string };
 
+/** Characters of what is said of the secrets of one service. */
+const LARGEST = 2 * 1024 * 1024;
+
 /**
  * What a launch of a service would do, for whoever may read the session. No secret is made, issued or asked for, so it
  * is said of services as well that cannot be launched at present; `problems` says why.
@@ -35,6 +38,12 @@ export async function planLaunch(cas: Cas, named: ServiceName, client: Client): 
   const problems = new Set<string>();
   if (refusal) problems.add(refusal.message);
 
+  let size = 0;
+  const counted = <One extends Source>(source: One): One => {
+    for (const value of Object.values(source)) size += String(value).length + 32;
+    if (size > LARGEST) throw failure('CONFIGURATION_TOO_LARGE', { limit: LARGEST });
+    return source;
+  };
   /** @param isGiven false where it is not part of a launch */
   const ofSecret = async (reference: string, isGiven = true) => {
     const source = await secretSource(version, reference);
@@ -43,7 +52,7 @@ export async function planLaunch(cas: Cas, named: ServiceName, client: Client): 
       problems.add(
         failure('SECRET_UNAVAILABLE', { secret, session: version.session.name, detail: unavailable }).message,
       );
-    return source;
+    return counted(source);
   };
   const ofTemplate = async (template: string, isGiven = true): Promise<Source[]> => {
     const sources = new Map<string, Source>();

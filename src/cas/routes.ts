@@ -1,6 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import * as v from 'valibot';
-import { collateralFiles } from '../attestation/collateral.ts';
 import { Failure, failure } from '../errors.ts';
 import {
   formatConfigId,
@@ -12,11 +11,13 @@ import {
 } from '../policy/names.ts';
 
 import type { Client } from './access.ts';
+import { invalid, parseJson, readText } from './body.ts';
 import type { Cas } from './cas.ts';
 import { explainAdmission, readSharedSecret } from './explain.ts';
 import { exportToOtherCas } from './export.ts';
 import { planLaunch } from './plan.ts';
 import { listSessions, readHash, readHistory, readSession } from './sessions.ts';
+import { inThread } from './threads.ts';
 import { challengeTpm, enrolmentAnswer, enrolmentRequest, enrolTpm } from './tpm.ts';
 import { uploadSession } from './upload.ts';
 import { publicValue, publicValues } from './values.ts';
@@ -102,15 +103,17 @@ export function addRoutes(app: FastifyInstance, cas: Cas, clientOf: ClientOf): v
       readSharedSecret(cas, service, client(request)),
     );
   });
-  app.post('/v1/exports', { onRequest }, async (request) =>
+  app.post('/v1/exports', { onRequest, ...SMALL }, async (request) =>
     exportToOtherCas(cas, textOf(request), known(request)),
   );
 
   app.get('/v1/collateral', { onRequest }, async () => ({ documents: cas.collateral.list() }));
   // Whose it is does not matter: it is kept only where its maker has signed it.
   app.post('/v1/collateral', { onRequest }, async (request) => {
-    const { files } = body(request, v.strictObject({ files: collateralFiles }));
-    const documents = await cas.collateral.add(files);
+    const files = await inThread('short', 'readCollateral', textOf(request));
+    const documents = await cas.collateral.add(
+      files.map(({ name, bytes }) => ({ name, bytes: Buffer.from(bytes) })),
+    );
     const kept = documents.filter(({ outcome }) => outcome === 'kept').map(({ key }) => key);
     if (kept.length > 0)
       await cas.audit.record({ operation: 'collateral_added', keys: kept, certificate: known(request) });
@@ -144,8 +147,6 @@ interface Named {
   Params: { '*': string };
 }
 
-const invalid = (detail: string) => failure('REQUEST_INVALID', { detail });
-
 /** What stands behind the `?` of a call; anything else there is passed over, as HTTP clients add things. */
 export function query<Entries extends v.ObjectEntries>(
   request: FastifyRequest,
@@ -169,11 +170,7 @@ function serviceIn({ params: { '*': path } }: FastifyRequest<Named>): ServiceNam
 
 function textOf(request: FastifyRequest): string {
   if (!Buffer.isBuffer(request.body)) throw invalid('the body is empty');
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(request.body);
-  } catch {
-    throw invalid('the body is not a text in UTF-8');
-  }
+  return readText(request.body);
 }
 
 /** A body in JSON. */
@@ -181,15 +178,7 @@ export function body<Schema extends v.GenericSchema>(
   request: FastifyRequest,
   schema: Schema,
 ): v.InferOutput<Schema> {
-  let content: unknown;
-  try {
-    content = JSON.parse(textOf(request));
-  } catch (error) {
-    throw error instanceof Failure ? error : invalid('the body is no JSON');
-  }
-  const parsed = v.safeParse(schema, content, { abortEarly: true });
-  if (parsed.success) return parsed.output;
-  throw invalid(`the body has something unexpected at ${v.getDotPath(parsed.issues[0]) ?? 'the top'}`);
+  return parseJson(textOf(request), schema);
 }
 
 /** Says in what an error happened, and keeps its code and status. */

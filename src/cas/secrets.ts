@@ -76,6 +76,9 @@ export const STEPS_OF_MADE = 50;
 /** Bytes of a form that are made in a step. */
 const BYTES_OF_STEP = 4096;
 
+/** Characters that the claims of one token may come to: headers that tokens travel in have some thousand. */
+const LARGEST_CLAIMS = 262_144;
+
 /** Milliseconds after which another CAS that gave nothing is asked again. */
 const OTHER_CAS_AGAIN = 60_000;
 
@@ -111,6 +114,12 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
   const { read, definitionOf } = openSessions(cas, interest);
   const known = new Map<string, Promise<Resolved>>();
   const pace = createPace();
+  let held = 0;
+  const hold = async (more: number) => {
+    held += more;
+    if (held > MOST_HELD) throw failure('CONFIGURATION_TOO_LARGE', { limit: MOST_HELD });
+    await pace(1 + more / BYTES_OF_STEP);
+  };
 
   const resolve = (version: SessionVersion, name: string, way: readonly string[]): Promise<Resolved> => {
     const id = `${version.session.name}#${version.number}:${name}`;
@@ -162,9 +171,15 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
       const privateKey = privateKeyIn(await other(definition.signer), unavailable).reveal();
       const payload: Record<string, string> = {};
       const claims = Object.entries(definition.payload);
+      let size = 0;
       for (const [claim, value] of claims) {
         await pace(2);
-        payload[claim] = await claimOf(value, version, other, recipient, unavailable);
+        const filled = await claimOf(value, version, other, recipient, unavailable);
+        payload[claim] = filled;
+        size += filled.length;
+        if (size > LARGEST_CLAIMS)
+          throw unavailable(`its claims have more than ${LARGEST_CLAIMS} characters`);
+        await hold(filled.length);
       }
       // All of them are written at once.
       await pace(claims.length / 10);
@@ -211,7 +226,6 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
   const found: Resolver['found'][number][] = [];
   let values = 0;
   let bytes = 0;
-  let held = 0;
   return {
     found,
     interest,
@@ -223,11 +237,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
       found.push({ from: version, name, home: isForeign ? undefined : resolved.home });
       return resolved;
     },
-    async hold(more) {
-      held += more;
-      if (held > MOST_HELD) throw failure('CONFIGURATION_TOO_LARGE', { limit: MOST_HELD });
-      await pace(1 + more / BYTES_OF_STEP);
-    },
+    hold,
     spent: () => values + bytes / 64,
     spend(moreValues, moreBytes) {
       values += moreValues;

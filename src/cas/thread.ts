@@ -1,5 +1,6 @@
 import { parentPort } from 'node:worker_threads';
-import type { CollateralFile } from '../attestation/collateral.ts';
+import * as v from 'valibot';
+import { type CollateralFile, collateralFiles } from '../attestation/collateral.ts';
 import { judgeCollateral } from '../attestation/documents.ts';
 import { type ErrorCode, Failure, reason } from '../errors.ts';
 import { InvalidText } from '../policy/problem.ts';
@@ -10,6 +11,7 @@ import { type Definition, makeSecret, parseValue } from '../secrets/generate.ts'
 import { formatSecret, type SecretKind, SecretUnusable } from '../secrets/kinds.ts';
 import { Secret } from '../secrets/secret.ts';
 import type { CertificateRequest } from '../secrets/x509-issuer.ts';
+import { parseJson } from './body.ts';
 import { largeParts, openWritten, sealWritten } from './written-version.ts';
 
 /** A secret as it goes from thread to thread. */
@@ -41,6 +43,8 @@ const jobs = {
       parts: largeParts(session, text),
     };
   },
+  /** Files of a request, each of which has hundreds of kilobytes at most. */
+  readCollateral: (text: string) => parseJson(text, v.strictObject({ files: collateralFiles })).files,
   judgeCollateral: ({ files, others, ...rest }: Parameters<typeof judgeCollateral>[0]) =>
     judgeCollateral({ files: files.map(asBuffers), others: others.map(asBuffers), ...rest }),
   openWritten,

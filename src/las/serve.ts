@@ -49,11 +49,11 @@ export async function serveLas(options: LasOptions): Promise<{ close(): Promise<
     }
     const ofUser = [...open.values()].filter((uid) => uid === peer.uid).length;
     if (ofUser >= CONNECTIONS_OF_USER) return void socket.destroy();
+    if (open.size >= CONNECTIONS) oldestOfMost(open)?.destroy();
     open.set(socket, peer.uid);
     socket.on('close', () => open.delete(socket));
     void serveConnection(socket, peer, options);
   });
-  server.maxConnections = CONNECTIONS;
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
       reject(failure('ADDRESS_IN_USE', { address: options.socket, detail: reason(error) })),
@@ -67,6 +67,14 @@ export async function serveLas(options: LasOptions): Promise<{ close(): Promise<
         for (const socket of open.keys()) socket.destroy();
       }),
   };
+}
+
+/** The oldest connection of the user who has most: somebody may command several users, and others find room. */
+function oldestOfMost(open: ReadonlyMap<Socket, number>): Socket | undefined {
+  const counts = new Map<number, number>();
+  for (const uid of open.values()) counts.set(uid, (counts.get(uid) ?? 0) + 1);
+  const [most] = [...counts].reduce((a, b) => (b[1] > a[1] ? b : a));
+  return [...open].find(([, uid]) => uid === most)?.[0];
 }
 
 /** A LAS that cannot see what it is to look at would refuse everybody. @throws Failure PROCESSES_UNSEEN */

@@ -1,5 +1,5 @@
 import { createServer, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { failure, reason } from '../../errors.ts';
 import { type Address, formatAddress } from '../../policy/address.ts';
 import type { Log } from '../cas.ts';
@@ -86,6 +86,7 @@ export async function serveMonitoring({ host, port }: Address, log: Log): Promis
     },
   };
 
+  const answering = new Set<Socket>();
   const server = createServer(
     {
       headersTimeout: REQUEST,
@@ -93,7 +94,10 @@ export async function serveMonitoring({ host, port }: Address, log: Log): Promis
       keepAliveTimeout: REQUEST,
       maxHeaderSize: LARGEST_HEAD,
     },
-    ({ method, url = '' }, response) => {
+    (request, response) => {
+      answering.add(request.socket);
+      response.once('close', () => answering.delete(request.socket));
+      const { method, url = '' } = request;
       const [path = ''] = url.split('?');
       const call = Object.hasOwn(calls, path) ? calls[path] : undefined;
       if (!call) return sendJson(response, 404, { error: 'there are /metrics, /healthz and /readyz' });
@@ -104,7 +108,15 @@ export async function serveMonitoring({ host, port }: Address, log: Log): Promis
       });
     },
   );
-  server.maxConnections = CONNECTIONS;
+  // Whoever says nothing makes room for who comes.
+  const open = new Set<Socket>();
+  server.on('connection', (socket) => {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+    if (open.size <= CONNECTIONS) return;
+    const idle = [...open].find((each) => !answering.has(each));
+    (idle ?? socket).destroy();
+  });
   server.setTimeout(READ);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
