@@ -251,13 +251,14 @@ const maskOf = (...bits: number[]) => bits.reduce((mask, bit) => mask | (1n << B
 const ENCLAVE = maskOf(0, 1, 2, 4, 5, 6, 7, 10);
 const MISCELLANEOUS = maskOf(0, 1);
 
-/** Bits of a domain's attributes that say nothing against it: LASS, SEPT_VE_DISABLE, PKS, KL and PERFMON. */
-const HARMLESS = maskOf(27, 28, 30, 31, 63);
+/** Bits of a domain's attributes that say nothing against it: LASS, PKS, KL and PERFMON. */
+const HARMLESS = maskOf(27, 30, 31, 63);
 const TUD = 0xffn;
+const SEPT_VE_DISABLE = maskOf(28);
 
 /**
- * Whether a bit is set whose meaning is not known here, or the operator may move a domain's memory elsewhere, by a service
- * domain of his that is bound to it or may be (MIGRATABLE).
+ * Whether a bit is set whose meaning is not known here. Of a domain also whether the operator may move its memory elsewhere, by
+ * a service domain of his that is bound to it or may be (MIGRATABLE); or interrupt its kernel anywhere, by taking memory away.
  */
 function isDoubtful(body: QuoteBody): boolean {
   if (body.type === 'sgx') {
@@ -265,7 +266,7 @@ function isDoubtful(body: QuoteBody): boolean {
     return unknown !== 0n || (littleEndian(body.miscselect, 4) & ~MISCELLANEOUS) !== 0n;
   }
   const { tdattributes, mrservicetd = '' } = body;
-  return (littleEndian(tdattributes, 8) & ~(HARMLESS | TUD)) !== 0n || /[^0]/.test(mrservicetd);
+  return (littleEndian(tdattributes, 8) & ~(HARMLESS | TUD)) !== SEPT_VE_DISABLE || /[^0]/.test(mrservicetd);
 }
 
 /** The first bytes of a field as a number. */
