@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { documentErrors, errorsDocument } from '../scripts/document-errors.ts';
@@ -59,12 +59,45 @@ test('the version of the programs is that of the package', () => {
   assert.equal(version, JSON.parse(read('package.json')).version);
 });
 
-test('each test that docs/threat-model.md names is there', () => {
-  const [, rows = ''] = read('docs/threat-model.md').split(/^## What stops them$/m);
-  const names = [...rows.matchAll(/`([a-z-]+(?:\/[a-z-]+)+)`/g)].map(([, name = '']) => name);
-  assert.ok(names.length > 15);
-  for (const name of names)
-    assert.ok(existsSync(join(root, `test/${name}.test.ts`)) || existsSync(join(root, `test/${name}`)), name);
+/** Rows of a table below a heading, by cells without the marks at both ends. */
+function rowsBelow(document: string, heading: string): string[][] {
+  const [, below = ''] = document.split(`\n## ${heading}\n`);
+  const [section = ''] = below.split('\n## ');
+  const lines = section.match(/^\|.*\|$/gm) ?? [];
+  return lines.slice(2).map((line) =>
+    line
+      .slice(1, -1)
+      .split('|')
+      .map((cell) => cell.trim()),
+  );
+}
+
+test('docs/threat-model.md says of each adversary and asset what stops him, by tests that are there, and what does not', () => {
+  const document = read('docs/threat-model.md');
+  const adversaries = rowsBelow(document, 'Who attacks').map(([adversary]) => adversary);
+  const assets = [...document.matchAll(/^- \*\*(\w+)\*\*:/gm)].map(([, asset = '']) => asset.toLowerCase());
+  assert.ok(adversaries.length > 5 && assets.length > 2);
+  const pairs = new Set<string>();
+  const named = new Set<string>();
+  let adversary = '';
+  let asset = '';
+  for (const row of rowsBelow(document, 'What stops them')) {
+    assert.equal(row.length, 5, row.join());
+    const [who = '', what = '', means = '', tests = '', not = ''] = row;
+    adversary = who || adversary;
+    asset = what || (who ? '' : asset);
+    for (const each of asset.split(', ')) pairs.add(`${adversary}: ${each}`);
+    const names = [...tests.matchAll(/`([a-z-]+(?:\/[a-z-]+)+)`/g)].map(([, name = '']) => name);
+    for (const name of names) assert.ok(existsSync(join(root, `test/${name}.test.ts`)), name);
+    assert.ok(means && not && (names.length > 0 || tests === '–'), row.join());
+    for (const name of names) named.add(name);
+  }
+  assert.deepEqual(
+    [...pairs].toSorted(),
+    adversaries.flatMap((each) => assets.map((it) => `${each}: ${it}`)).toSorted(),
+  );
+  const attacks = readdirSync(join(root, 'test/attacks')).filter((name) => name.endsWith('.test.ts'));
+  for (const name of attacks) assert.ok(named.has(`attacks/${name.replace('.test.ts', '')}`), name);
 });
 
 test('each line of the contract in docs/launcher.md names tests that are there', () => {

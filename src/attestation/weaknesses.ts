@@ -6,7 +6,8 @@ export const weaknesses: Readonly<Record<string, string>> = {
   'insecure-igpu': "the processor's graphics unit can observe it",
   'software-hardening-needed': 'it is safe only if the program itself was hardened',
   'aepic-leak': 'stale data of the processor can be read (INTEL-SA-00657)',
-  'insecure-configuration': 'the firmware is not set up as is advised',
+  'insecure-configuration':
+    'the firmware, machine or enclave is not set up as is advised, or in a way unknown here',
   'outdated-tcb': 'firmware or microcode lacks published corrections',
   'maa-managed-tcb': 'Microsoft Azure Attestation says what counts as secure',
   'local-attestation-trust-cas-tcb': 'on the host of the CAS, the platform is not looked at again',

@@ -332,7 +332,10 @@ test('a refusal names just the entries that a policy would have to have', () => 
     'to admit it all the same, the session would need under `security.attestation`: ' +
       'tolerate: [debug-mode, insecure-configuration], ignore_advisories: [INTEL-SA-00289]',
   );
-  assert.match(refusals.join('\n'), /insecure-configuration: the firmware is not set up as is advised/);
+  assert.match(
+    refusals.join('\n'),
+    /insecure-configuration: the firmware, machine or enclave is not set up as is advised/,
+  );
 });
 
 test('the machine that nobody names is described as a policy would name it', () => {

@@ -25,6 +25,8 @@ export interface SnpFields {
   /** Privilege level of who asked, 0 being the highest. */
   vmpl: number;
   platformInfo: SnpPlatformInfo;
+  /** Bits of it that are not known here, where newer firmware has set some. */
+  unknownPlatformInfo?: string;
   signingKey: 'VCEK' | 'VLEK';
   isAuthorKeyEnabled: boolean;
   reportData: string;
@@ -68,7 +70,7 @@ export interface SnpPolicy {
   pageSwapDisabled: boolean;
 }
 
-/** What is switched on in the platform (PLATFORM_INFO). Bits that newer firmware may set are not looked at. */
+/** What is switched on in the platform (PLATFORM_INFO). */
 export interface SnpPlatformInfo {
   smtEnabled: boolean;
   tsmeEnabled: boolean;
@@ -119,7 +121,8 @@ export function parseSnpReport(bytes: Buffer): SnpReport {
   if (algorithm !== ECDSA_P384_SHA384)
     throw new Malformed(`the SEV-SNP report has the signature algorithm ${algorithm}`);
   const currentTcb = tcb();
-  const info = platformInfo(r.u64le());
+  const info = r.u64le();
+  const unknownInfo = info & ~KNOWN_INFO;
   const keys = keyInfo(r.u32le());
   r.zeros(4);
   const reportData = hex(64);
@@ -153,7 +156,8 @@ export function parseSnpReport(bytes: Buffer): SnpReport {
       familyId,
       imageId,
       vmpl,
-      platformInfo: info,
+      platformInfo: platformInfo(info),
+      ...(unknownInfo !== 0n && { unknownPlatformInfo: unknownInfo.toString(16).padStart(16, '0') }),
       ...keys,
       reportData,
       measurement,
@@ -237,6 +241,9 @@ function guestPolicy(value: bigint): SnpPolicy {
     pageSwapDisabled: bit(25),
   };
 }
+
+/** Bits 0 to 5, and 7. */
+const KNOWN_INFO = 0xbfn;
 
 function platformInfo(value: bigint): SnpPlatformInfo {
   const bit = bits(value);

@@ -57,17 +57,23 @@ export function verifySnpReport(
       debug: policy.debug,
       weaknesses: [
         ...(platformInfo.smtEnabled ? ['hyperthreading'] : []),
-        // Memory modules that lie about their size make two addresses of one (CVE-2024-21944). An agent that may move the
-        // guest elsewhere has all that is in it.
-        ...(platformInfo.aliasCheckComplete && !policy.migrationAgentAllowed
-          ? []
-          : ['insecure-configuration']),
+        ...(isDoubtful(fields) ? ['insecure-configuration'] : []),
       ],
       ...(key.cspId !== undefined && { cspId: key.cspId }),
       isRevocationChecked: isRootListChecked(chain, { ...collateral, roots, at }),
       validUntil: chain.validUntil,
     };
   });
+}
+
+/**
+ * Whether memory modules may lie about their size, which makes two addresses of one (CVE-2024-21944), an agent may move the
+ * guest with all that is in it elsewhere, or the platform says what is not known here.
+ */
+function isDoubtful({ platformInfo, unknownPlatformInfo, policy }: SnpFields): boolean {
+  return (
+    !platformInfo.aliasCheckComplete || policy.migrationAgentAllowed || unknownPlatformInfo !== undefined
+  );
 }
 
 /** The key that has signed the report, among all that are certified for what it says. */

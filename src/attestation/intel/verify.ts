@@ -6,14 +6,7 @@ import { type Certificate, mayBeUsedFor } from '../x509/certificate.ts';
 import { type Chain, type ChainOptions, outside, verifyChain } from '../x509/chain.ts';
 import type { EnclaveIdentity, SignedText } from './collateral.ts';
 import { isOnP256, type PckExtension, pckCertificates, pckExtension } from './pck.ts';
-import {
-  type DomainReport,
-  type EnclaveReport,
-  parseQuote,
-  type Quote,
-  type QuoteBody,
-  type QuoteHeader,
-} from './quote.ts';
+import { type EnclaveReport, parseQuote, type Quote, type QuoteBody, type QuoteHeader } from './quote.ts';
 import {
   categories,
   converge,
@@ -114,7 +107,7 @@ export function verifyIntelQuote(
       weaknesses: [
         ...new Set([
           ...categories[status],
-          ...(domain && isDoubtful(domain) ? ['insecure-configuration'] : []),
+          ...(isDoubtful(body) ? ['insecure-configuration'] : []),
           ...(extension.smtEnabled ? ['hyperthreading'] : []),
         ]),
       ],
@@ -252,15 +245,31 @@ function isDebug(body: QuoteBody): boolean {
   return (attributes & (body.type === 'sgx' ? 0x02 : 0xff)) !== 0;
 }
 
-/** Bits of a domain's attributes that say nothing against it: LASS, SEPT_VE_DISABLE, PKS, KL and PERFMON. */
-const HARMLESS = [27n, 28n, 30n, 31n, 63n].reduce((mask, bit) => mask | (1n << bit), 0n);
+const maskOf = (...bits: number[]) => bits.reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n);
+
+/** Bits that are known of an enclave's attributes, INIT to AEXNOTIFY, and of what a fault leaves behind. */
+const ENCLAVE = maskOf(0, 1, 2, 4, 5, 6, 7, 10);
+const MISCELLANEOUS = maskOf(0, 1);
+
+/** Bits of a domain's attributes that say nothing against it: LASS, PKS, KL and PERFMON. */
+const HARMLESS = maskOf(27, 30, 31, 63);
 const TUD = 0xffn;
+const SEPT_VE_DISABLE = maskOf(28);
 
 /**
- * Whether the operator may move the domain's memory elsewhere, by a service domain of his that is bound to it or may be
- * (MIGRATABLE), or a bit is set whose meaning is not known here.
+ * Whether a bit is set whose meaning is not known here. Of a domain also whether the operator may move its memory elsewhere, by
+ * a service domain of his that is bound to it or may be (MIGRATABLE); or interrupt its kernel anywhere, by taking memory away.
  */
-function isDoubtful({ tdattributes, mrservicetd = '' }: DomainReport): boolean {
-  const attributes = Buffer.from(tdattributes, 'hex').readBigUInt64LE();
-  return (attributes & ~(HARMLESS | TUD)) !== 0n || /[^0]/.test(mrservicetd);
+function isDoubtful(body: QuoteBody): boolean {
+  if (body.type === 'sgx') {
+    const unknown = littleEndian(body.attributes, 8) & ~ENCLAVE;
+    return unknown !== 0n || (littleEndian(body.miscselect, 4) & ~MISCELLANEOUS) !== 0n;
+  }
+  const { tdattributes, mrservicetd = '' } = body;
+  return (littleEndian(tdattributes, 8) & ~(HARMLESS | TUD)) !== SEPT_VE_DISABLE || /[^0]/.test(mrservicetd);
+}
+
+/** The first bytes of a field as a number. */
+function littleEndian(hex: string, length: number): bigint {
+  return BigInt(`0x${Buffer.from(hex, 'hex').subarray(0, length).reverse().toString('hex')}`);
 }

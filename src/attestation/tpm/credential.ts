@@ -131,10 +131,13 @@ export function verifyEndorsementKey(
 ): { ek: string; trustedBy: 'certificate' | 'name' } {
   return refusing(() => {
     const area = parsePublicArea(endorsementKey);
-    const { fixedTpm, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt, sign } =
-      attributes;
+    const { fixedTpm, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt } = attributes;
+    const { sign, encryptedDuplication, x509sign, reserved } = attributes;
     const needed = fixedTpm | fixedParent | sensitiveDataOrigin | adminWithPolicy | restricted | decrypt;
-    if ((area.attributes & needed) !== needed || area.attributes & sign)
+    if (
+      (area.attributes & needed) !== needed ||
+      area.attributes & (sign | encryptedDuplication | x509sign | reserved)
+    )
       throw invalidEvidence('the endorsement key has not the attributes of one');
     const spki = area.key.export({ type: 'spki', format: 'der' });
     const ek = createHash('sha256').update(spki).digest('hex');

@@ -34,9 +34,12 @@ export const attributes = {
   fixedParent: 1 << 4,
   sensitiveDataOrigin: 1 << 5,
   adminWithPolicy: 1 << 7,
+  encryptedDuplication: 1 << 11,
   restricted: 1 << 16,
   decrypt: 1 << 17,
   sign: 1 << 18,
+  x509sign: 1 << 19,
+  reserved: 0xfff0f009,
 } as const;
 
 /** TPMT_PUBLIC: the public part of a key. */

@@ -82,9 +82,10 @@ export function verifyTpmQuote({ message, signature, key, pcrs, eventLog }: TpmQ
 
 /** A key of the TPM's own that signs nothing but what the TPM itself says (Part 1 §25.1). */
 function checkAttestationKey({ attributes: flags }: PublicArea): void {
-  const { fixedTpm, fixedParent, sensitiveDataOrigin, restricted, sign, decrypt } = attributes;
+  const { fixedTpm, fixedParent, sensitiveDataOrigin, restricted, sign } = attributes;
+  const { decrypt, encryptedDuplication, x509sign, reserved } = attributes;
   const needed = fixedTpm | fixedParent | sensitiveDataOrigin | restricted | sign;
-  if ((flags & needed) !== needed || flags & decrypt)
+  if ((flags & needed) !== needed || flags & (decrypt | encryptedDuplication | x509sign | reserved))
     throw invalidEvidence('the key is not one that signs only what its TPM says');
 }
 

@@ -292,7 +292,7 @@ export function domainReport(options: DomainOptions = {}): Buffer {
     '0f'.repeat(48),
     options.mrsignerseam ?? mrsignerseam,
     options.seamattributes ?? '0'.repeat(16),
-    options.tdattributes ?? '0'.repeat(16),
+    options.tdattributes ?? '0000001000000000',
     'e7'.padEnd(16, '0'),
     ...[mrtd, mrconfigid, mrowner, mrownerconfig, rtmr0, rtmr1, rtmr2, rtmr3],
     reportData.toString('hex'),

@@ -328,24 +328,6 @@ test('debug is told of enclaves and domains', () => {
     assert.equal(verify(tdxQuote({ tdattributes: `${bits}${'0'.repeat(14)}` }), tdxCollateral).debug, true);
 });
 
-test('that its operator may move a domain, or a bit that nobody knows, is a weakness', () => {
-  const weaknesses = (options: DomainOptions) => verify(tdxQuote(options), tdxCollateral).weaknesses;
-  assert.deepEqual(weaknesses({ tdattributes: '0000001000000000' }), []);
-  assert.deepEqual(weaknesses({ tdattributes: '0000002000000000' }), ['insecure-configuration']);
-  assert.deepEqual(weaknesses({ kind: '1.5' }), []);
-  const attributes = (bit: number) => {
-    const bytes = Buffer.alloc(8);
-    bytes.writeBigUInt64LE(1n << BigInt(bit));
-    return bytes.toString('hex');
-  };
-  for (let bit = 8; bit < 64; bit++) {
-    const isHarmless = [27, 28, 30, 31, 63].includes(bit);
-    const its = isHarmless ? [] : ['insecure-configuration'];
-    assert.deepEqual(weaknesses({ tdattributes: attributes(bit) }), its, `bit ${bit}`);
-  }
-  assert.deepEqual(weaknesses({ kind: '1.5', mrservicetd: '77'.repeat(48) }), ['insecure-configuration']);
-});
-
 test('that simultaneous multithreading is on is a weakness, where the certificate tells', () => {
   const weaknesses = (options: PckOptions) =>
     verify(sgxQuote({ pck: pck(intel, options) }), sgxCollateral).weaknesses;
