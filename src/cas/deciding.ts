@@ -1,4 +1,5 @@
 import { failure } from '../errors.ts';
+import { parseKeyHash } from '../policy/key-hash.ts';
 import type { Cas } from './cas.ts';
 import { exporterOf, LONGEST_WAY, nameOf, openSessions, type Resolver } from './secrets.ts';
 import type { SessionVersion } from './versions.ts';
@@ -48,6 +49,14 @@ export async function decidingSecrets(
       if (!definition || !('import' in definition) || way >= LONGEST_WAY) return { id, home, definition };
       const { cas_key, session, secret } = definition.import;
       const elsewhere = { id: JSON.stringify([cas_key ?? '', session, secret]), home, definition };
+      // By its own key, a CAS is asked as others are.
+      const isOwn = cas_key !== undefined && parseKeyHash(cas_key, 'cas_key').equals(cas.key);
+      const exporter = isOwn ? await read(session) : undefined;
+      if (exporter) {
+        [home, here] = [exporter, secret];
+        id = JSON.stringify([exporter.session.name, here]);
+        continue;
+      }
       if (cas_key !== undefined) return elsewhere;
       const found = await exporterOf(home, definition.import, read);
       // As it stands nobody is given it.

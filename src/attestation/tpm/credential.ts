@@ -112,6 +112,16 @@ export const noTpms: TrustedTpms = {
   trustedKeys: [],
 };
 
+/** PolicyA of the TCG (EK Credential Profile §B.6.2). */
+const POLICY_A = '837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa';
+
+/** Whether a key is of the template L-1 (EK Credential Profile §B.3.3): with keys of others a TPM would be several. */
+const isTheOne = ({ type, key, policy, nameHash }: PublicArea): boolean =>
+  type === 'rsa' &&
+  key.asymmetricKeyDetails?.modulusLength === 2048 &&
+  nameHash === 'sha256' &&
+  policy.toString('hex') === POLICY_A;
+
 /** Extensions of endorsement key certificates that may be critical (TCG EK Credential Profile §3.2). */
 const SUBJECT_ALT_NAME = '2.5.29.17';
 const EXTENDED_KEY_USAGE = '2.5.29.37';
@@ -144,6 +154,10 @@ export function verifyEndorsementKey(
     if (trustedKeys.includes(ek)) return { ek, trustedBy: 'name' };
     const untrusted = (detail: string) => failure('TPM_UNTRUSTED', { key: ek, detail });
     if (!certificate) throw untrusted('it has no certificate');
+    if (!isTheOne(area))
+      throw untrusted(
+        'a certificate counts for its RSA key of 2048 bits alone (template L-1), of which each TPM has one',
+      );
     const parsed = parseCertificate(certificate);
     if (!parsed.x509.publicKey.export({ type: 'spki', format: 'der' }).equals(spki))
       throw untrusted('its certificate is for another key');

@@ -47,6 +47,8 @@ export interface PublicArea {
   /** As it is written, without a length before it. */
   bytes: Buffer;
   attributes: number;
+  /** Digest of what it takes to use it (authPolicy). */
+  policy: Buffer;
   /** Hash algorithm and hash of all of it (Part 1 §16). */
   name: Buffer;
   nameHash: string;
@@ -157,7 +159,7 @@ export function parsePublicArea(input: Buffer): PublicArea {
   const nameAlgorithm = area.u16be();
   const nameHash = hashOf(nameAlgorithm);
   const flags = area.u32be();
-  sized(area); // authPolicy
+  const policy = sized(area);
   if (area.u16be() !== algorithms.null) {
     // Symmetric algorithm of a key that others are stored under.
     area.u16be();
@@ -173,6 +175,7 @@ export function parsePublicArea(input: Buffer): PublicArea {
   return {
     bytes,
     attributes: flags,
+    policy,
     name: Buffer.concat([prefix, digest]),
     nameHash,
     key,

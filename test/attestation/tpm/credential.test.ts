@@ -113,8 +113,19 @@ test('a maker vouches for a key by a certificate, and an operator by naming it',
   refused({ by: { ...noTpms, trustedKeys: ['ab'.repeat(32)] }, bytes: undefined });
 });
 
-test('keys of ECC are vouched for alike', () => {
-  accepted(mint(issuer, ecKey, [usage(FOR_ENDORSEMENT, false)]), trusted, publicArea(ecKey, ENDORSEMENT));
+test('of the keys of a TPM that its maker has certified, one counts; another one has to be named', () => {
+  const bytes = mint(issuer, ecKey, [usage(FOR_ENDORSEMENT, false)]);
+  const key = publicArea(ecKey, ENDORSEMENT);
+  refused({ key, bytes, detail: /RSA key of 2048 bits alone/ });
+  const spki = createPublicKey(ecKey).export({ type: 'spki', format: 'der' });
+  const trustedKeys = [createHash('sha256').update(spki).digest('hex')];
+  assert.equal(
+    verifyEndorsementKey({ endorsementKey: key }, { ...noTpms, trustedKeys, at }).trustedBy,
+    'name',
+  );
+  const policy = Buffer.from(publicArea(rsaKey, ENDORSEMENT));
+  policy[12] = (policy[12] ?? 0) ^ 1;
+  refused({ key: policy, detail: /template L-1/ });
 });
 
 test('the certificate is for this key, from a maker who is trusted, in date and not revoked', () => {

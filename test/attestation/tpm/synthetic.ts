@@ -18,6 +18,11 @@ export const sized = (bytes: Buffer) => Buffer.concat([u16(bytes.length), bytes]
 
 export const RESTRICTED_SIGNING = 0x00050072;
 export const ENDORSEMENT = 0x000300b2;
+/** EK Credential Profile §B.6.2 */
+export const POLICY_A = Buffer.from(
+  '837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa',
+  'hex',
+);
 
 /** TPMT_PUBLIC of a key; by default that of an attestation key. */
 export function publicArea(key: KeyObject, attributes = RESTRICTED_SIGNING): Buffer {
@@ -30,7 +35,12 @@ export function publicArea(key: KeyObject, attributes = RESTRICTED_SIGNING): Buf
   const parameters = isEcc ? [u16(0x0003), u16(0x0010)] : [u16(8 * bytes(jwk.n).length), u32(0)];
   const unique = isEcc ? [sized(bytes(jwk.x)), sized(bytes(jwk.y))] : [sized(bytes(jwk.n))];
   return Buffer.concat([
-    ...[u16(isEcc ? 0x0023 : 0x0001), u16(0x000b), u32(attributes), sized(Buffer.alloc(0))],
+    ...[
+      u16(isEcc ? 0x0023 : 0x0001),
+      u16(0x000b),
+      u32(attributes),
+      sized(isEndorsement ? POLICY_A : Buffer.alloc(0)),
+    ],
     ...symmetric,
     ...scheme,
     ...parameters,
