@@ -1,5 +1,6 @@
 import { failure } from '../errors.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
+import { resolveSessionName } from '../policy/names.ts';
 import type { Cas } from './cas.ts';
 import { exporterOf, LONGEST_WAY, nameOf, openSessions, type Resolver } from './secrets.ts';
 import type { SessionVersion } from './versions.ts';
@@ -76,14 +77,17 @@ export async function decidingSecrets(
   };
   const placesIn = (at: SessionVersion, text: string) => placesOf(at, namesIn(at, text));
 
-  const { services, security, secrets } = version.session;
-  const conditions = services.map(
-    ({ attestation, mrenclaves, platforms, one_time_password_shared_secret }) => [
-      ...[attestation, mrenclaves, platforms, one_time_password_shared_secret],
-    ],
-  );
+  const { secrets } = version.session;
   const deciding = new Set<string>();
-  const waiting = [...(await placesIn(version, JSON.stringify([security, conditions])))];
+  const waiting = [...(await placesIn(version, conditionsOf(version)))];
+  // What decides in a session that imports it is no less worth for being at home here.
+  const importers = importersOf(version);
+  for (const name of importers.slice(0, MOST_IMPORTERS)) {
+    const importer = await read(name);
+    if (importer) waiting.push(...(await placesIn(importer, conditionsOf(importer))));
+  }
+  if (importers.length > MOST_IMPORTERS)
+    for (const { name } of secrets.filter(isExported)) waiting.push(await placeOf(version, name));
   for (let place = waiting.pop(); place; place = waiting.pop()) {
     if (deciding.has(place.id)) continue;
     deciding.add(place.id);
@@ -114,6 +118,34 @@ export async function decidingSecrets(
         toTell.push(shower);
       }
   return new Set(secrets.filter((_, index) => deciding.has(own[index]?.id ?? '')).map(({ name }) => name));
+}
+
+/** Sessions that are read for what decides in them; where secrets go to more, all of those count. */
+const MOST_IMPORTERS = 32;
+
+const isExported = (definition: Definition) => targetsOf(definition).length > 0;
+
+function targetsOf(definition: Definition) {
+  return ('export' in definition && definition.export) || [];
+}
+
+/** Sessions of this CAS that secrets are exported to by name. */
+function importersOf({ session }: SessionVersion): string[] {
+  const named = session.secrets.flatMap(targetsOf).flatMap((target) => {
+    if (target.session === undefined || target.cas_key !== undefined) return [];
+    return resolveSessionName(session.name, target.session) ?? [];
+  });
+  return [...new Set(named)];
+}
+
+/** All that is filled in where it is decided who is admitted. */
+function conditionsOf({ session: { security, services } }: SessionVersion): string {
+  const conditions = services.map(
+    ({ attestation, mrenclaves, platforms, one_time_password_shared_secret }) => [
+      ...[attestation, mrenclaves, platforms, one_time_password_shared_secret],
+    ],
+  );
+  return JSON.stringify([security, conditions]);
 }
 
 /** Names that a text refers to, also one that is not well formed. */

@@ -4,6 +4,7 @@ import { decidingSecrets } from '../../src/cas/deciding.ts';
 import { explainAdmission } from '../../src/cas/explain.ts';
 import { createResolver } from '../../src/cas/secrets.ts';
 import { activeSession } from '../../src/cas/versions.ts';
+import { formatKeyHash } from '../../src/policy/key-hash.ts';
 import { bareCas, keyOf } from '../support/cas.ts';
 
 /** A template on the host is chosen by whoever is there: it must not bring him what keeps him out of other services. */
@@ -152,4 +153,34 @@ secrets: [{name: F, kind: config-fragment, import: {session: lib, secret: F}}]
   await assert.rejects(explainAdmission(bare.cas, { session: 'thief', service: 'x' }, as('thief')), {
     code: 'ACCESS_DENIED',
   });
+});
+
+test('nor what decides in a session that it is exported to', async () => {
+  const importing = 'secrets: [{name: otp, import: {session: home, secret: code}}]\n';
+  await bare.upload(session('bank', `services: [{name: s, ${otp}}]\n${importing}`), 'bob');
+  await bare.upload(
+    session(
+      'home',
+      `services: [{name: unguarded, image_name: i}]\n${image}secrets:
+  - {name: code, kind: binary, export: [{session: bank}, {session: nobody}]}
+  - {name: other, kind: ascii, export: [{session: bank}]}
+`,
+    ),
+  );
+  assert.deepEqual(await offered('home'), ['other']);
+});
+
+test('nor the same that comes back by the key of the CAS itself', async () => {
+  const own = `cas_url: "127.0.0.1:1", cas_key: ${formatKeyHash(bare.cas.key)}`;
+  await bare.upload(
+    session(
+      'source',
+      `secrets: [{name: otp, kind: binary, export: [{session: twins}, {session: twins, ${own}}]}]\n`,
+    ),
+  );
+  const secrets =
+    'secrets:\n  - {name: otp, import: {session: source, secret: otp}}\n' +
+    `  - {name: twin, kind: binary, import: {session: source, secret: otp, ${own}}}\n  - {name: other, kind: ascii}\n`;
+  await bare.upload(session('twins', `${guarded(otp)}${image}${secrets}`));
+  assert.deepEqual(await offered('twins'), ['other']);
 });
