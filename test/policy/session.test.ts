@@ -277,16 +277,6 @@ for (const [what, lines, ...warnings] of warned)
       assert.match(formatProblem(found[index] ?? assert.fail(), 'f'), warning);
   });
 
-test('a service access token that can be guessed, and that the policy writes out, is warned of', () => {
-  const warnings = (token: string) =>
-    parseSession(
-      `{name: s, version: "0.3", security: {service_access_token: ${token}}, secrets: [{name: t, kind: ascii}]}`,
-    ).warnings.map(({ message }) => message);
-  assert.match(warnings('a').join(), /less than 16 characters/);
-  assert.deepEqual(warnings('0123456789abcdef'), []);
-  assert.deepEqual(warnings('"$$SCONE::t$$"'), []);
-});
-
 test('a principal is one certificate', async () => {
   const { certificate: pem } = await makeIdentity('alice');
   const session = (principal: string) =>
