@@ -268,6 +268,19 @@ const warned: [what: string, lines: string[], ...warnings: RegExp[]][] = [
     ],
     /images\[0\]\.provide_secrets\[1\]: k decides who is admitted, and whoever writes \/etc\/template on the host may read it/,
   ],
+  [
+    'a template on the host that may use what decides through a fragment',
+    [
+      'services: [{name: a, image_name: i, attestation: $$SCONE::f$$}]',
+      'images: [{name: i, injection_files: [/etc/template], provide_secrets: [k]}]',
+      'secrets:',
+      '- {name: f, kind: config-fragment, value: [$$SCONE::g$$]}',
+      `- {name: g, kind: config-fragment, value: {mrenclave: ${upper}, ${otp}: "$$SCONE::k:base32nopad$$"}}`,
+      '- {name: k, kind: binary}',
+    ],
+    /services\[0\]\.name: attestation mode/,
+    /images\[0\]\.provide_secrets\[0\]: k decides who is admitted/,
+  ],
 ];
 for (const [what, lines, ...warnings] of warned)
   test(`a session is accepted with a warning: ${what}`, () => {
