@@ -78,6 +78,7 @@ try {
   say('Upload the policy. The CAS makes the secrets; nobody has seen them yet');
   env.SESSION = `envcas-example-${process.pid}`;
   env.MRENCLAVE = show('SCONE_HASH=1 envcas');
+  env.USER_ID = show('id -u');
   show(
     'scone session create -e SESSION=$SESSION -e MRENCLAVE=$MRENCLAVE --use-env examples/bash/session.yaml',
   );

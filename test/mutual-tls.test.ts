@@ -26,6 +26,7 @@ test('two sessions share certificates, and the programs that envcas starts talk 
       'session',
       'create',
       ...['-e', `PORT=${port}`, '-e', `DIR=${directory}`, '-e', `MRENCLAVE=${stack.envcasMeasurement}`],
+      ...['-e', `USER_ID=${process.getuid?.()}`],
       ...['-e', 'SERVER_SESSION=tls-server', '-e', 'CLIENT_SESSION=tls-client'],
       join(example, name),
     );

@@ -9,7 +9,6 @@ import { readSharedSecret } from '../../src/cas/explain.ts';
 import { readHistory, readSession } from '../../src/cas/sessions.ts';
 import { activeSession } from '../../src/cas/versions.ts';
 import { formatKeyHash } from '../../src/policy/key-hash.ts';
-import { oneTimePassword, parseSharedSecret } from '../../src/secrets/one-time-password.ts';
 import { type BareCas, bareCas, keyOf, testLas } from '../support/cas.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missing } from '../support/stack.ts';
@@ -155,28 +154,6 @@ test('the software identity in a JWT is believed of no LAS that only the importe
   const { configuration } = await bare.launch('user', 's', { las: operator, measurement });
   const [, payload = ''] = String(configuration.command[1]).split('.');
   assert.equal(JSON.parse(Buffer.from(payload, 'base64url').toString()).sub, measurement);
-});
-
-test('guesses at one shared secret count together, whichever service is asked', async () => {
-  const secret = 'JJBFGV2ZGNCFARKIKBFTGUCYKBNFKVQK';
-  const services = Array.from({ length: 8 }, (_, index) => `{name: s${index}}`).join(', ');
-  await bare.upload(
-    session(
-      'guessed',
-      `security: {attestation: {mode: none, one_time_password_shared_secret: ${secret}}}\nservices: [${services}]\n`,
-    ),
-  );
-  const shared = parseSharedSecret(secret);
-  assert.ok(typeof shared !== 'string');
-  const right = oneTimePassword(shared, bare.now);
-  const wrong = right === '000000' ? '000001' : '000000';
-  for (let guess = 0; guess < 5; guess++)
-    await assert.rejects(
-      bare.launch('guessed', `s${guess}`, { oneTimePassword: wrong }),
-      code('OTP_INVALID'),
-    );
-  await assert.rejects(bare.launch('guessed', 's6', { oneTimePassword: right }), code('OTP_THROTTLED'));
-  await bare.launch('guessed', 's6', { oneTimePassword: right, source: 'elsewhere' });
 });
 
 test('templates on the host get no secret that decides over launches, unless the image names it', async () => {

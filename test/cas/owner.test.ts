@@ -220,6 +220,9 @@ describe('an owner', () => {
     assert.match(command('alice', 'restore', file('forged.backup')).stderr, /STORE_DAMAGED/);
     assert.equal(await read(cas, alice, 'after'), session('after'));
 
+    const bound = command('alice', 'restore', file('a.backup'), '--run-as', 'uid:0');
+    assert.deepEqual([bound.status, bound.stdout], [64, '']);
+    assert.match(bound.stderr, /A restore goes to the CAS that was attested, by its key/);
     const restored = command('alice', 'restore', file('a.backup'));
     assert.equal(restored.status, 0, restored.stderr);
     await assert.rejects(read(cas, alice, 'after'), { code: 'SESSION_NOT_FOUND' });

@@ -57,6 +57,7 @@ describe('sessions have no marks, with template variables and with their values:
     PORT: '4433',
     APP: '/srv/app.py',
     RUN_AS: 'www-data',
+    USER_ID: '1000',
     DBA: 'postgres',
     PGHOST: '/run/postgresql',
     PGPORT: '5432',

@@ -268,6 +268,19 @@ const warned: [what: string, lines: string[], ...warnings: RegExp[]][] = [
     ],
     /images\[0\]\.provide_secrets\[1\]: k decides who is admitted, and whoever writes \/etc\/template on the host may read it/,
   ],
+  [
+    'a template on the host that may use what decides through a fragment',
+    [
+      'services: [{name: a, image_name: i, attestation: $$SCONE::f$$}]',
+      'images: [{name: i, injection_files: [/etc/template], provide_secrets: [k]}]',
+      'secrets:',
+      '- {name: f, kind: config-fragment, value: [$$SCONE::g$$]}',
+      `- {name: g, kind: config-fragment, value: {mrenclave: ${upper}, ${otp}: "$$SCONE::k:base32nopad$$"}}`,
+      '- {name: k, kind: binary}',
+    ],
+    /services\[0\]\.name: attestation mode/,
+    /images\[0\]\.provide_secrets\[0\]: k decides who is admitted/,
+  ],
 ];
 for (const [what, lines, ...warnings] of warned)
   test(`a session is accepted with a warning: ${what}`, () => {
@@ -276,16 +289,6 @@ for (const [what, lines, ...warnings] of warned)
     for (const [index, warning] of warnings.entries())
       assert.match(formatProblem(found[index] ?? assert.fail(), 'f'), warning);
   });
-
-test('a service access token that can be guessed, and that the policy writes out, is warned of', () => {
-  const warnings = (token: string) =>
-    parseSession(
-      `{name: s, version: "0.3", security: {service_access_token: ${token}}, secrets: [{name: t, kind: ascii}]}`,
-    ).warnings.map(({ message }) => message);
-  assert.match(warnings('a').join(), /less than 16 characters/);
-  assert.deepEqual(warnings('0123456789abcdef'), []);
-  assert.deepEqual(warnings('"$$SCONE::t$$"'), []);
-});
 
 test('a principal is one certificate', async () => {
   const { certificate: pem } = await makeIdentity('alice');

@@ -50,37 +50,6 @@ for (const [yaml, value] of filled)
     assert.deepEqual(readYaml(text).value, read);
   });
 
-test('a value that would be more than a value is refused, unless references are allowed', () => {
-  const given = variablesFrom({
-    ...{
-      REF: '$$SCONE::admin$$',
-      OLD: 'a$$PALAEMON::b$$',
-      HOST: '@@2',
-      WORDS: 'a b',
-      QUOTE: "it's",
-      PLAIN: '$5 @home',
-    },
-    ...{ FIRST: '$$SCO', REST: 'NE::x$$', LINE: 'envcas --all "x y"' },
-  });
-  const problems = (text: string) => problemsOf(() => readYaml(text, given)).join();
-  for (const [text, what] of [
-    ['a: $REF', /\$REF would be a variable that stands for a secret; --allow-references/],
-    ['a: x${OLD}y', /\$OLD would be a variable/],
-    ['a: [{b: $FIRST$REST}]', /a value of \$FIRST, \$REST would be a variable/],
-    ['command: [envcas, $HOST]', /\$HOST would be an argument of the host/],
-    ['command: envcas $HOST', /\$HOST would be an argument of the host/],
-    ['command: envcas $WORDS', /\$WORDS would be several words/],
-    ['command: envcas $QUOTE', /\$QUOTE would be several words, or a part of one/],
-  ] as const) {
-    assert.match(problems(text), what, text);
-    assert.ok(readYaml(text, given, true));
-  }
-  for (const text of ['a: $HOST', 'a: $WORDS', 'command: [envcas, $WORDS, $QUOTE]', 'a: $PLAIN'])
-    assert.deepEqual(readYaml(text, given).warnings, [], text);
-  const [split] = readYaml('command: $LINE', given).warnings;
-  assert.equal(split?.message, 'the value of $LINE is split into the words of the command');
-});
-
 test('keys are not filled in', () => {
   assert.deepEqual(readYaml('$A: 1\n"${A}": {$E: 2}', variables).value, { $A: '1', '${A}': { $E: '2' } });
 });

@@ -175,3 +175,15 @@ test('any string is read or refused with places inside it', () => {
     { numRuns: 500 },
   );
 });
+
+test('a byte order mark, Windows line ends, directives and document marks change nothing', () => {
+  const { value } = readYaml('a: |\n  x\n  y\nb: [1, "z"]\n');
+  for (const text of [
+    '\ufeffa: |\n  x\n  y\nb: [1, "z"]\n',
+    'a: |\r\n  x\r\n  y\r\nb: [1, "z"]\r\n',
+    '%YAML 1.2\n---\na: |\n  x\n  y\nb: [1, "z"]\n...\n',
+    '%YAML 1.1\n---\na: |\n  x\n  y\nb: [1, "z"]\n',
+    '# c\n---   # d\na: |\n  x\n  y\nb: [1, "z"] # e\n',
+  ])
+    assert.deepEqual(readYaml(text).value, value, text);
+});

@@ -79,6 +79,13 @@ export function addOwnerCommands(cas: Command): void {
     .argument('<file>', 'made by `scone cas backup`')
     .option('--dir <dir>', 'an empty store, of a CAS that is started afterwards')
     .option('--store <address>', 'where it is not in --dir')
+    .addOption(
+      new Option('--run-as <whom>').hideHelp().argParser(() => {
+        throw new InvalidArgumentError(
+          'A restore goes to the CAS that was attested, by its key, and nobody else can open it.',
+        );
+      }),
+    )
     .action(
       prints(async () => async (file: string, options) => {
         if (options.dir === undefined) return (await owner()).restoreCas(file, options);

@@ -47,19 +47,26 @@ function checkConfiguration(scope: Scope, { command, environment, fspf_key }: Se
 
 const MOST_NAMED = 8;
 
-/** Secrets that the conditions of the session and its services name: whoever has one can meet a condition with it. */
-function decidingIn({ session, nameOf }: Scope): Set<string> {
-  const conditions = JSON.stringify([
-    session.security,
-    session.services.map((it) => [
-      it.attestation,
-      it.mrenclaves,
-      it.platforms,
-      it.one_time_password_shared_secret,
-    ]),
+/**
+ * Secrets that the conditions of the session and its services name, also through fragments: whoever has one can meet a condition
+ * with it.
+ */
+function decidingIn({ session, secrets, nameOf }: Scope): Set<string> {
+  const namesIn = (value: unknown) => {
+    const references = JSON.stringify(value).matchAll(/\$\$(?:SCONE|PALAEMON)::([^$|]{1,1024})/g);
+    return Array.from(references, ([, text = '']) => nameOf({ text, escape: undefined }).name);
+  };
+  const conditions = session.services.map((it) => [
+    ...[it.attestation, it.mrenclaves, it.platforms, it.one_time_password_shared_secret],
   ]);
-  const references = conditions.matchAll(/\$\$(?:SCONE|PALAEMON)::([^$|]{1,1024})/g);
-  return new Set(Array.from(references, ([, text = '']) => nameOf({ text, escape: undefined }).name));
+  const deciding = new Set(namesIn([session.security, conditions]));
+  // What is added meanwhile is looked at too.
+  for (const name of deciding) {
+    const secret = secrets.get(name);
+    if (secret && 'value' in secret && secret.kind === 'config-fragment')
+      for (const named of namesIn(secret.value)) deciding.add(named);
+  }
+  return deciding;
 }
 
 /** What a template on the host may use is for whoever writes that template to choose. */

@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { limits } from '../../src/policy/document.ts';
 import { parseSession } from '../../src/policy/session.ts';
 import { readYaml } from '../../src/policy/yaml.ts';
-import { problemsOf, sessionText } from './support.ts';
+import { problemsOf, sessionText } from '../policy/support.ts';
 
 /** A piece again and again, as often as fits. */
 const filledWith = (piece: string, characters: number = limits.characters) =>
@@ -126,18 +126,6 @@ test('every key that is not allowed is told', () => {
       '6:17 c.constructor: the key constructor is not allowed',
     ],
   );
-});
-
-test('a byte order mark, Windows line ends, directives and document marks change nothing', () => {
-  const { value } = readYaml('a: |\n  x\n  y\nb: [1, "z"]\n');
-  for (const text of [
-    '\ufeffa: |\n  x\n  y\nb: [1, "z"]\n',
-    'a: |\r\n  x\r\n  y\r\nb: [1, "z"]\r\n',
-    '%YAML 1.2\n---\na: |\n  x\n  y\nb: [1, "z"]\n...\n',
-    '%YAML 1.1\n---\na: |\n  x\n  y\nb: [1, "z"]\n',
-    '# c\n---   # d\na: |\n  x\n  y\nb: [1, "z"] # e\n',
-  ])
-    assert.deepEqual(readYaml(text).value, value, text);
 });
 
 test('a problem is one line that a terminal shows as it is, and not a long one', () => {

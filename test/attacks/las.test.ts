@@ -37,9 +37,9 @@ import { frames } from '../../src/protocol/frame.ts';
 import { challengeName, LAS_MESSAGE_LIMIT } from '../../src/protocol/las.ts';
 import type { Order } from '../fixtures/las/speak.ts';
 import { type Plan, runs } from '../fixtures/las/words.ts';
+import { Host, type Puppet, sha256, undemanding, type Word } from '../las/host.ts';
 import { executables, lacking, run, startServer } from '../support/stack.ts';
 import { PATIENCE, until } from '../support/until.ts';
-import { Host, type Puppet, sha256, undemanding, type Word } from './host.ts';
 
 const host = new Host();
 const { node, envcas } = host;
