@@ -39,8 +39,9 @@ export interface Watches {
 export const PLACES = 4096;
 const PLACES_OF_SESSION = PLACES / 2;
 const PLACES_OF_SOURCE = PLACES / 4;
-/** Sessions waited for, each counted for every connection. */
+/** Sessions waited for, each counted for every connection: in all, and from one source. */
 const INTERESTS = 16 * PLACES;
+const INTERESTS_OF_SOURCE = INTERESTS / 4;
 
 /** Milliseconds. What is renewed more often than once a second is told of that often. */
 const SHORTEST_WAIT = 1000;
@@ -55,6 +56,7 @@ export function createWatches(clock: () => number): Watches {
   /** Places that are taken, by the session that a connection came for, and by its source. */
   const ofSession = new Map<string, number>();
   const ofSource = new Map<string, number>();
+  const interestsOfSource = new Map<string, number>();
   let taken = 0;
 
   const open = (home: string, source: string): Watch => {
@@ -74,6 +76,7 @@ export function createWatches(clock: () => number): Watches {
         if (others?.size === 0) waiting.delete(name);
       }
       interests -= sessions.size;
+      add(interestsOfSource, source, -sessions.size);
       sessions.clear();
     };
     const change = () => {
@@ -94,7 +97,7 @@ export function createWatches(clock: () => number): Watches {
       },
       session(name) {
         if (isChanged || sessions.has(name)) return;
-        if (interests >= INTERESTS) {
+        if (interests >= INTERESTS || (interestsOfSource.get(source) ?? 0) >= INTERESTS_OF_SOURCE) {
           isTooMuch = true;
           return;
         }
@@ -102,6 +105,7 @@ export function createWatches(clock: () => number): Watches {
         waiting.set(name, all.add(change));
         sessions.add(name);
         interests++;
+        add(interestsOfSource, source, 1);
       },
       time(at) {
         due = Math.min(due, at);

@@ -77,6 +77,18 @@ describe('a certificate with a long chain, each part of which would be verified'
   });
 });
 
+test('a server that chooses a group of its own for the handshake is not spoken to', async () => {
+  const server = createServer({ ...shown(1), maxVersion: 'TLSv1.2' }).listen(0, '127.0.0.1');
+  server.on('tlsClientError', () => {});
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  try {
+    await assert.rejects(connectApi({ host: '127.0.0.1', port }), { code: 'CAS_UNREACHABLE' });
+  } finally {
+    server.close();
+  }
+});
+
 test('what reading a handshake takes is told, and counts for its source', async () => {
   const server = createServer({ ...shown(1), requestCert: true, rejectUnauthorized: false });
   const took: number[] = [];

@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto';
 import { failure } from '../../errors.ts';
 import { invalidEvidence } from '../bytes.ts';
 import type { Certificate } from './certificate.ts';
@@ -104,10 +105,18 @@ function hasIssued(issuer: Certificate, subject: Certificate): boolean {
   const issuers = issued.get(subject) ?? new Set<string>();
   issued.set(subject, issuers);
   if (issuers.has(issuer.fingerprint)) return true;
-  const result = subject.x509.checkIssued(issuer.x509) && subject.x509.verify(issuer.x509.publicKey);
+  const result =
+    subject.x509.checkIssued(issuer.x509) &&
+    isQuick(issuer.x509.publicKey) &&
+    subject.x509.verify(issuer.x509.publicKey);
   if (result) issuers.add(issuer.fingerprint);
   return result;
 }
+
+/** Exponents of RSA that makers use; to verify by one as long as the key takes as long as to sign. */
+const LARGEST_EXPONENT = 2n ** 32n;
+const isQuick = ({ asymmetricKeyDetails }: KeyObject): boolean =>
+  (asymmetricKeyDetails?.publicExponent ?? 0n) < LARGEST_EXPONENT;
 
 const BASIC_CONSTRAINTS = '2.5.29.19';
 
