@@ -80,7 +80,6 @@ export function createHttps(
     },
     clientErrorHandler: (error: Error, socket: Socket) => refuse(socket, malformed(error)),
   });
-  app.server.maxConnections = CONNECTIONS;
   // What Node would answer without a body, or not at all.
   app.server.on('checkExpectation', (request, response) => app.routing(request, response));
   app.server.on('checkContinue', (request, response) => {
@@ -106,7 +105,12 @@ export function createHttps(
 
   observeRequests(app, (socket) => ({ source: sourceOf(socket), identity: certificateOf(socket) ?? '' }));
   acceptWithin(app.server as unknown as Server, {
-    ...{ port: 'api', connectionsOfSource: CONNECTIONS_OF_SOURCE, takesCertificates: true },
+    ...{
+      port: 'api',
+      connections: CONNECTIONS,
+      connectionsOfSource: CONNECTIONS_OF_SOURCE,
+      takesCertificates: true,
+    },
   });
   app.addHook('onRequest', async ({ raw }) => {
     requireRoom();

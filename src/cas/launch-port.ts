@@ -77,8 +77,9 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     ALPNProtocols: LAUNCH_PROTOCOLS,
     handshakeTimeout: HANDSHAKE,
   });
-  server.maxConnections = CONNECTIONS;
-  const open = acceptWithin(server, { port: 'enclave', connectionsOfSource: CONNECTIONS_OF_SOURCE });
+  const open = acceptWithin(server, {
+    ...{ port: 'enclave', connections: CONNECTIONS, connectionsOfSource: CONNECTIONS_OF_SOURCE },
+  });
   server.on('secureConnection', (socket) => {
     const gone = new AbortController();
     socket.once('close', () => gone.abort());

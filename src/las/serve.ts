@@ -6,7 +6,7 @@ import { failure, reason } from '../errors.ts';
 import { type PeerCredentials, peerCredentials } from '../platform/libc.ts';
 import { cannotSeeMappedFiles } from '../platform/process.ts';
 import { FrameError, type Frames, frames } from '../protocol/frame.ts';
-import { ask, challengeName, hello, LAS_MESSAGE_LIMIT } from '../protocol/las.ts';
+import { ask, challengeName, hello, LAS_REQUEST_LIMIT } from '../protocol/las.ts';
 import { toRefusal } from '../protocol/refusal.ts';
 import type { LasKey } from './key.ts';
 import type { Machine } from './machine.ts';
@@ -85,7 +85,7 @@ function requireSight({ require, containers }: Demands): void {
 }
 
 async function serveConnection(socket: Socket, peer: PeerCredentials, options: LasOptions): Promise<void> {
-  const channel = frames(socket, LAS_MESSAGE_LIMIT);
+  const channel = frames(socket, LAS_REQUEST_LIMIT);
   try {
     await converse(channel, peer, options);
   } catch (error) {

@@ -45,8 +45,9 @@ const vouched = v.strictObject({
   hardware: v.optional(hardwareEvidence),
 });
 
-/** Largest message of this conversation, in bytes. */
+/** Largest message of this conversation, in bytes: of a LAS, and of whoever asks it. */
 export const LAS_MESSAGE_LIMIT = 128 * 1024;
+export const LAS_REQUEST_LIMIT = 4 * 1024;
 
 /**
  * The process name that answers a challenge. Only a process's own threads can set its name, so whoever holds

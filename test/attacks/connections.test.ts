@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { request } from 'node:https';
+import { type AddressInfo, connect as connectTcp } from 'node:net';
 import { test } from 'node:test';
-import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
+import { type ConnectionOptions, connect, createServer, type TLSSocket } from 'node:tls';
+import { acceptWithin } from '../../src/cas/limits/accept.ts';
+import { makeIdentity } from '../support/client.ts';
 import { until } from '../support/until.ts';
 import { sealedCas } from './sealed-cas.ts';
 
@@ -51,5 +54,29 @@ test('whoever opens many connections and says nothing closes the port to nobody 
   } finally {
     for (const socket of idle) socket.destroy();
     await cas.close();
+  }
+});
+
+test('whoever fills a port from many addresses, and says nothing, makes room for who comes', async () => {
+  const { key, certificate } = await makeIdentity('server');
+  const server = createServer({ key, cert: certificate }, (socket) => socket.end('hello'));
+  server.on('tlsClientError', () => {});
+  const open = acceptWithin(server, { port: 'enclave', connections: 8, connectionsOfSource: 4 });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const silent = Array.from({ length: 8 }, (_, at) =>
+    connectTcp({ port, host: '127.0.0.1', localAddress: `127.0.0.${66 + (at >> 2)}` }).on('error', () => {}),
+  );
+  try {
+    await until(() => open.size === 8, 'all places are taken');
+    for (let honest = 0; honest < 6; honest++) {
+      const socket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false });
+      assert.equal(String((await once(socket, 'data'))[0]), 'hello');
+      socket.destroy();
+    }
+  } finally {
+    for (const socket of silent) socket.destroy();
+    server.close();
   }
 });

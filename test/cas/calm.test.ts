@@ -140,7 +140,9 @@ describe('a CAS under load', () => {
 test('one source has so many handshakes under way, and what is completed makes room', async () => {
   const { key, certificate } = await makeIdentity('server');
   const server = createServer({ key, cert: certificate });
-  const opened = acceptWithin(server, { port: 'enclave', connectionsOfSource: 64, handshakesOfSource: 3 });
+  const opened = acceptWithin(server, {
+    ...{ port: 'enclave', connections: 64, connectionsOfSource: 64, handshakesOfSource: 3 },
+  });
   server.on('tlsClientError', () => {});
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');

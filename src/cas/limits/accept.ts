@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream';
 import type { Server, TLSSocket } from 'node:tls';
 import { boundHandshake, type Handshake } from '../../protocol/handshake.ts';
 import { metrics, since } from '../observe/metrics.ts';
-import { createCounts } from './counts.ts';
+import { type Counts, createCounts } from './counts.ts';
 import { countHandshake, mayShakeHands } from './handshake-time.ts';
 import { comesAs, sourceOf } from './source.ts';
 
@@ -13,6 +13,8 @@ export const HANDSHAKES_OF_SOURCE = 2048;
 
 export interface Accepting {
   port: 'api' | 'enclave';
+  /** Connections at a time. */
+  connections: number;
   /** Connections that one source may have, idle ones included; it may be a balancer that many come through. */
   connectionsOfSource: number;
   /** Handshakes that one source may have under way; absent: {@link HANDSHAKES_OF_SOURCE}. */
@@ -37,7 +39,13 @@ interface Arrival {
  */
 export function acceptWithin(
   server: Server,
-  { port, connectionsOfSource, handshakesOfSource = HANDSHAKES_OF_SOURCE, takesCertificates }: Accepting,
+  {
+    port,
+    connections: most,
+    connectionsOfSource,
+    handshakesOfSource = HANDSHAKES_OF_SOURCE,
+    takesCertificates,
+  }: Accepting,
 ): ReadonlyMap<Socket, TLSSocket | undefined> {
   const arriving = new AsyncLocalStorage<Arrival>();
   const connections = new Map<Socket, TLSSocket | undefined>();
@@ -51,11 +59,14 @@ export function acceptWithin(
   server.removeAllListeners('connection');
   server.on('connection', (socket: Socket) => {
     const source = sourceOf(socket);
-    if (!mayCome(source)) {
+    const isFull = connections.size >= most;
+    const victim = isFull ? oldestOfMost(connections, open) : undefined;
+    if (!mayCome(source) || (isFull && !victim)) {
       metrics.dropped({ port });
       socket.destroy();
       return;
     }
+    victim?.destroy();
     let isUnderWay = true;
     const end = () => {
       if (isUnderWay) underWay.add(source, -1);
@@ -95,4 +106,16 @@ export function acceptWithin(
   });
   server.on('drop', () => metrics.dropped({ port }));
   return connections;
+}
+
+/** The oldest connection without TLS of the source that has most: whoever says nothing makes room for who comes. */
+function oldestOfMost(
+  connections: ReadonlyMap<Socket, TLSSocket | undefined>,
+  open: Pick<Counts, 'of'>,
+): Socket | undefined {
+  let found: Socket | undefined;
+  for (const [socket, tls] of connections)
+    if (!tls && !socket.destroyed && (!found || open.of(sourceOf(socket)) > open.of(sourceOf(found))))
+      found = socket;
+  return found;
 }

@@ -53,7 +53,7 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
     const owner = await readOwner(cas);
     return { provisioned: owner !== undefined, version: owner?.version ?? 0 };
   });
-  app.post('/v1/provisioning', identified, async (request, reply) => {
+  app.post('/v1/provisioning', { ...identified, ...SMALL }, async (request, reply) => {
     const asked = body(
       request,
       v.strictObject({ token: v.pipe(v.string(), v.maxLength(64)), configuration: ownerConfiguration }),
