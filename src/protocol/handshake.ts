@@ -23,10 +23,12 @@ export interface Handshake {
 export function boundHandshake(socket: Socket, took?: (milliseconds: number) => void): Handshake {
   let left: number | undefined = MOST_BYTES;
   const stream = new Duplex({
-    allowHalfOpen: socket.allowHalfOpen,
+    // TLS ends it, once all that came has been read, which may be long after the other side has closed.
+    allowHalfOpen: true,
+    autoDestroy: false,
     read: () => void socket.resume(),
-    write: (chunk, _encoding, done) => void socket.write(chunk, done),
-    final: (done) => void socket.end(done),
+    write: (chunk, _encoding, done) => void (socket.writable ? socket.write(chunk, done) : done()),
+    final: (done) => void (socket.writable ? socket.end(done) : done()),
     destroy(error, done) {
       socket.destroy();
       done(error);
@@ -51,7 +53,9 @@ export function boundHandshake(socket: Socket, took?: (milliseconds: number) => 
     })
     .on('end', () => stream.push(null))
     .on('error', (error) => stream.destroy(error))
-    .on('close', () => stream.destroy())
+    .on('close', () => {
+      if (!socket.readableEnded) stream.destroy();
+    })
     .resume();
   return {
     stream,
