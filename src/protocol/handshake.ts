@@ -51,7 +51,8 @@ export function boundHandshake(socket: Socket, took?: (milliseconds: number) => 
       if (left === undefined) push(chunk.subarray(part.length));
       else socket.destroy();
     })
-    .on('end', () => stream.push(null))
+    // Whoever ends before that completes nothing any more.
+    .on('end', () => (left === undefined ? stream.push(null) : stream.destroy()))
     .on('error', (error) => stream.destroy(error))
     .on('close', () => {
       if (!socket.readableEnded) stream.destroy();
