@@ -431,7 +431,7 @@ describe('a server', { concurrency: 4 }, () => {
 
     test('that refuses with control characters: they do not reach the terminal', async () => {
       const refusal = {
-        code: 'NO_SUCH_CODE',
+        code: 'no_such_code',
         messages: ['\u001b[2Jred\r\nline', 'inner\u0007'],
         hint: 'a\u009bb',
       };
