@@ -55,7 +55,7 @@ secrets: [{name: password, kind: ascii, size: 12}]
 END
 as_user scone cas attest localhost --cas-key-hash "$key" $trust
 as_user scone session create trial.yaml
-echo "first: $(launch)"
+printf "first: %s\\n" "$(launch)"
 
 systemctl reload envcas-cas
 wait_for ready
@@ -72,7 +72,7 @@ for unit in envcas-cas envcas-las envcas-cas-las; do
 done
 wait_for ready
 systemctl is-active envcas-las envcas-cas-las envcas-cas
-echo "after a crash: $(launch)"
+printf "after a crash: %s\\n" "$(launch)"
 
 pid=$(systemctl show --property MainPID --value envcas-cas)
 grep 'Max core file size' /proc/$pid/limits
