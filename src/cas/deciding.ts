@@ -98,7 +98,10 @@ export async function decidingSecrets(
   const showers = new Map<string, Place[]>();
   const looked = new Set<string>();
   const own: Place[] = [];
-  for (const { name } of secrets) own.push(...(await placesOf(version, [name])));
+  for (const { name } of secrets) {
+    await pace();
+    own.push(await placeOf(version, name));
+  }
   const toLook = [...own];
   for (let place = toLook.pop(); place; place = toLook.pop()) {
     if (looked.has(place.id)) continue;

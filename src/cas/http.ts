@@ -105,12 +105,10 @@ export function createHttps(
 
   observeRequests(app, (socket) => ({ source: sourceOf(socket), identity: certificateOf(socket) ?? '' }));
   acceptWithin(app.server as unknown as Server, {
-    ...{
-      port: 'api',
-      connections: CONNECTIONS,
-      connectionsOfSource: CONNECTIONS_OF_SOURCE,
-      takesCertificates: true,
-    },
+    port: 'api',
+    connections: CONNECTIONS,
+    connectionsOfSource: CONNECTIONS_OF_SOURCE,
+    takesCertificates: true,
   });
   app.addHook('onRequest', async ({ raw }) => {
     requireRoom();
@@ -124,7 +122,7 @@ export function createHttps(
     countHeld(request, reply, size);
     if (size <= SHORT) return payload;
     reply.header('content-length', size);
-    return Readable.from(inPieces(Buffer.from(payload)));
+    return Readable.from(piecesOf(Buffer.from(payload)));
   });
   app.addHook('onRequest', async ({ raw: { httpVersion, headers } }) => {
     if (httpVersion === '1.1' && headers.host === undefined)
@@ -155,7 +153,7 @@ function countHeld({ raw: { socket } }: FastifyRequest, { raw }: FastifyReply, s
 }
 
 /** To encrypt an answer of megabytes at once would have others wait. */
-async function* inPieces(bytes: Buffer): AsyncGenerator<Buffer> {
+async function* piecesOf(bytes: Buffer): AsyncGenerator<Buffer> {
   for (let from = 0; from < bytes.length; from += PIECE) {
     yield bytes.subarray(from, from + PIECE);
     await setImmediate();

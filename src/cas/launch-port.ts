@@ -78,7 +78,9 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     handshakeTimeout: HANDSHAKE,
   });
   const open = acceptWithin(server, {
-    ...{ port: 'enclave', connections: CONNECTIONS, connectionsOfSource: CONNECTIONS_OF_SOURCE },
+    port: 'enclave',
+    connections: CONNECTIONS,
+    connectionsOfSource: CONNECTIONS_OF_SOURCE,
   });
   server.on('secureConnection', (socket) => {
     const gone = new AbortController();

@@ -1,3 +1,5 @@
+import { createCounts } from './limits/counts.ts';
+
 /** What the answer to a launcher depends on. */
 export interface Interest {
   /** The newest version of a session; said before that is read, so that none is missed in between. */
@@ -54,9 +56,9 @@ export function createWatches(clock: () => number): Watches {
   const waiting = new Map<string, Set<() => void>>();
   let interests = 0;
   /** Places that are taken, by the session that a connection came for, and by its source. */
-  const ofSession = new Map<string, number>();
-  const ofSource = new Map<string, number>();
-  const interestsOfSource = new Map<string, number>();
+  const ofSession = createCounts();
+  const ofSource = createCounts();
+  const interestsOfSource = createCounts();
   let taken = 0;
 
   const open = (home: string, source: string): Watch => {
@@ -76,7 +78,7 @@ export function createWatches(clock: () => number): Watches {
         if (others?.size === 0) waiting.delete(name);
       }
       interests -= sessions.size;
-      add(interestsOfSource, source, -sessions.size);
+      interestsOfSource.add(source, -sessions.size);
       sessions.clear();
     };
     const change = () => {
@@ -97,7 +99,7 @@ export function createWatches(clock: () => number): Watches {
       },
       session(name) {
         if (isChanged || sessions.has(name)) return;
-        if (interests >= INTERESTS || (interestsOfSource.get(source) ?? 0) >= INTERESTS_OF_SOURCE) {
+        if (interests >= INTERESTS || interestsOfSource.of(source) >= INTERESTS_OF_SOURCE) {
           isTooMuch = true;
           return;
         }
@@ -105,7 +107,7 @@ export function createWatches(clock: () => number): Watches {
         waiting.set(name, all.add(change));
         sessions.add(name);
         interests++;
-        add(interestsOfSource, source, 1);
+        interestsOfSource.add(source, 1);
       },
       time(at) {
         due = Math.min(due, at);
@@ -120,8 +122,8 @@ export function createWatches(clock: () => number): Watches {
       end() {
         forget();
         taken--;
-        add(ofSession, home, -1);
-        add(ofSource, source, -1);
+        ofSession.add(home, -1);
+        ofSource.add(source, -1);
       },
     };
   };
@@ -129,11 +131,11 @@ export function createWatches(clock: () => number): Watches {
   return {
     open(session, source) {
       if (taken >= PLACES) return undefined;
-      if ((ofSession.get(session) ?? 0) >= PLACES_OF_SESSION) return undefined;
-      if ((ofSource.get(source) ?? 0) >= PLACES_OF_SOURCE) return undefined;
+      if (ofSession.of(session) >= PLACES_OF_SESSION) return undefined;
+      if (ofSource.of(source) >= PLACES_OF_SOURCE) return undefined;
       taken++;
-      add(ofSession, session, 1);
-      add(ofSource, source, 1);
+      ofSession.add(session, 1);
+      ofSource.add(source, 1);
       return open(session, source);
     },
     allChanged() {
@@ -144,10 +146,4 @@ export function createWatches(clock: () => number): Watches {
       for (const change of [...(waiting.get(session) ?? [])]) change();
     },
   };
-}
-
-function add(counts: Map<string, number>, name: string, more: number): void {
-  const count = (counts.get(name) ?? 0) + more;
-  if (count > 0) counts.set(name, count);
-  else counts.delete(name);
 }

@@ -6,6 +6,7 @@ import {
   sign,
   verify,
 } from 'node:crypto';
+import { isQuick } from '../quick-key.ts';
 
 /** Types of private keys that the language knows. */
 export const keyTypes = ['P-256', 'P-384', 'Ed25519', 'RSA-2048', 'RSA-3072'] as const;
@@ -62,13 +63,6 @@ export function parsePrivateKey(pem: string): { der: Buffer; type: KeyType } | s
   }
   return 'the private key is damaged';
 }
-
-/** Public exponents of RSA that anybody uses; one as long as the key has a check of a signature take as long as making it. */
-const LARGEST_EXPONENT = 2n ** 32n;
-
-/** Whether to check a signature of a key is quick. */
-export const isQuick = ({ asymmetricKeyDetails }: KeyObject): boolean =>
-  (asymmetricKeyDetails?.publicExponent ?? 0n) < LARGEST_EXPONENT;
 
 /** Whether signatures of the private part are accepted by the public part; RSA keys hold both. */
 function isConsistent(key: KeyObject): boolean {

@@ -1,5 +1,6 @@
 import { X509Certificate } from 'node:crypto';
-import { isQuick, readPem } from './private-key.ts';
+import { isQuick } from '../quick-key.ts';
+import { readPem } from './private-key.ts';
 
 /** The end of a certificate that does not expire (RFC 5280 §4.1.2.5). */
 export const NO_EXPIRY = new Date('9999-12-31T23:59:59Z');

@@ -1,5 +1,5 @@
-import type { KeyObject } from 'node:crypto';
 import { failure } from '../../errors.ts';
+import { isQuick } from '../../quick-key.ts';
 import { invalidEvidence } from '../bytes.ts';
 import type { Certificate } from './certificate.ts';
 import { children, parseDer, smallInteger, tags } from './der.ts';
@@ -112,11 +112,6 @@ function hasIssued(issuer: Certificate, subject: Certificate): boolean {
   if (result) issuers.add(issuer.fingerprint);
   return result;
 }
-
-/** Exponents of RSA that makers use; to verify by one as long as the key takes as long as to sign. */
-const LARGEST_EXPONENT = 2n ** 32n;
-const isQuick = ({ asymmetricKeyDetails }: KeyObject): boolean =>
-  (asymmetricKeyDetails?.publicExponent ?? 0n) < LARGEST_EXPONENT;
 
 const BASIC_CONSTRAINTS = '2.5.29.19';
 

@@ -9,15 +9,15 @@ import { countHandshake, mayShakeHands } from './handshake-time.ts';
 import { comesAs, sourceOf } from './source.ts';
 
 /** Handshakes that one source may have under way: as many launchers as come at once after a power cut, and no more. */
-export const HANDSHAKES_OF_SOURCE = 2048;
+const HANDSHAKES_OF_SOURCE = 2048;
 
-export interface Accepting {
+interface Accepting {
   port: 'api' | 'enclave';
   /** Connections at a time. */
   connections: number;
   /** Connections that one source may have, idle ones included; it may be a balancer that many come through. */
   connectionsOfSource: number;
-  /** Handshakes that one source may have under way; absent: {@link HANDSHAKES_OF_SOURCE}. */
+  /** Handshakes that one source may have under way; absent: 2048. */
   handshakesOfSource?: number;
   /** Whether clients show certificates, whose issuers are verified before anybody asks. */
   takesCertificates?: boolean;
@@ -34,7 +34,8 @@ interface Arrival {
 }
 
 /**
- * Has a server accept connections within limits for each source, and counts them. A source that has used up what it may is refused, so that others find room.
+ * Has a server accept connections within limits for each source, and counts them. A source that has used up what it may is
+ * refused, so that others find room.
  * @returns where all open connections are, those included whose handshake is under way, by TLS once it is complete
  */
 export function acceptWithin(
@@ -104,7 +105,6 @@ export function acceptWithin(
     comesAs(tls, arriving.getStore()?.source ?? 'unknown');
     metrics.handshakeFailed({ port });
   });
-  server.on('drop', () => metrics.dropped({ port }));
   return connections;
 }
 
