@@ -1,4 +1,5 @@
 import { failure } from '../errors.ts';
+import { conditionsOf, referencesIn } from '../policy/conditions.ts';
 import { parseKeyHash } from '../policy/key-hash.ts';
 import { resolveSessionName } from '../policy/names.ts';
 import type { Cas } from './cas.ts';
@@ -79,12 +80,12 @@ export async function decidingSecrets(
 
   const { secrets } = version.session;
   const deciding = new Set<string>();
-  const waiting = [...(await placesIn(version, conditionsOf(version)))];
+  const waiting = [...(await placesIn(version, conditionsOf(version.session)))];
   // What decides in a session that imports it is no less worth for being at home here.
   const importers = importersOf(version);
   for (const name of importers.slice(0, MOST_IMPORTERS)) {
     const importer = await read(name);
-    if (importer) waiting.push(...(await placesIn(importer, conditionsOf(importer))));
+    if (importer) waiting.push(...(await placesIn(importer, conditionsOf(importer.session))));
   }
   if (importers.length > MOST_IMPORTERS)
     for (const { name } of secrets.filter(isExported)) waiting.push(await placeOf(version, name));
@@ -141,20 +142,9 @@ function importersOf({ session }: SessionVersion): string[] {
   return [...new Set(named)];
 }
 
-/** All that is filled in where it is decided who is admitted. */
-function conditionsOf({ session: { security, services } }: SessionVersion): string {
-  const conditions = services.map(
-    ({ attestation, mrenclaves, platforms, one_time_password_shared_secret }) => [
-      ...[attestation, mrenclaves, platforms, one_time_password_shared_secret],
-    ],
-  );
-  return JSON.stringify([security, conditions]);
-}
-
-/** Names that a text refers to, also one that is not well formed. */
+/** Names that a text refers to. */
 function* namesIn(at: SessionVersion, text: string): Generator<string> {
-  for (const [, reference = ''] of text.matchAll(/\$\$(?:SCONE|PALAEMON)::([^$|]{1,1024})/g))
-    yield nameOf(at, reference).name;
+  for (const reference of referencesIn(text)) yield nameOf(at, reference).name;
 }
 
 /** References to what a secret shows as a part of it: a fragment all of its variables, a certificate its key, a token its claims. */

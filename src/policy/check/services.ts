@@ -1,3 +1,4 @@
+import { conditionsOf, referencesIn } from '../conditions.ts';
 import { hostVariable, parseHostArguments } from '../host.ts';
 import { nearest } from '../nearest.ts';
 import type { Path } from '../problem.ts';
@@ -52,19 +53,14 @@ const MOST_NAMED = 8;
  * with it.
  */
 function decidingIn({ session, secrets, nameOf }: Scope): Set<string> {
-  const namesIn = (value: unknown) => {
-    const references = JSON.stringify(value).matchAll(/\$\$(?:SCONE|PALAEMON)::([^$|]{1,1024})/g);
-    return Array.from(references, ([, text = '']) => nameOf({ text, escape: undefined }).name);
-  };
-  const conditions = session.services.map((it) => [
-    ...[it.attestation, it.mrenclaves, it.platforms, it.one_time_password_shared_secret],
-  ]);
-  const deciding = new Set(namesIn([session.security, conditions]));
+  const namesIn = (text: string) =>
+    Array.from(referencesIn(text), (reference) => nameOf({ text: reference, escape: undefined }).name);
+  const deciding = new Set(namesIn(conditionsOf(session)));
   // What is added meanwhile is looked at too.
   for (const name of deciding) {
     const secret = secrets.get(name);
     if (secret && 'value' in secret && secret.kind === 'config-fragment')
-      for (const named of namesIn(secret.value)) deciding.add(named);
+      for (const named of namesIn(JSON.stringify(secret.value))) deciding.add(named);
   }
   return deciding;
 }
