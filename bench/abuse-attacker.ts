@@ -10,10 +10,12 @@ import { formatKeyHash, publicKeyDigest } from '../src/policy/key-hash.ts';
 import type { Identity } from '../src/protocol/certificate.ts';
 import { connectLas } from '../src/protocol/las.ts';
 import { makeIdentity } from '../test/support/client.ts';
+import { connectFrom } from '../test/support/proxy-protocol.ts';
 import { dearChain } from './dear-chain.ts';
 
 /** What somebody with an account, at an address of his own, does to a server until he is ended. */
-const ADDRESS = '127.0.0.66';
+const ADDRESS = '198.51.100.66';
+const from = (port: string) => ({ socket: connectFrom(ADDRESS, port), rejectUnauthorized: false });
 // Its own work is elsewhere in truth: what counts is what the server does for it.
 setPriority(constants.priority.PRIORITY_LOW);
 const [target = '', name = '', where = '', enclavePort = ''] = process.argv.slice(2);
@@ -33,8 +35,8 @@ function call(
   const { key, certificate } = who;
   return new Promise((resolve) => {
     const outgoing = request({
-      ...{ host: '127.0.0.1', port: where, localAddress: ADDRESS, method, path, agent: false },
-      ...{ key, cert: certificate, rejectUnauthorized: false },
+      ...{ method, path },
+      createConnection: () => connect({ ...from(where), key, cert: certificate }),
       headers: { 'content-length': Buffer.byteLength(body) },
     });
     outgoing.on('error', () => resolve()).on('close', () => resolve());
@@ -61,13 +63,7 @@ const again = (atOnce: number, work: (number: number) => Promise<unknown>) =>
 
 const tls = (port: string) =>
   new Promise<void>((resolve) => {
-    const socket = connect({
-      host: '127.0.0.1',
-      port: Number(port),
-      localAddress: ADDRESS,
-      rejectUnauthorized: false,
-    } as object);
-    socket
+    connect(from(port))
       .on('error', () => {})
       .on('close', () => resolve())
       .on('secureConnect', () => resolve());
@@ -78,9 +74,9 @@ const secrets = (count: number, rest: string) =>
 
 /** Has public values imported from a CAS at a port, by many sessions. */
 async function imports(port: number, key: string): Promise<void> {
-  const from = `kind: binary, export_public: true, import: {session: x, secret: s, cas_url: "127.0.0.1:${port}", cas_key: ${key}}`;
+  const rest = `kind: binary, export_public: true, import: {session: x, secret: s, cas_url: "127.0.0.1:${port}", cas_key: ${key}}`;
   const names = Array.from({ length: 8 }, (_, at) => `import-${process.pid}-${at}`);
-  for (const [at, its] of names.entries()) await call(at, 'POST', '/session', session(its, secrets(1, from)));
+  for (const [at, its] of names.entries()) await call(at, 'POST', '/session', session(its, secrets(1, rest)));
   await again(64, async (number) => {
     await call(number, 'GET', `/v1/values/session=${names[number % 8]},secret=s0`);
     await sleep(500);
@@ -102,13 +98,7 @@ const cas: Record<string, () => Promise<unknown>> = {
   },
   handshakes: () =>
     again(4, () => {
-      const socket = connect({
-        host: '127.0.0.1',
-        port: Number(enclavePort),
-        localAddress: ADDRESS,
-        rejectUnauthorized: false,
-        ALPNProtocols: ['envcas-launch/1'],
-      } as object);
+      const socket = connect({ ...from(enclavePort), ALPNProtocols: ['envcas-launch/1'] });
       socket.on('error', () => {});
       return once(socket, 'secureConnect').then(
         () => socket.destroy(),

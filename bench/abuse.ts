@@ -11,6 +11,7 @@ import { serveCas } from '../src/cas/serve.ts';
 import { serveLas } from '../src/las/serve.ts';
 import { sealedCas } from '../test/attacks/sealed-cas.ts';
 import { temporaryFolder } from '../test/support/leave-nothing.ts';
+import { balancers } from '../test/support/proxy-protocol.ts';
 import { fillStore } from './cas.ts';
 import { milliseconds, printTable, quantile } from './measure.ts';
 import { policyWith } from './policy.ts';
@@ -36,7 +37,7 @@ const targets: Record<string, (work: string, key: Key) => Promise<Target>> = {
     await fillStore(directory, policyWith(10, platformOf(publicKey)), ['bench']);
     const cas = await serveCas({
       ...{ directory, host: '127.0.0.1', apiPort: 0, enclavePort: 0, names: [], trustedPlatforms: [] },
-      ...{ lasSocket: join(work, 'none'), log },
+      ...{ lasSocket: join(work, 'none'), balancers, log },
     });
     return { at: [String(cas.apiPort), String(cas.enclavePort)], close: () => cas.close() };
   },

@@ -5,6 +5,7 @@ import { signSoftwareEvidence } from '../attestation/software.ts';
 import { failure, reason } from '../errors.ts';
 import { type PeerCredentials, peerCredentials } from '../platform/libc.ts';
 import { cannotSeeMappedFiles } from '../platform/process.ts';
+import { commanderOf } from '../platform/users.ts';
 import { FrameError, type Frames, frames } from '../protocol/frame.ts';
 import { ask, challengeName, hello, LAS_REQUEST_LIMIT } from '../protocol/las.ts';
 import { toRefusal } from '../protocol/refusal.ts';
@@ -47,10 +48,11 @@ export async function serveLas(options: LasOptions): Promise<{ close(): Promise<
       options.log.warn({ error: reason(error) }, 'a peer that cannot be known');
       return void socket.destroy();
     }
-    const ofUser = [...open.values()].filter((uid) => uid === peer.uid).length;
+    const user = commanderOf(peer.uid);
+    const ofUser = [...open.values()].filter((uid) => uid === user).length;
     if (ofUser >= CONNECTIONS_OF_USER) return void socket.destroy();
     if (open.size >= CONNECTIONS) oldestOfMost(open)?.destroy();
-    open.set(socket, peer.uid);
+    open.set(socket, user);
     socket.on('close', () => open.delete(socket));
     void serveConnection(socket, peer, options);
   });

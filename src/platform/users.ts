@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { failure } from '../errors.ts';
 import { cLibrary, ffi } from './library.ts';
 
@@ -55,4 +56,36 @@ export function findGroup(written: string): number {
   if (entry === 0n) throw failure('GROUP_UNKNOWN', { group: written });
   // struct group: name, password, then gid.
   return ffi().getUint32(entry, 16);
+}
+
+/** The least number that users are given for their namespaces (login.defs(5), SUB_UID_MIN). */
+const SUBORDINATE = 65_536;
+
+/**
+ * Who commands a user: that is himself, but for those that another was given for his namespaces (subuid(5)).
+ * @param file that says whom they were given to
+ */
+export function commanderOf(uid: number, file = '/etc/subuid'): number {
+  if (uid < SUBORDINATE) return uid;
+  for (const line of textOf(file).split('\n')) {
+    const [name = '', first, count] = line.split(':');
+    if (uid >= Number(first) && uid < Number(first) + Number(count)) return numberOf(name) ?? uid;
+  }
+  return uid;
+}
+
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+function numberOf(user: string): number | undefined {
+  try {
+    return findUser(user).uid;
+  } catch {
+    return undefined;
+  }
 }

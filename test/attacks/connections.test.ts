@@ -3,27 +3,29 @@ import { once } from 'node:events';
 import { request } from 'node:https';
 import { type AddressInfo, connect as connectTcp } from 'node:net';
 import { test } from 'node:test';
-import { type ConnectionOptions, connect, createServer, type TLSSocket } from 'node:tls';
+import { connect, createServer, type TLSSocket } from 'node:tls';
 import { acceptWithin } from '../../src/cas/limits/accept.ts';
+import { believeBalancers } from '../../src/cas/limits/proxy-protocol.ts';
 import { makeIdentity } from '../support/client.ts';
+import { balancers, connectFrom } from '../support/proxy-protocol.ts';
 import { until } from '../support/until.ts';
 import { sealedCas } from './sealed-cas.ts';
 
-const ATTACKER = '127.0.0.66';
+const ATTACKER = '198.51.100.66';
 /** As many as one source may have open. */
 const MOST = 1024;
 
 test('whoever opens many connections and says nothing closes the port to nobody else', async () => {
   const { cas } = await sealedCas({ method: 'shares', threshold: 2, total: 2 });
   const at = { host: '127.0.0.1', port: cas.apiPort, rejectUnauthorized: false };
-  const his = { ...at, localAddress: ATTACKER } as ConnectionOptions;
+  const his = () => ({ socket: connectFrom(ATTACKER, cas.apiPort), rejectUnauthorized: false });
   const idle: TLSSocket[] = [];
   let closed = 0;
   try {
     for (let opened = 0; opened < MOST + 64; opened += 64)
       await Promise.all(
         Array.from({ length: 64 }, async () => {
-          const socket = connect(his);
+          const socket = connect(his());
           socket.on('error', () => {}).on('close', () => closed++);
           idle.push(socket);
           await Promise.race([once(socket, 'secureConnect'), once(socket, 'close')]).catch(() => {});
@@ -43,7 +45,7 @@ test('whoever opens many connections and says nothing closes the port to nobody 
     const [first] = idle;
     first?.destroy();
     await until(async () => {
-      const socket = connect(his);
+      const socket = connect(his());
       socket.on('error', () => {});
       idle.push(socket);
       return Promise.race([
@@ -62,12 +64,11 @@ test('whoever fills a port from many addresses, and says nothing, makes room for
   const server = createServer({ key, cert: certificate }, (socket) => socket.end('hello'));
   server.on('tlsClientError', () => {});
   const open = acceptWithin(server, { port: 'enclave', connections: 8, connectionsOfSource: 4 });
+  believeBalancers(server, balancers);
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
-  const silent = Array.from({ length: 8 }, (_, at) =>
-    connectTcp({ port, host: '127.0.0.1', localAddress: `127.0.0.${66 + (at >> 2)}` }).on('error', () => {}),
-  );
+  const silent = Array.from({ length: 8 }, (_, at) => connectFrom(`198.51.100.${66 + (at >> 2)}`, port));
   try {
     await until(() => open.size === 8, 'all places are taken');
     for (let honest = 0; honest < 6; honest++) {
@@ -77,6 +78,28 @@ test('whoever fills a port from many addresses, and says nothing, makes room for
     }
   } finally {
     for (const socket of silent) socket.destroy();
+    server.close();
+  }
+});
+
+test('a user of the host is one source, whichever of its addresses he takes', async () => {
+  const server = createServer();
+  server.on('tlsClientError', () => {});
+  const open = acceptWithin(server, { port: 'api', connections: 64, connectionsOfSource: 4 });
+  server.listen(0, '::');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  let closed = 0;
+  const his = Array.from({ length: 8 }, (_, at) =>
+    connectTcp({ port, host: '127.0.0.1', localAddress: `127.${at}.0.66` })
+      .on('error', () => {})
+      .on('close', () => closed++),
+  );
+  try {
+    await until(() => closed === 4, 'those that are too many were closed');
+    assert.equal(open.size, 4);
+  } finally {
+    for (const socket of his) socket.destroy();
     server.close();
   }
 });

@@ -9,11 +9,13 @@ import { reportData } from '../../src/attestation/report-data.ts';
 import { signSoftwareEvidence } from '../../src/attestation/software.ts';
 import { openIdentity } from '../../src/cas/identity.ts';
 import { createLaunchPort, type LaunchPort } from '../../src/cas/launch-port.ts';
+import { believeBalancers } from '../../src/cas/limits/proxy-protocol.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
 import { frames } from '../../src/protocol/frame.ts';
 import { channelBinding, FORMER_LAUNCH_PROTOCOL, LAUNCH_PROTOCOL } from '../../src/protocol/launch.ts';
 import { codeFrom, launch, listen, newSharedSecret, upload } from '../launcher/support.ts';
 import { type BareCas, bareCas, type TestLas, testLas } from '../support/cas.ts';
+import { balancers, connectFrom } from '../support/proxy-protocol.ts';
 import { type Apart, startApart } from '../support/stack.ts';
 import { PATIENCE, until } from '../support/until.ts';
 
@@ -23,7 +25,7 @@ const MEASUREMENT = 'ab'.repeat(32);
 const NUMBER = Buffer.alloc(32, 7).toString('base64');
 const modes = ['hardware', 'none'] as const;
 const HERE = '127.0.0.1';
-const ELSEWHERE = '127.0.0.2';
+const ELSEWHERE = '198.51.100.2';
 
 describe('with a client of his own', () => {
   let bare: BareCas;
@@ -35,6 +37,7 @@ describe('with a client of his own', () => {
       ...([bare.cas.store, bare.cas.keyring, { commonName: 'cas', names: [] }, Date.now()] as const),
     );
     port = createLaunchPort(bare.cas, await identity);
+    believeBalancers(port.server, balancers);
     await new Promise<void>((resolve) => port.server.listen(0, HERE, resolve));
   };
   beforeEach(async () => {
@@ -73,8 +76,9 @@ describe('with a client of his own', () => {
   async function attempt(it: Try): Promise<string | undefined> {
     const { code, protocol = LAUNCH_PROTOCOL, source = HERE, process = '01'.repeat(32) } = it;
     const { port: number } = port.server.address() as AddressInfo;
+    const at = source === HERE ? { host: HERE, port: number } : { socket: connectFrom(source, number) };
     const socket = connect({
-      ...{ host: HERE, port: number, localAddress: source, rejectUnauthorized: false },
+      ...{ ...at, rejectUnauthorized: false },
       ALPNProtocols: [protocol],
     }).on('error', () => {});
     open.push(socket);

@@ -3,22 +3,24 @@ import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { request } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Server } from 'node:net';
 import { after, before, test } from 'node:test';
 import { connect } from 'node:tls';
 import { promisify } from 'node:util';
 import type { FastifyInstance } from 'fastify';
 import { createHttps } from '../../src/cas/http.ts';
 import { createLaunchPort } from '../../src/cas/launch-port.ts';
+import { believeBalancers } from '../../src/cas/limits/proxy-protocol.ts';
 import { MEBIBYTE } from '../../src/cas/limits/stored.ts';
 import { asker } from '../../src/cas/observe/correlation.ts';
 import { frames } from '../../src/protocol/frame.ts';
 import { LAUNCH_PROTOCOL } from '../../src/protocol/launch.ts';
 import { bareCas } from '../support/cas.ts';
 import { makeIdentity } from '../support/client.ts';
+import { balancers, connectFrom } from '../support/proxy-protocol.ts';
 
-const ATTACKER = '127.0.0.66';
-const HONEST = '127.0.0.1';
+const ATTACKER = '198.51.100.66';
+const HONEST = '198.51.100.1';
 
 /** A server with the limits of a CAS, and calls of the tests. */
 let app: FastifyInstance;
@@ -44,14 +46,16 @@ before(async () => {
     waiting.resolve(asker().gone);
     return new Promise(() => {});
   });
+  believeBalancers(app.server as unknown as Server, balancers);
   await app.listen({ host: '127.0.0.1', port: 0 });
 });
 after(() => app.close());
 
 /** Begins to ask. @returns the request, and the answer once it comes */
-function ask(localAddress: string, path: string, headers: Record<string, string | number> = {}) {
+function ask(from: string, path: string, headers: Record<string, string | number> = {}) {
   const { port } = app.server.address() as AddressInfo;
-  const at = { host: '127.0.0.1', port, agent: false, rejectUnauthorized: false, localAddress };
+  const createConnection = () => connect({ socket: connectFrom(from, port), rejectUnauthorized: false });
+  const at = { createConnection };
   const asked: ClientRequest = request({ ...at, path, method: 'POST', headers });
   const answer = once(asked, 'response').then(([its]) => (its as IncomingMessage).resume().statusCode);
   asked.on('error', () => {});

@@ -2,11 +2,13 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { request } from 'node:https';
 import { after, test } from 'node:test';
+import { connect } from 'node:tls';
 import { base58 } from '@scure/base';
 import { split } from 'shamir-secret-sharing';
 import type { Wanted } from '../../src/cas/seal/methods.ts';
 import { readShare } from '../../src/cas/seal/methods.ts';
 import type { SealedCas } from '../../src/cas/sealed.ts';
+import { connectFrom } from '../support/proxy-protocol.ts';
 import { sealedCas } from './sealed-cas.ts';
 
 /** Whoever reaches a sealed CAS would keep it sealed. */
@@ -18,17 +20,15 @@ after(async () => {
 async function sealed(...wanted: Wanted[]) {
   const { cas, shares, rootKey, seal } = await sealedCas(...wanted);
   running.push(cas);
-  /** @param from another address of this machine */
   const give = (content: object, from: string) =>
     new Promise<{ status: number; body: { code?: string; sealed?: boolean } }>((resolve, reject) => {
       const options = {
-        host: '127.0.0.1',
-        port: cas.apiPort,
+        createConnection: () =>
+          connect({ socket: connectFrom(from, cas.apiPort), rejectUnauthorized: false }),
         path: '/v1/unseal',
         method: 'POST',
-        agent: false,
       };
-      request({ ...options, localAddress: from, rejectUnauthorized: false }, (answer) => {
+      request(options, (answer) => {
         let text = '';
         answer.on('data', (chunk) => {
           text += chunk;
@@ -40,7 +40,8 @@ async function sealed(...wanted: Wanted[]) {
     });
   return { cas, give, shares, rootKey, seal };
 }
-const ATTACKER = '127.0.0.66';
+const ATTACKER = '198.51.100.66';
+const HONEST = '198.51.100.1';
 const passphrase = 'a long passphrase';
 
 test('by wrong passphrases, which count against nobody else', async () => {
@@ -49,16 +50,16 @@ test('by wrong passphrases, which count against nobody else', async () => {
   assert.equal((await wrong()).body.code, 'UNSEAL_REFUSED');
   const answers = await Promise.all([wrong(), wrong(), wrong()]);
   for (const { body } of answers) assert.equal(body.code, 'UNSEAL_THROTTLED');
-  assert.deepEqual((await give({ passphrase }, '127.0.0.1')).body, { sealed: false, methods: [] });
+  assert.deepEqual((await give({ passphrase }, HONEST)).body, { sealed: false, methods: [] });
   assert.deepEqual(await cas.rootKey, rootKey);
 });
 
 test('by passphrases where the store opens by shares alone', async () => {
   const { cas, give, shares, rootKey } = await sealed({ method: 'shares', threshold: 2, total: 3 });
   for (let count = 0; count < 20; count++)
-    assert.equal((await give({ passphrase }, '127.0.0.1')).body.code, 'UNSEAL_REFUSED');
-  assert.equal((await give({ share: shares[0] }, '127.0.0.1')).body.sealed, true);
-  assert.equal((await give({ share: shares[2] }, '127.0.0.1')).body.sealed, false);
+    assert.equal((await give({ passphrase }, HONEST)).body.code, 'UNSEAL_REFUSED');
+  assert.equal((await give({ share: shares[0] }, HONEST)).body.sealed, true);
+  assert.equal((await give({ share: shares[2] }, HONEST)).body.sealed, false);
   assert.deepEqual(await cas.rootKey, rootKey);
 });
 
@@ -77,11 +78,11 @@ test('by wrong shares, which throw away no right one', async () => {
     for (const share of await forged()) isRefused(await give({ share }, ATTACKER));
   };
   await disturb();
-  isRefused(await give({ share: shares[0] }, '127.0.0.1'));
+  isRefused(await give({ share: shares[0] }, HONEST));
   for (let round = 0; round < 8; round++) await disturb();
-  isRefused(await give({ share: shares[3] }, '127.0.0.2'));
+  isRefused(await give({ share: shares[3] }, '198.51.100.2'));
   for (let round = 0; round < 8; round++) await disturb();
-  assert.equal((await give({ share: shares[4] }, '127.0.0.3')).body.sealed, false);
+  assert.equal((await give({ share: shares[4] }, '198.51.100.3')).body.sealed, false);
   assert.deepEqual(await cas.rootKey, rootKey);
 });
 

@@ -459,7 +459,7 @@ test('where no place is left, the answer is given and the connection ends; a ses
   for (const watch of ofSession) watch.end();
 
   // The clients of this test.
-  const ofSource = ['c', 'd', 'e'].flatMap((session) => take(session, '127.0.0.1'));
+  const ofSource = ['c', 'd', 'e'].flatMap((session) => take(session, `uid:${process.getuid?.()}`));
   assert.equal(await isHeld('a'), false);
   assert.ok(hasPlace('e', 'elsewhere'));
   for (const watch of ofSource) watch.end();

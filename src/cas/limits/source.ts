@@ -1,6 +1,9 @@
 import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import { groupsOf, peerUser } from '../../platform/peer-user.ts';
+import { commanderOf } from '../../platform/users.ts';
 
-/** Where connections are from that are known by more than the address of their other end. */
+/** Where connections are from, once that is known. */
 const sources = new WeakMap<Socket, string>();
 
 /** Remembers whom a balancer has a connection from. */
@@ -9,20 +12,29 @@ export function comesFrom(socket: Socket, client: string): void {
 }
 
 /** Has TLS over a connection come from where that is from. */
-export function comesAs(tls: Socket, source: string): void {
+export function comesAs(tls: TLSSocket, source: string): void {
   sources.set(tls, source);
 }
 
-/** Where a connection is from, with or without TLS. */
-export const sourceOf = (socket: Socket): string => sources.get(socket) ?? sourceAt(socket.remoteAddress);
+/**
+ * Where a connection is from, with or without TLS: `uid:N` of this host, whichever of its addresses he takes, else what one
+ * host commands: its IPv4 address, or the /64 its IPv6 address is from. A user's subordinate ones count as himself.
+ */
+export function sourceOf(socket: Socket): string {
+  const known = sources.get(socket);
+  if (known !== undefined) return known;
+  const uid = peerUser(socket);
+  const source = uid === undefined ? sourceAt(socket.remoteAddress) : `uid:${commanderOf(uid)}`;
+  sources.set(socket, source);
+  return source;
+}
 
-/** The client's IPv4 address, or the /64 its IPv6 address is from, since one host commands all of that. */
+/** All of 127.0.0.0/8 is one host. */
 function sourceAt(own: string | undefined): string {
   const address = own?.replace(/^::ffff:(?=\d+\.)/, '') ?? 'unknown';
-  if (!address.includes(':')) return address;
-  const [head = '', tail] = address.replace(/%.*/, '').split('::');
-  const groups = head.split(':').filter(Boolean);
-  const rest = tail?.split(':').filter(Boolean) ?? [];
-  const all = [...groups, ...Array<string>(Math.max(0, 8 - groups.length - rest.length)).fill('0'), ...rest];
-  return `${all.slice(0, 4).join(':')}::/64`;
+  if (!address.includes(':')) return address.startsWith('127.') ? '127.0.0.1' : address;
+  return `${groupsOf(address)
+    .slice(0, 4)
+    .map((group) => group.toString(16))
+    .join(':')}::/64`;
 }
