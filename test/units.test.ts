@@ -56,6 +56,7 @@ END
 as_user scone cas attest localhost --cas-key-hash "$key" $trust
 as_user scone session create trial.yaml
 printf "first: %s\\n" "$(launch)"
+grep --text --only-matching --max-count 1 --no-filename '"source":"uid:65534"' /var/lib/scone-cas/cas.db*
 
 systemctl reload envcas-cas
 wait_for ready
@@ -135,6 +136,7 @@ test('systemd starts the units, sealed or not, and again when they end; a launch
   const [, first] = /^first: with (\S{12})$/m.exec(output) ?? [];
   const [, second] = /^after a crash: with (\S{12})$/m.exec(output) ?? [];
   assert.ok(first !== undefined && first === second, output);
+  assert.match(output, /^"source":"uid:65534"$/m);
   assert.match(output, /^All \d+ rows of .* are as they were written$/m);
   assert.match(output, /^600 \S+cas\.db\n600 \S+master\.key$/m);
   assert.match(output, /^Max core file size +1 +1 +bytes/m);
