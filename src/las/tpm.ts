@@ -46,6 +46,8 @@ const CERTIFICATE = '0x1c00002';
 /** All registers that only a reset sets back. */
 const REGISTERS = Array.from({ length: 16 }, (_, index) => index);
 const DIGEST = 32;
+/** Those of an attestation key; `noda`: wrong authorisations of others, to any key, do not lock it (TPM 2.0 Part 1, 19.8). */
+const ATTRIBUTES = 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign|noda';
 
 /** Magic and version before a credential in a file of tpm2_makecredential(1). */
 const CREDENTIAL_HEADER = Buffer.from('badcc0de00000001', 'hex');
@@ -77,20 +79,14 @@ export async function openTpm({ directory, env }: TpmOptions): Promise<Tpm> {
   if (!isEnrolled(directory))
     await inTurn(async ({ run, file }) => {
       await ensureEndorsementKey(run);
-      const parts = ['-u', file('ak.pub'), '-r', file('ak.priv')];
-      const type = ['-G', 'ecc', '-g', 'sha256', '-s', 'ecdsa'];
       // As text: the programs take a file up to its first NUL.
       writePrivate(authorization, Buffer.from(randomBytes(24).toString('base64url')), 'replace');
-      const authorized = ['-p', `file:${authorization}`];
-      await run(
-        'tpm2_createak',
-        '-C',
-        ENDORSEMENT_KEY,
-        '-c',
-        file('ak.ctx'),
-        ...type,
-        ...authorized,
-        ...parts,
+      await asEndorsement({ run, file }, (session) =>
+        run(
+          'tpm2_create',
+          ...['-C', ENDORSEMENT_KEY, '-P', session, '-G', 'ecc256:ecdsa-sha256:null', '-a', ATTRIBUTES],
+          ...['-p', `file:${authorization}`, '-u', file('ak.pub'), '-r', file('ak.priv')],
+        ),
       );
       writePrivate(privatePart, await readFile(file('ak.priv')), 'replace');
       writePrivate(publicPart, await readFile(file('ak.pub')), 'replace');
