@@ -23,7 +23,9 @@ import {
 import { type HeadAnswer, signHead } from '../audit/tree-head.ts';
 import { Failure, failure } from '../errors.ts';
 import type { Keyring } from './keyring.ts';
+import { createAllowances } from './limits/allowances.ts';
 import { countStored } from './limits/stored.ts';
+import { asker } from './observe/correlation.ts';
 import { metrics, since } from './observe/metrics.ts';
 import { Conflict, type Database, type Statements } from './store/database.ts';
 import type { State } from './store/store.ts';
@@ -41,7 +43,7 @@ export interface AuditLog {
     /** @param next number that its first entry will have */
     work: (statements: Statements, next: number) => Promise<Recorded<Result>>,
   ): Promise<Result>;
-  /** Records a refusal, unless there have been too many at a time; then how many more there were. */
+  /** Records a refusal, unless its source has had too many at a time; then how many more there were. */
   recordRefusal(entry: Entry): Promise<void>;
   /** @param first a size that somebody has seen, to which the proof is made */
   head(first?: number): Promise<HeadAnswer>;
@@ -82,7 +84,7 @@ export const BLOCK = 256;
 const AT_ONCE = 256;
 /** How often others may be faster in a row. */
 const TRIES = 200;
-/** Refusals at once, and a second; whoever is refused must not fill the disk. */
+/** Refusals of one source at once, and a second: he must not fill the disk, nor hide what others are refused. */
 const REFUSALS = 50;
 const REFUSALS_A_SECOND = 2;
 /** Lines that are read at a time. */
@@ -285,8 +287,7 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
     return hashes[0] as Buffer;
   };
 
-  let refusals = REFUSALS;
-  let counted = performance.now();
+  const refusals = createAllowances(REFUSALS, REFUSALS_A_SECOND);
   let omitted = 0;
   return {
     key,
@@ -305,14 +306,12 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
         }),
       ),
     async recordRefusal(entry) {
-      const now = performance.now();
-      refusals = Math.min(REFUSALS, refusals + ((now - counted) / 1000) * REFUSALS_A_SECOND);
-      counted = now;
-      if (refusals < 1) {
+      const { source } = asker();
+      if (refusals.left(source) < 1) {
         omitted++;
         return;
       }
-      refusals--;
+      refusals.take(source, 1);
       const count = omitted;
       omitted = 0;
       if (count > 0) await record({ operation: 'refusals_omitted', count });

@@ -32,6 +32,9 @@ test('one identity that asks without an end has only so many entries recorded, o
   );
   await Promise.all(refused);
   assert.equal((await size()) - before, 50);
+  // Others' are recorded all the same, with how many are not.
+  await assert.rejects(launch('192.0.2.1', 'none'), { code: 'SESSION_NOT_FOUND' });
+  assert.equal((await size()) - before, 52);
 
   await launch('192.0.2.66');
   const recorded = await size();
