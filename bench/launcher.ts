@@ -35,7 +35,7 @@ export async function approach(
   const start = performance.now();
   const { socket, key } = await connectCas(
     { host: '127.0.0.1', port },
-    { ALPNProtocols: [protocols].flat(), minVersion: 'TLSv1.3' },
+    { ALPNProtocols: [protocols].flat() },
     deadline,
   );
   const connecting = performance.now() - start;

@@ -87,7 +87,7 @@ export async function openSession(settings: Settings, launch?: Launch): Promise<
     noteBlocking();
   });
   const [cas, firstLas] = await Promise.all([
-    connectCas(settings.cas, { minVersion: 'TLSv1.3', ALPNProtocols: LAUNCH_PROTOCOLS }, now + PATIENCE),
+    connectCas(settings.cas, { ALPNProtocols: LAUNCH_PROTOCOLS }, now + PATIENCE),
     reachLas(now + LAS_PATIENCE),
   ]);
   const { key, source } = expectedKey(settings, firstLas);

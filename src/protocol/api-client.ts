@@ -24,7 +24,7 @@ export function connectApi(
   took = (_milliseconds: number): void => {},
 ): Promise<CasConnection> {
   const own = identity && { key: identity.key, cert: identity.certificate };
-  return connectCas(address, { minVersion: 'TLSv1.3', ...own }, Date.now() + patience, took);
+  return connectCas(address, own ?? {}, Date.now() + patience, took);
 }
 
 const errorBody = v.object({

@@ -26,7 +26,7 @@ export interface CasConnection {
  */
 export function connectCas(
   address: Address,
-  options: Pick<ConnectionOptions, 'ALPNProtocols' | 'minVersion' | 'key' | 'cert'>,
+  options: Pick<ConnectionOptions, 'ALPNProtocols' | 'key' | 'cert'>,
   deadline: number,
   took?: (milliseconds: number) => void,
 ): Promise<CasConnection> {
@@ -38,6 +38,7 @@ export function connectCas(
       ...at,
       ...(handshake && { socket: handshake.stream }),
       ...options,
+      minVersion: 'TLSv1.3',
       // The key is pinned, so no certificate authority counts; none is loaded.
       ca: [],
       rejectUnauthorized: false,

@@ -120,7 +120,7 @@ export async function launch({ enclavePort }: Ports, request: Launch): Promise<C
   const deadline = Date.now() + PATIENCE;
   const { socket, key } = await connectCas(
     { host: '127.0.0.1', port: Number(enclavePort) },
-    { ALPNProtocols: LAUNCH_PROTOCOLS, minVersion: 'TLSv1.3' },
+    { ALPNProtocols: LAUNCH_PROTOCOLS },
     deadline,
   );
   try {

@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
 import { failure } from '../../errors.ts';
+import { createCounts } from './counts.ts';
 
 /** Requests at a time of one client, so that others find room. */
 const AT_ONCE = 128;
@@ -20,29 +21,26 @@ interface Connection {
  * @param whoIs names the client at the other end
  */
 export function limitRequests(app: FastifyInstance, whoIs: (socket: TLSSocket) => string): void {
-  const connections = new Map<Socket, Connection>();
-  const forget = (socket: Socket) => {
-    if (socket.destroyed && connections.get(socket)?.open === 0) connections.delete(socket);
+  const connections = new WeakMap<Socket, Connection>();
+  const underWay = createCounts();
+  const setOpen = (connection: Connection, open: number) => {
+    underWay.add(connection.who, open - connection.open);
+    connection.open = open;
   };
   app.server.on('secureConnection', (socket: TLSSocket) => {
     const connection: Connection = { who: whoIs(socket), open: 0, running: 0 };
     connections.set(socket, connection);
-    socket.once('close', () => {
-      connection.open = connection.running;
-      forget(socket);
-    });
+    socket.once('close', () => setOpen(connection, connection.running));
   });
   app.addHook('onRequest', async ({ raw: { socket } }) => {
     const connection = connections.get(socket);
-    if (!connection) return;
-    connection.open++;
-    let underWay = 0;
-    for (const { who, open } of connections.values()) if (who === connection.who) underWay += open;
-    if (underWay > AT_ONCE) throw failure('TOO_MANY_REQUESTS', { limit: AT_ONCE });
+    if (!connection || socket.destroyed) return;
+    setOpen(connection, connection.open + 1);
+    if (underWay.of(connection.who) > AT_ONCE) throw failure('TOO_MANY_REQUESTS', { limit: AT_ONCE });
   });
   app.addHook('onResponse', async ({ raw: { socket } }) => {
     const connection = connections.get(socket);
-    if (connection && !socket.destroyed) connection.open--;
+    if (connection && !socket.destroyed) setOpen(connection, connection.open - 1);
   });
   app.addHook('onRoute', (route) => {
     const { handler } = route;
@@ -55,8 +53,7 @@ export function limitRequests(app: FastifyInstance, whoIs: (socket: TLSSocket) =
       } finally {
         if (connection) {
           connection.running--;
-          if (socket.destroyed) connection.open = connection.running;
-          forget(socket);
+          if (socket.destroyed) setOpen(connection, connection.running);
         }
       }
     };
