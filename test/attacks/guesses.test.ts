@@ -14,6 +14,33 @@ test('a service access token of a few characters, which is soon guessed, is warn
   assert.deepEqual(warnings('"$$SCONE::t$$"'), []);
 });
 
+test('and so is one that a variable stands for, where the same text says what that is', () => {
+  const warnings = (security: string, secrets: string) =>
+    parseSession(`{name: s, version: "0.3", security: ${security}, secrets: [${secrets}]}`).warnings.map(
+      ({ message }) => message,
+    );
+  const own = '{service_access_token: "a$$SCONE::t$$"}';
+  const fragment = (token: string) => `{name: f, kind: config-fragment, value: ${token}}`;
+  const weak = /(it|service_access_token) has less than 16 characters/;
+  for (const [security, secrets] of [
+    [own, '{name: t, kind: ascii, value: hello}'],
+    [own, '{name: t, kind: ascii, size: 4}'],
+    ['{service_access_token: "$$SCONE::t:hex$$"}', '{name: t, kind: binary, size: 7}'],
+    ['{service_access_token: $$SCONE::f$$}', fragment('short')],
+    ['$$SCONE::f$$', fragment('{service_access_token: short}')],
+    ['$$SCONE::f$$', `${fragment(own)}, {name: t, kind: ascii, value: b}`],
+  ] as const)
+    assert.match(warnings(security, secrets).join(), weak, `${security} ${secrets}`);
+  for (const [security, secrets] of [
+    [own, '{name: t, kind: ascii, value: 0123456789abcde}'],
+    [own, '{name: t, import: {session: other, secret: t}}'],
+    ['{service_access_token: $$SCONE::f$$}', fragment('0123456789abcdef')],
+    ['{service_access_token: $$SCONE::f$$}', fragment('$$SCONE::f$$')],
+    ['$$SCONE::f$$', fragment('{attestation: {}}')],
+  ] as const)
+    assert.deepEqual(warnings(security, secrets), [], `${security} ${secrets}`);
+});
+
 test('guesses at one shared secret count together, whichever service is asked', async () => {
   const bare = bareCas();
   const secret = 'JJBFGV2ZGNCFARKIKBFTGUCYKBNFKVQK';
