@@ -6,8 +6,8 @@ import { inThread } from './threads.ts';
  * @throws SecretUnusable
  */
 export async function formatted(typed: TypedSecret, format: string): Promise<Buffer> {
+  if (!isSlow(typed, format)) return formatSecret(typed, format);
   const { kind, secret, chain, privateKey } = typed;
-  if (!isSlow(kind, format)) return formatSecret(typed, format);
   const bare = { kind, secret: secret.reveal(), chain, privateKey: privateKey?.reveal() };
   return Buffer.from(await inThread('short', 'formatSecret', { ...bare, format }));
 }

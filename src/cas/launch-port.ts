@@ -21,7 +21,9 @@ import type { Cas } from './cas.ts';
 import { Challenge } from './evidence.ts';
 import { acceptWithin } from './limits/accept.ts';
 import { hold, roomFor } from './limits/held.ts';
+import { jsonInPieces } from './limits/json.ts';
 import { requireRoom } from './limits/overload.ts';
+import { createPace } from './limits/pace.ts';
 import { sourceOf } from './limits/source.ts';
 import { type Asker, correlated, newCorrelationId } from './observe/correlation.ts';
 import { metrics } from './observe/metrics.ts';
@@ -201,13 +203,13 @@ async function answer(
   metrics.inFlight.add({ port: 'enclave' }, 1);
   try {
     const granted = await release(cas, attempt);
-    const taken = Promise.withResolvers<void>();
+    const pieces = await jsonInPieces(createPace(), granted);
+    const size = pieces.reduce((sum, { length }) => sum + length, 0);
     const { source } = attempt.connection;
-    const size = channel.write(granted, roomFor(source), taken.resolve);
-    if (size === undefined) throw failure('CAS_BUSY');
+    if (size > roomFor(source)) throw failure('CAS_BUSY');
     const arrived = hold(source, size);
     const isTaken = endWhenSlow(socket);
-    await taken.promise;
+    await channel.writePieces(pieces);
     isTaken();
     arrived();
     return undefined;

@@ -14,7 +14,7 @@ import { checkAge, verifyLaunchEvidence } from './evidence.ts';
 import { collectForms, type Forms } from './expand.ts';
 import { formatted } from './format.ts';
 import { injectionOf } from './injection.ts';
-import { inPieces } from './limits/pace.ts';
+import { BYTES_OF_STEP, inPieces } from './limits/pace.ts';
 import { metrics, since } from './observe/metrics.ts';
 import { type Step, step, traced } from './observe/tracing.ts';
 import {
@@ -249,11 +249,17 @@ function* releasedForms(
   forms: Forms,
   others: readonly string[],
 ): Generator<number, string[]> {
-  const released = new Set(others);
+  const released = new Set<string>();
+  const steps = (form: string) => 1 + form.length / BYTES_OF_STEP;
+  for (const form of others) {
+    released.add(form);
+    yield steps(form);
+  }
   for (const template of templates)
     for (const part of partsOf(Buffer.from(template))) {
-      if (!Buffer.isBuffer(part)) released.add(placed(part, forms).toString('base64'));
-      yield 1;
+      const form = Buffer.isBuffer(part) ? '' : placed(part, forms).toString('base64');
+      released.add(form);
+      yield steps(form);
     }
   released.delete('');
   return [...released];

@@ -10,7 +10,7 @@ import { parseTemplate, splitReference } from '../secrets/substitute.ts';
 import type { Cas } from './cas.ts';
 import { certificateOf } from './certificates.ts';
 import { formatted } from './format.ts';
-import { createPace, type Pace } from './limits/pace.ts';
+import { BYTES_OF_STEP, createPace, type Pace } from './limits/pace.ts';
 import { tokenOf } from './tokens.ts';
 import { activeSession, type SessionVersion } from './versions.ts';
 import type { Interest } from './watch.ts';
@@ -73,8 +73,6 @@ export const LONGEST_WAY = 32;
 
 /** Steps that it takes to make a secret from others, or to find whether it is exported. */
 export const STEPS_OF_MADE = 50;
-/** Bytes of a form that are made in a step. */
-const BYTES_OF_STEP = 4096;
 
 /** Characters that the claims of one token may come to: headers that tokens travel in have some thousand. */
 const LARGEST_CLAIMS = 262_144;

@@ -116,7 +116,7 @@ export async function openSession(settings: Settings, launch?: Launch): Promise<
   const confirm = () =>
     new Promise<void>((resolve) => {
       if (cas.socket.alpnProtocol !== LAUNCH_PROTOCOL) return resolve();
-      stream.write({ arrived: true } satisfies ArrivedMessage, undefined, resolve);
+      stream.write({ arrived: true } satisfies ArrivedMessage, resolve);
     });
 
   /** @throws Failure of the LAS or the hardware */

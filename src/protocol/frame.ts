@@ -12,12 +12,14 @@ export interface Frames {
   read(deadline?: number): Promise<unknown>;
   /** Resolves once any part of a message is here that was not read yet. Rejects at the end. */
   arrival(): Promise<void>;
+  /** @param done called when the system has taken it, or never will */
+  write(message: unknown, done?: () => void): void;
   /**
-   * Sends a message and gives its size in bytes, or sends none that is larger than `most`. After one of more than a
-   * mebibyte, the next comes once `done` was called.
-   * @param done called when the system has taken it, or never will
+   * Sends a message of any size, of which others are served meanwhile. The next comes once it was taken.
+   * @param pieces of its JSON, in UTF-8
+   * @returns when the system has taken it, or never will
    */
-  write(message: unknown, most?: number, done?: () => void): number | undefined;
+  writePieces(pieces: readonly Buffer[]): Promise<void>;
 }
 
 /** Why a message could not be read; the text is fit for a user. */
@@ -112,25 +114,32 @@ export function frames(stream: Duplex, limit: number): Frames {
         });
       }
     },
-    write(message, most = Number.POSITIVE_INFINITY, done) {
+    write(message, done) {
       const body = Buffer.from(JSON.stringify(message));
-      if (body.length > most) return undefined;
-      const head = Buffer.alloc(4);
-      head.writeUInt32BE(body.length);
-      void writeInPieces(stream, Buffer.concat([head, body]), done);
-      return body.length;
+      stream.write(Buffer.concat([headOf(body.length), body]), done && (() => done()));
+    },
+    async writePieces([first = Buffer.alloc(0), ...others]) {
+      const size = others.reduce((sum, { length }) => sum + length, first.length);
+      let taken: Promise<void> | undefined;
+      let written = 0;
+      for (const piece of [Buffer.concat([headOf(size), first]), ...others]) {
+        written += piece.length;
+        if (written > AT_ONCE) {
+          await new Promise((next) => setImmediate(next));
+          written = piece.length;
+        }
+        taken = new Promise((resolve) => stream.write(piece, () => resolve()));
+      }
+      await taken;
     },
   };
 }
 
 /** Bytes that are written at once: a server would encrypt megabytes before it serves anybody else. */
-const PIECE = 1024 * 1024;
+const AT_ONCE = 1024 * 1024;
 
-async function writeInPieces(stream: Duplex, bytes: Buffer, done?: () => void): Promise<void> {
-  let from = 0;
-  for (; bytes.length - from > PIECE; from += PIECE) {
-    stream.write(bytes.subarray(from, from + PIECE));
-    await new Promise((next) => setImmediate(next));
-  }
-  stream.write(bytes.subarray(from), done && (() => done()));
+function headOf(length: number): Buffer {
+  const head = Buffer.alloc(4);
+  head.writeUInt32BE(length);
+  return head;
 }

@@ -34,10 +34,13 @@ export interface TypedSecret {
 /** A form that a kind of secret can be had in. `raw` ones may hold any bytes, so they stand in files alone. */
 interface Format {
   raw?: true;
-  /** Takes milliseconds. */
-  slow?: true;
+  /** From how many bytes on it takes milliseconds. */
+  slow?: number;
   encode(secret: TypedSecret): Promise<Uint8Array | string> | Uint8Array | string;
 }
+
+/** Bytes of which base32 takes a millisecond. */
+const LARGE = 16 * 1024;
 
 const bytesOf = ({ secret }: TypedSecret) => secret.reveal();
 
@@ -75,7 +78,7 @@ const certificateFormats: Record<string, Format> = {
   },
   ':pkcs12-with-private-key': {
     raw: true,
-    slow: true,
+    slow: 0,
     encode: async (it) => {
       const { pkcs12 } = await import('./pkcs12.ts');
       return pkcs12({ certificate: bytesOf(it), chain: it.chain ?? [], privateKey: certificateKey(it) });
@@ -89,7 +92,7 @@ const openPgpFormats = Object.fromEntries(
       `:${part}:${encoding}`,
       {
         ...(encoding === 'binary' && { raw: true }),
-        slow: true,
+        slow: 0,
         encode: async (it) => {
           const { formatOpenPgpKey } = await import('./openpgp-key.ts');
           return formatOpenPgpKey(bytesOf(it), part, encoding);
@@ -107,8 +110,8 @@ const formats: Record<SecretKind, Record<string, Format>> = {
     ...named([':hex', '.hex'], hex),
     ':base64': { encode: (it) => bytesOf(it).toString('base64') },
     ':base64url': { encode: (it) => bytesOf(it).toString('base64url') },
-    ':base32': { encode: (it) => base32.encode(bytesOf(it)) },
-    ':base32nopad': { encode: (it) => base32nopad.encode(bytesOf(it)) },
+    ':base32': { slow: LARGE, encode: (it) => base32.encode(bytesOf(it)) },
+    ':base32nopad': { slow: LARGE, encode: (it) => base32nopad.encode(bytesOf(it)) },
   },
   'private-key': {
     ...named(['', ':pem', ':pkcs8:pem'], { encode: (it) => toPem('PRIVATE KEY', bytesOf(it)) }),
@@ -138,8 +141,9 @@ export function formatOf(kind: SecretKind, format: string): { raw: boolean } | u
 }
 
 /** Whether a form takes long to make, so that a server does it aside. */
-export function isSlow(kind: SecretKind, format: string): boolean {
-  return Object.hasOwn(formats[kind], format) && formats[kind][format]?.slow === true;
+export function isSlow({ kind, secret }: TypedSecret, format: string): boolean {
+  const slow = Object.hasOwn(formats[kind], format) ? formats[kind][format]?.slow : undefined;
+  return slow !== undefined && secret.reveal().length >= slow;
 }
 
 export function formatsOf(kind: SecretKind): string[] {

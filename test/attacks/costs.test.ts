@@ -8,6 +8,7 @@ import { createServer as createTlsServer } from 'node:tls';
 import { authorize } from '../../src/cas/access.ts';
 import { decidingSecrets } from '../../src/cas/deciding.ts';
 import { hold, roomFor } from '../../src/cas/limits/held.ts';
+import { jsonInPieces } from '../../src/cas/limits/json.ts';
 import { createPace } from '../../src/cas/limits/pace.ts';
 import { countStored, MEBIBYTE } from '../../src/cas/limits/stored.ts';
 import { createTurns } from '../../src/cas/limits/turns.ts';
@@ -375,6 +376,19 @@ for (const [kind, rest] of Object.entries({
     assert.ok((await roundsDuring(bare.launch('many', 's'))) > 10);
   });
 
+test('the largest answer is written as JSON while others are served, and says the same', async () => {
+  const value = {
+    files: [{ path: '/a', content: `${'a'.repeat(65_535)}€😀"\n`.repeat(40), none: undefined }, {}],
+    words: Array.from({ length: 20_000 }, (_, at) => [`w${at}`, { argument: at }]),
+    rest: [[], null, true, 1.5, ''],
+  };
+  const writing = jsonInPieces(createPace(), value);
+  assert.ok((await roundsDuring(writing)) > 20);
+  const pieces = await writing;
+  assert.ok(Math.max(...pieces.map(({ length }) => length)) < MEBIBYTE / 2);
+  assert.equal(Buffer.concat(pieces).toString(), JSON.stringify(value));
+});
+
 test('many references are filled in, and told where they lead, while others are served', async () => {
   const bare = bareCas();
   const text = withFile('$$SCONE::e$$'.repeat(30_000));
@@ -382,6 +396,25 @@ test('many references are filled in, and told where they lead, while others are 
   assert.ok((await roundsDuring(bare.launch('many', 's'))) > 50);
   const client = { certificate: keyOf('alice'), signers: [] };
   assert.ok((await roundsDuring(planLaunch(bare.cas, { session: 'many', service: 's' }, client))) > 25);
+});
+
+test('large secrets are given out in every form, and told to be kept out of output, while others are served', async () => {
+  const roundsOf = async (content: string, supervise: string) => {
+    const bare = bareCas();
+    await bare.upload(`name: large
+${none}services: [{name: s, image_name: i, command: envcas}]
+images: [{name: i, injection_files: [{path: /etc/envcas/config.yaml, content: "{program: /bin/true, ${supervise}injection_files: [{from: /f, to: /tmp/f}]}"}, {path: /f${content}}]}]
+secrets: [{name: b, kind: binary, size: 1000000}]
+`);
+    // Read and opened at the first launch.
+    await bare.launch('large', 's');
+    return roundsDuring(bare.launch('large', 's'));
+  };
+  // A template on the launcher's host can have it in base32, too, which another thread makes.
+  assert.ok((await roundsOf('', '')) > 50);
+  const inFile = `, content: "${'$$SCONE::b$$'.repeat(8)}"`;
+  const without = await roundsOf(inFile, '');
+  assert.ok((await roundsOf(inFile, 'supervise: {redact: true}, ')) >= without + 4);
 });
 
 test('what decides over launches is looked for while others are served', async () => {

@@ -3,6 +3,8 @@ import { createTurns } from './turns.ts';
 
 /** Steps that one request does at once; each takes some microseconds. */
 const PIECE = 500;
+/** Bytes that are handled in a step. */
+export const BYTES_OF_STEP = 4096;
 /** Requests of one source that may wait to go on. */
 const MOST_WAITING = 4096;
 
