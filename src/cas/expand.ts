@@ -1,11 +1,11 @@
 import { failure } from '../errors.ts';
 import { isReference } from '../policy/schema/values.ts';
 import { checkSection, type Section, type SectionOf } from '../policy/sections.ts';
-import { SecretUnusable } from '../secrets/kinds.ts';
+import { SecretUnusable, type TypedSecret } from '../secrets/kinds.ts';
 import { parseTemplate, partsOf, substitution, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { formatted } from './format.ts';
 import { inPieces } from './limits/pace.ts';
-import { nameOf, type Resolver } from './secrets.ts';
+import { MOST_VALUES, nameOf, type Resolver, tooManyValues } from './secrets.ts';
 import { inThread } from './threads.ts';
 import type { SessionVersion } from './versions.ts';
 
@@ -50,6 +50,40 @@ async function formOf(resolver: Resolver, version: SessionVersion, text: string)
   }
 }
 
+/** What config-fragments hold, each of which is read once in a request. */
+const contents = new WeakMap<TypedSecret, unknown>();
+/** Values of a fragment that are read, or gone through, in a step. */
+const VALUES_OF_STEP = 10;
+
+/** @throws Failure POLICY_UNUSABLE or CAS_BUSY */
+async function contentOf(resolver: Resolver, fragment: TypedSecret): Promise<unknown> {
+  if (contents.has(fragment)) return contents.get(fragment);
+  const json = fragment.secret.reveal();
+  resolver.spend(1, json.length);
+  const values = countValues(json);
+  if (values > MOST_VALUES) throw tooManyValues();
+  await resolver.pace(values / VALUES_OF_STEP);
+  const content: unknown = JSON.parse(json.toString());
+  contents.set(fragment, content);
+  await resolver.pace(values / VALUES_OF_STEP);
+  return content;
+}
+
+const [QUOTE, BACKSLASH, ...SEPARATORS] = Buffer.from('"\\,[{');
+
+/** Values that a JSON text has, however deep; each empty list or map counts as two. */
+function countValues(json: Buffer): number {
+  let values = 1;
+  let isWithin = false;
+  for (let at = 0; at < json.length; at++) {
+    const byte = json[at] as number;
+    if (byte === BACKSLASH) at++;
+    else if (byte === QUOTE) isWithin = !isWithin;
+    else if (!isWithin && SEPARATORS.includes(byte)) values++;
+  }
+  return values;
+}
+
 /**
  * A part of a policy with its variables filled in. A variable that is a whole value and names a config-fragment
  * becomes what that holds, a list within a list becoming part of it; what the fragment refers to is seen from the
@@ -73,11 +107,8 @@ async function expand(
       if (part && !Buffer.isBuffer(part)) {
         const { name, format } = nameOf(version, part.text);
         const { secret, home } = await resolver.find(version, name);
-        if (secret.kind === 'config-fragment') {
-          const fragment = secret.secret.reveal();
-          resolver.spend(1, fragment.length);
-          return expand(resolver, home, JSON.parse(fragment.toString()), key, wants, depth + 1);
-        }
+        if (secret.kind === 'config-fragment')
+          return expand(resolver, home, await contentOf(resolver, secret), key, wants, depth + 1);
         // Bytes are no text; base32 is what a shared secret is written in.
         if (secret.kind === 'binary' && format === '' && key === 'one_time_password_shared_secret')
           return (await formatted(secret, ':base32nopad')).toString();

@@ -49,8 +49,13 @@ export interface Resolver {
 }
 
 /** Values, and bytes of text, that the variables of policies may come to in one request. */
-const MOST_VALUES = 20_000;
+export const MOST_VALUES = 20_000;
 const MOST_BYTES = 1024 * 1024;
+export const tooManyValues = () =>
+  failure('POLICY_UNUSABLE', {
+    section: 'its variables',
+    detail: `they come to more than ${MOST_VALUES} values or ${MOST_BYTES} bytes`,
+  });
 /** Bytes of secrets in all forms that one request may hold: the largest configuration, twice. */
 const MOST_HELD = 16 * 1024 * 1024;
 
@@ -240,11 +245,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
     spend(moreValues, moreBytes) {
       values += moreValues;
       bytes += moreBytes;
-      if (values > MOST_VALUES || bytes > MOST_BYTES)
-        throw failure('POLICY_UNUSABLE', {
-          section: 'its variables',
-          detail: `they come to more than ${MOST_VALUES} values or ${MOST_BYTES} bytes`,
-        });
+      if (values > MOST_VALUES || bytes > MOST_BYTES) throw tooManyValues();
     },
   };
 }

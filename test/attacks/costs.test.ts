@@ -469,6 +469,30 @@ secrets: [{name: p, kind: config-fragment, value: [${principals.join(', ')}]}]
     });
 });
 
+test('a fragment is read once in a launch, and not at all where it is too large', async (t) => {
+  const parse = t.mock.method(JSON, 'parse');
+  const launch = async (count: number) => {
+    const bare = bareCas();
+    const ids = each(count, (at) => `INTEL-SA-${String(at).padStart(5, '0')}`);
+    const fragment = { attestation: { mode: 'none', ignore_advisories: ids } };
+    await bare.upload(`name: many
+version: "0.3.12"
+security: $$SCONE::f$$
+services: [{name: s, command: envcas}]
+secrets: [{name: f, kind: config-fragment, value: ${JSON.stringify(fragment)}}]
+`);
+    const ended = await bare.launch('many', 's').then(
+      () => 'launched',
+      ({ code }) => code,
+    );
+    const json = JSON.stringify(fragment);
+    const times = parse.mock.calls.filter(({ arguments: [text] }) => String(text) === json).length;
+    return { times, ended };
+  };
+  assert.deepEqual(await launch(40_000), { times: 0, ended: 'ADMISSION_UNKNOWN' });
+  assert.deepEqual(await launch(1000), { times: 1, ended: 'launched' });
+});
+
 test('who may do something is not denied it because the CAS is busy', async () => {
   const bare = bareCas();
   await bare.upload(`name: a\n${none}access_policy: {read: $$SCONE::p$$}
