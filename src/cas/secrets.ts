@@ -1,4 +1,4 @@
-import { failure, reason } from '../errors.ts';
+import { Failure, failure, reason } from '../errors.ts';
 import { isWithin, resolveSessionName } from '../policy/names.ts';
 import { SOFTWARE_IDENTITY } from '../policy/schema/secrets.ts';
 import type { ExportTarget, ImportSource } from '../policy/schema/sharing.ts';
@@ -172,25 +172,26 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
     }
     if (kind === 'jwt') {
       const privateKey = privateKeyIn(await other(definition.signer), unavailable).reveal();
-      const payload: Record<string, string> = {};
-      const claims = Object.entries(definition.payload);
+      const claims = new Map<string, string>();
+      let namesLauncher = false;
       let size = 0;
-      for (const [claim, value] of claims) {
+      for (const [claim, value] of Object.entries(definition.payload)) {
         await pace(2);
         const filled = await claimOf(value, version, other, recipient, unavailable);
-        payload[claim] = filled;
+        claims.set(claim, filled);
+        namesLauncher ||= value === SOFTWARE_IDENTITY;
         size += filled.length;
         if (size > LARGEST_CLAIMS)
           throw unavailable(`its claims have more than ${LARGEST_CLAIMS} characters`);
         await hold(filled.length);
       }
-      // All of them are written at once.
-      await pace(claims.length / 10);
       try {
-        const { content, renew } = await tokenOf(cas, version.session.name, definition, privateKey, payload);
+        const parts = { definition, privateKey, claims, namesLauncher };
+        const { content, renew } = await tokenOf(cas, version.session.name, parts, pace);
         interest?.time(renew);
         return { secret: { kind, secret: new Secret(content) }, home: version };
       } catch (error) {
+        if (error instanceof Failure && error.code === 'CAS_BUSY') throw error;
         throw unavailable(reason(error));
       }
     }

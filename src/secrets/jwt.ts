@@ -4,8 +4,8 @@ import { createHash, createPrivateKey, createPublicKey, type KeyObject, sign } f
 export interface JwtRequest {
   /** PKCS#8 in DER, of a P-384 key. */
   privateKey: Buffer;
-  /** Its claims, but for `iat`, `nbf` and `exp`. */
-  payload: Record<string, string>;
+  /** Its claims as JSON of a map, which has no `iat`, `nbf` and `exp`. */
+  payload: string;
   /** Milliseconds from `now`; whole seconds count. */
   validFor: number;
   /** Milliseconds since 1970. */
@@ -22,9 +22,10 @@ export async function signJwt({ privateKey, payload, validFor, now }: JwtRequest
   if (key.asymmetricKeyDetails?.namedCurve !== 'secp384r1') throw new TypeError('ES384 takes a key of P-384');
   const iat = Math.floor(now / 1000);
   const header = { alg: 'ES384', typ: 'JWT', kid: thumbprint(key) };
-  const claims = { ...payload, iat, nbf: iat, exp: iat + Math.floor(validFor / 1000) };
-  const content = [header, claims]
-    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+  const times = JSON.stringify({ iat, nbf: iat, exp: iat + Math.floor(validFor / 1000) });
+  const claims = payload === '{}' ? times : `${payload.slice(0, -1)},${times.slice(1)}`;
+  const content = [JSON.stringify(header), claims]
+    .map((part) => Buffer.from(part).toString('base64url'))
     .join('.');
   return `${content}.${(await signature(key, content)).toString('base64url')}`;
 }

@@ -389,6 +389,26 @@ test('the largest answer is written as JSON while others are served, and says th
   assert.equal(Buffer.concat(pieces).toString(), JSON.stringify(value));
 });
 
+test('a token of many claims is put together in pieces, and says all of them', async (t) => {
+  const bare = bareCas();
+  const claims = each(5000, (at) => `c${at}: "${at}"`).join(', ');
+  await bare.upload(`name: many
+${withFile('$$SCONE::t$$')}secrets: [{name: k, kind: private-key, key_type: P-384}, {name: t, kind: jwt, signer: k, alg: ES384, validity: {for: 24h}, payload: {${claims}}}]
+`);
+  const tokenOf = async () =>
+    Buffer.from(
+      (await bare.launch('many', 's')).configuration.files.at(-1)?.content ?? '',
+      'base64',
+    ).toString();
+  const token = await tokenOf();
+  const stringify = t.mock.method(JSON, 'stringify');
+  assert.equal(await tokenOf(), token);
+  const sizes = stringify.mock.calls.map(({ result = '' }) => result.length);
+  assert.ok(Math.max(...sizes) < 20_000, `${Math.max(...sizes)}`);
+  const { c0, c4999, nbf } = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
+  assert.deepEqual([c0, c4999, nbf], ['0', '4999', Math.floor(bare.now / 1000)]);
+});
+
 test('many references are filled in, and told where they lead, while others are served', async () => {
   const bare = bareCas();
   const text = withFile('$$SCONE::e$$'.repeat(30_000));

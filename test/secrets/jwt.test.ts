@@ -11,7 +11,7 @@ import { missing } from '../support/stack.ts';
 const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-384' });
 const pkcs8 = privateKey.export({ type: 'pkcs8', format: 'der' });
 const HOUR = 3_600_000;
-const request = { privateKey: pkcs8, payload: {}, validFor: HOUR, now: 1_700_000_000_999 };
+const request = { privateKey: pkcs8, payload: '{}', validFor: HOUR, now: 1_700_000_000_999 };
 const decoded = (part = ''): Record<string, unknown> => JSON.parse(`${Buffer.from(part, 'base64url')}`);
 const claims = async (changes: Partial<Parameters<typeof signJwt>[0]>) =>
   decoded((await signJwt({ ...request, ...changes })).split('.')[1]);
@@ -66,21 +66,17 @@ test('it is valid from now on, for as long as is asked, in seconds', async () =>
   assert.deepEqual(await claims({ now: 1_001, validFor: 1_999 }), { iat: 1, nbf: 1, exp: 2 });
 });
 
-test('the payload is there as it was given, and sets no times', async () => {
+test('the payload is there as it was given, before the times', async () => {
   const payload = {
     iss: 'cas',
     sub: 'session/service',
     aud: 'ü',
     empty: '',
     quoted: '"\\\n',
-    exp: '9',
-    nbf: '',
-    iat: 'x',
   };
-  const { iat, nbf, exp, ...others } = await claims({ payload });
+  const { iat, nbf, exp, ...others } = await claims({ payload: JSON.stringify(payload) });
   assert.deepEqual([iat, nbf, exp], [1_700_000_000, 1_700_000_000, 1_700_003_600]);
-  const { iat: _iat, nbf: _nbf, exp: _exp, ...expected } = payload;
-  assert.deepEqual(others, expected);
+  assert.deepEqual(others, payload);
 });
 
 test('only a P-384 key signs', async () => {

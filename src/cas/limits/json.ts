@@ -5,7 +5,10 @@ const PIECE = 64 * 1024;
 /** Steps that a name or a short value takes. */
 const SHORT = 0.25;
 
-/** What JSON.stringify gives, in UTF-8 and in pieces, made while others are served. @throws Failure CAS_BUSY */
+/**
+ * What JSON.stringify gives, in UTF-8 and in pieces, made while others are served. A Map is written as an object is.
+ * @throws Failure CAS_BUSY
+ */
 export async function jsonInPieces(pace: Pace, value: unknown): Promise<Buffer[]> {
   const pieces: Buffer[] = [];
   let text = '';
@@ -42,7 +45,7 @@ function* partsOf(value: unknown): Generator<string> {
     yield before === '[' ? '[]' : ']';
   } else if (typeof value === 'object' && value !== null) {
     let before = '{';
-    for (const [name, item] of Object.entries(value)) {
+    for (const [name, item] of value instanceof Map ? value : Object.entries(value)) {
       if (item === undefined) continue;
       yield `${before}${JSON.stringify(name)}:`;
       yield* partsOf(item);
