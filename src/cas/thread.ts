@@ -1,3 +1,5 @@
+import { DatabaseSync } from 'node:sqlite';
+import { pathToFileURL } from 'node:url';
 import { parentPort } from 'node:worker_threads';
 import * as v from 'valibot';
 import { type CollateralFile, collateralFiles } from '../attestation/collateral.ts';
@@ -50,6 +52,17 @@ const jobs = {
   openWritten,
   sealWritten,
   checkSection: ({ name, value }: { name: Section; value: unknown }) => checkSection(name, value),
+  /** Of a database that is there. */
+  checkpoint(path: string) {
+    const address = pathToFileURL(path);
+    address.search = '?mode=rw';
+    const db = new DatabaseSync(address);
+    try {
+      db.exec('PRAGMA wal_checkpoint(PASSIVE)');
+    } finally {
+      db.close();
+    }
+  },
   async issueCertificate(request: CertificateRequest): Promise<Uint8Array> {
     const { issueCertificate } = await import('../secrets/x509-issuer.ts');
     try {

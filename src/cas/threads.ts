@@ -22,7 +22,7 @@ const MEMORY = 512;
 const threads = { short: createThread(SHORT), long: createThread(LONG) };
 
 /**
- * Does a job in a thread, when it is the turn of who asks for it. Jobs are pure: one that turns out to take long in the thread
+ * Does a job in a thread, when it is the turn of who asks for it. Jobs may be done twice: one that turns out to take long in the thread
  * for short ones is done anew in the other.
  * @throws what the job throws, or Failure CAS_BUSY
  */

@@ -7,7 +7,9 @@ import { beforeEach, test } from 'node:test';
 import { migrations } from '../../src/cas/store/migrations.ts';
 import { codeRows, openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
+import { inThread } from '../../src/cas/threads.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
+import { until } from '../support/until.ts';
 
 const authenticate = (content: Buffer, place: string) =>
   createHmac('sha256', 'key').update(place).update(content).digest();
@@ -90,4 +92,26 @@ test('a new database, and what SQLite makes beside it, can be read by its owner 
   } finally {
     process.umask(umask);
   }
+});
+
+test('others are served before megabytes are committed, and a thread puts them into their place', async () => {
+  const database = openSqlite(path);
+  const names = `[${`${'ab'.repeat(32)}, `.repeat(15_000)}]`;
+  const services = [1, 2, 3, 4].map((at) => `{name: s${at}, command: a, mrenclaves: ${names}}`);
+  // The thread is busy for a second, so that what it is to do after that cannot be done yet.
+  const before = inThread('long', 'parseSession', `name: slow\nversion: "0.3.12"\nservices: [${services}]\n`);
+  let rounds = 0;
+  setImmediate(() => rounds++);
+  const content = Buffer.alloc(8 * 1024 * 1024, 1);
+  await database.transaction((statements) =>
+    statements.run('INSERT INTO state (name, value) VALUES ($1, $2)', 'large', content),
+  );
+  const { size } = statSync(path);
+  assert.equal(rounds, 1);
+  assert.ok(size < content.length, `${size}`);
+  await before;
+  await until(() => statSync(path).size > content.length, 'it is in its place');
+  const [row] = await database.all('SELECT value FROM state WHERE name = $1', 'large');
+  assert.ok(content.equals(row?.value as Buffer));
+  await database.close();
 });

@@ -1,8 +1,11 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { setImmediate } from 'node:timers/promises';
 import { failure, reason } from '../../errors.ts';
 import { oneAtATime } from '../../one-at-a-time.ts';
 import { createPrivate } from '../../platform/private-file.ts';
+import { correlated, newCorrelationId } from '../observe/correlation.ts';
+import { inThread } from '../threads.ts';
 import { Conflict, type Database, type Row, type Statements, type Value } from './database.ts';
 import { migrations, requireTable } from './migrations.ts';
 
@@ -15,6 +18,11 @@ const MOST_PREPARED = 256;
 const STANDSTILL = 10;
 const PATIENCE = 10_000;
 const LONGEST_PAUSE = 20;
+/** Bytes of a transaction from which on others are served before it is committed, and a thread does the checkpoint. */
+const LARGE = 1024 * 1024;
+/** Pages of the write-ahead log at which a commit does a checkpoint itself; and while a thread has one to do. */
+const CHECKPOINT = 1000;
+const LATE_CHECKPOINT = 16_000;
 
 /**
  * Opens a database in one file (`:memory:` for none). What has returned has reached the disk: write-ahead log,
@@ -29,7 +37,7 @@ export function openSqlite(path: string): Database {
     db = new DatabaseSync(path, { timeout: PATIENCE });
     db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;');
     migrate(db, path);
-    db.exec(`PRAGMA busy_timeout = ${STANDSTILL}`);
+    db.exec(`PRAGMA busy_timeout = ${STANDSTILL}; PRAGMA wal_autocheckpoint = ${CHECKPOINT}`);
   } catch (error) {
     if (error instanceof Error && error.name === 'Failure') throw error;
     throw failure('STATE_UNUSABLE', { path, detail: reason(error) });
@@ -65,7 +73,11 @@ export function openSqlite(path: string): Database {
     prepare(sql)
       .all(...values)
       .map(toRow);
-  const run = (sql: string, values: Value[]) => Number(prepare(sql).run(...values).changes);
+  let written = 0;
+  const run = (sql: string, values: Value[]) => {
+    for (const value of values) if (Buffer.isBuffer(value)) written += value.length;
+    return Number(prepare(sql).run(...values).changes);
+  };
   const statements: Statements = {
     all: async (sql, ...values) => attempt(() => all(sql, values)),
     run: async (sql, ...values) => attempt(() => run(sql, values)),
@@ -75,6 +87,20 @@ export function openSqlite(path: string): Database {
   const inTurn = oneAtATime();
   const within = new AsyncLocalStorage<true>();
   let open = 0;
+  let checkpoints = 0;
+  const closing = new AbortController();
+  /** What is in the write-ahead log is durable; to copy it to its place takes as long again. */
+  const checkpointAside = async () => {
+    const own = { source: '', identity: '', gone: closing.signal };
+    checkpoints++;
+    try {
+      await correlated(newCorrelationId(), own, () => inThread('long', 'checkpoint', path));
+    } catch {
+      // Then the next commit does it.
+    }
+    checkpoints--;
+    if (checkpoints === 0 && db.isOpen) db.exec(`PRAGMA wal_autocheckpoint = ${CHECKPOINT}`);
+  };
   const requireOutside = () => {
     // It would wait for its own end.
     if (within.getStore()) throw new Error('within a transaction, its own statements are used');
@@ -100,8 +126,15 @@ export function openSqlite(path: string): Database {
       return inTurn(async () => {
         await patiently(() => db.exec('BEGIN IMMEDIATE'));
         try {
+          written = 0;
           const result = await within.run(true, () => work(statements));
+          const isLarge = written > LARGE && path !== ':memory:';
+          if (isLarge) {
+            db.exec(`PRAGMA wal_autocheckpoint = ${LATE_CHECKPOINT}`);
+            await setImmediate();
+          }
           attempt(() => db.exec('COMMIT'));
+          if (isLarge) void checkpointAside();
           return result;
         } catch (error) {
           if (db.isTransaction) db.exec('ROLLBACK');
@@ -131,6 +164,7 @@ export function openSqlite(path: string): Database {
       }
     },
     async close() {
+      closing.abort();
       db.close();
     },
   };
