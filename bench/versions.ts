@@ -12,9 +12,9 @@ import { comparePrograms, cpuOf, medianRatio, milliseconds, printTable, quantile
 import { policyWith } from './policy.ts';
 
 const STORED = [1000, Number(process.env.ENVCAS_SESSIONS ?? 100_000)];
-const ROUNDS = 20;
-const WARM_UP = 5;
-const RELEASES = 200;
+const ROUNDS = 12;
+const WARM_UP = 3;
+const RELEASES = 100;
 const LAUNCHES = 40;
 
 interface Contender {

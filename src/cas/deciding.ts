@@ -79,16 +79,24 @@ export async function decidingSecrets(
   const placesIn = (at: SessionVersion, text: string) => placesOf(at, namesIn(at, text));
 
   const { secrets } = version.session;
+  const own: Place[] = [];
+  for (const { name } of secrets) {
+    await pace();
+    own.push(await placeOf(version, name));
+  }
   const deciding = new Set<string>();
   const waiting = [...(await placesIn(version, conditionsOf(version.session)))];
-  // What decides in a session that imports it is no less worth for being at home here.
-  const importers = importersOf(version);
-  for (const name of importers.slice(0, MOST_IMPORTERS)) {
+  // What decides in a session that is given it is no less worth for being known here.
+  const importers = new Set<string>();
+  for (const place of own) {
+    const found = await goesTo(cas, place, { read, pace });
+    for (const name of found ?? []) importers.add(name);
+    if (!found || importers.size > MOST_IMPORTERS) waiting.push(place);
+  }
+  for (const name of [...importers].slice(0, MOST_IMPORTERS)) {
     const importer = await read(name);
     if (importer) waiting.push(...(await placesIn(importer, conditionsOf(importer.session))));
   }
-  if (importers.length > MOST_IMPORTERS)
-    for (const { name } of secrets.filter(isExported)) waiting.push(await placeOf(version, name));
   for (let place = waiting.pop(); place; place = waiting.pop()) {
     if (deciding.has(place.id)) continue;
     deciding.add(place.id);
@@ -98,11 +106,6 @@ export async function decidingSecrets(
   // From what decides, back to all that shows it.
   const showers = new Map<string, Place[]>();
   const looked = new Set<string>();
-  const own: Place[] = [];
-  for (const { name } of secrets) {
-    await pace();
-    own.push(await placeOf(version, name));
-  }
   const toLook = [...own];
   for (let place = toLook.pop(); place; place = toLook.pop()) {
     if (looked.has(place.id)) continue;
@@ -124,22 +127,61 @@ export async function decidingSecrets(
   return new Set(secrets.filter((_, index) => deciding.has(own[index]?.id ?? '')).map(({ name }) => name));
 }
 
-/** Sessions that are read for what decides in them; where secrets go to more, all of those count. */
+/** Sessions that are read for what decides in them; what goes to more counts as deciding itself. */
 const MOST_IMPORTERS = 32;
 
-const isExported = (definition: Definition) => targetsOf(definition).length > 0;
-
-function targetsOf(definition: Definition) {
-  return ('export' in definition && definition.export) || [];
+/**
+ * Names of sessions of this CAS that a secret goes to, by export upon export.
+ * @returns undefined where they are more than {@link MOST_IMPORTERS}
+ */
+async function goesTo(
+  cas: Cas,
+  { home, definition }: Place,
+  { read, pace }: { read(name: string): Promise<SessionVersion | undefined>; pace: Resolver['pace'] },
+): Promise<Set<string> | undefined> {
+  const names = new Set<string>();
+  const waiting = definition ? [{ at: home, definition }] : [];
+  const known = new Set<Definition>();
+  for (let next = waiting.pop(); next; next = waiting.pop()) {
+    const { at, definition } = next;
+    if (known.has(definition)) continue;
+    known.add(definition);
+    for (const name of await targetsOf(cas, at, definition)) {
+      await pace();
+      names.add(name);
+      if (names.size > MOST_IMPORTERS) return undefined;
+      const importer = await read(name);
+      for (const theirs of importer?.session.secrets ?? [])
+        if (importer && isImportOf(importer, theirs, at, definition))
+          waiting.push({ at: importer, definition: theirs });
+    }
+  }
+  return names;
 }
 
-/** Sessions of this CAS that secrets are exported to by name. */
-function importersOf({ session }: SessionVersion): string[] {
-  const named = session.secrets.flatMap(targetsOf).flatMap((target) => {
-    if (target.session === undefined || target.cas_key !== undefined) return [];
-    return resolveSessionName(session.name, target.session) ?? [];
-  });
-  return [...new Set(named)];
+/** Names of sessions that a secret is exported to, or as many as are too many. */
+async function targetsOf(cas: Cas, { session }: SessionVersion, definition: Definition): Promise<string[]> {
+  const names: string[] = [];
+  for (const target of ('export' in definition && definition.export) || []) {
+    const name = resolveSessionName(session.name, target.session ?? target.namespace ?? '');
+    if (name === undefined) continue;
+    names.push(name);
+    if (target.namespace === undefined) continue;
+    // It goes to all that is below.
+    for (let at = names.length - 1; at < names.length && names.length <= MOST_IMPORTERS; at++)
+      names.push(...(await cas.store.sessionsIn(names[at] as string, '', MOST_IMPORTERS + 1)));
+  }
+  return names;
+}
+
+function isImportOf(
+  importer: SessionVersion,
+  theirs: Definition,
+  exporter: SessionVersion,
+  { name }: Definition,
+): boolean {
+  if (!('import' in theirs) || theirs.import.secret !== name) return false;
+  return resolveSessionName(importer.session.name, theirs.import.session) === exporter.session.name;
 }
 
 /** Names that a text refers to. */

@@ -170,6 +170,44 @@ test('nor what decides in a session that it is exported to', async () => {
   assert.deepEqual(await offered('home'), ['other']);
 });
 
+test('nor what decides where it goes by way of others, to a whole namespace, or to more sessions than are looked at', async () => {
+  const onTheWay =
+    'secrets: [{name: otp, import: {session: start-0, secret: code}, export: [{session: way-0/end}]}]\n';
+  const many = Array.from({ length: 33 }, (_, at) => `{session: nobody-${at}}`).join();
+  for (const [at, to] of ['{session: way-0}', '{namespace: way-1}', '{namespace: /}', many].entries()) {
+    await bare.upload(session(`way-${at}`, at === 0 ? onTheWay : 'services: []\n'), 'carol');
+    const importing = `{name: otp, import: ${at === 0 ? '{session: way-0, secret: otp}' : `{session: start-${at}, secret: code}`}}`;
+    await bare.upload(
+      session(`way-${at}/end`, `services: [{name: s, ${otp}}]\nsecrets: [${importing}]\n`),
+      'carol',
+    );
+    const own = `  - {name: code, kind: binary, export: [${to}]}\n  - {name: other, kind: ascii, export: [{session: nobody}]}\n`;
+    await bare.upload(
+      session(`start-${at}`, `services: [{name: unguarded, image_name: i}]\n${image}secrets:\n${own}`),
+    );
+    assert.deepEqual(await offered(`start-${at}`), ['other'], to);
+  }
+});
+
+test('nor what it is given as others are, in whose sessions it decides', async () => {
+  await bare.upload(
+    session(
+      'strongroom',
+      'secrets: [{name: otp, kind: binary, export: [{session: mine}, {session: theirs}]}]\n',
+    ),
+  );
+  const importing = '{name: otp, import: {session: strongroom, secret: otp}}';
+  await bare.upload(session('theirs', `services: [{name: s, ${otp}}]\nsecrets: [${importing}]\n`), 'bob');
+  await bare.upload(
+    session(
+      'mine',
+      `${image}services: [{name: unguarded, image_name: i}]\nsecrets: [${importing}, {name: other, kind: ascii}]\n`,
+    ),
+    'carol',
+  );
+  assert.deepEqual(await offered('mine'), ['other']);
+});
+
 test('nor the same that comes back by the key of the CAS itself', async () => {
   const own = `cas_url: "127.0.0.1:1", cas_key: ${formatKeyHash(bare.cas.key)}`;
   await bare.upload(
