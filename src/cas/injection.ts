@@ -1,6 +1,6 @@
 import { type Failure, failure } from '../errors.ts';
-import { LAUNCHER_CONFIGURATION_PATH } from '../policy/launcher-configuration.ts';
 import type { LauncherConfiguration } from '../policy/schema/launcher.ts';
+import { LAUNCHER_CONFIGURATION_PATH } from '../policy/schema/launcher.ts';
 import type { Image, Service } from '../policy/session.ts';
 import type { SessionVersion } from './versions.ts';
 

@@ -1,8 +1,12 @@
 import { failure } from '../errors.ts';
 import { hostVariable, parseHostArguments } from '../policy/host.ts';
-import { LAUNCHER_CONFIGURATION_PATH } from '../policy/launcher-configuration.ts';
 import type { ServiceName } from '../policy/names.ts';
-import { defaultModes, type LauncherConfiguration, supervisionDefaults } from '../policy/schema/launcher.ts';
+import {
+  defaultModes,
+  LAUNCHER_CONFIGURATION_PATH,
+  type LauncherConfiguration,
+  supervisionDefaults,
+} from '../policy/schema/launcher.ts';
 import { partsOf, TemplateError } from '../secrets/substitute.ts';
 import { authorize, type Client } from './access.ts';
 import type { Cas } from './cas.ts';

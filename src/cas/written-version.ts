@@ -1,7 +1,8 @@
 import * as v from 'valibot';
-import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../policy/launcher-configuration.ts';
+import { parseLauncherConfiguration } from '../policy/launcher-configuration.ts';
 import { InvalidText } from '../policy/problem.ts';
 import type { LauncherConfiguration } from '../policy/schema/launcher.ts';
+import { LAUNCHER_CONFIGURATION_PATH } from '../policy/schema/launcher.ts';
 import { type KeyHolder, normalForm, type Session } from '../policy/session.ts';
 import { type DataKey, openWith, sealWith } from './keyring.ts';
 

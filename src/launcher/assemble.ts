@@ -2,7 +2,7 @@ import { closeSync, readSync } from 'node:fs';
 import { failure, reason } from '../errors.ts';
 import type { Ownership } from '../platform/ownership.ts';
 import { findGroup, findUser, type User } from '../platform/users.ts';
-import { defaultModes, type Supervision } from '../policy/schema/launcher.ts';
+import { defaultModes, LAUNCHER_CONFIGURATION_PATH, type Supervision } from '../policy/schema/launcher.ts';
 import type { Configuration } from '../protocol/launch.ts';
 import { substitute, TemplateError, TooLarge } from '../secrets/substitute.ts';
 import { openFile } from './folder.ts';
@@ -119,9 +119,8 @@ type Written = { mode?: number | undefined; owner?: string | undefined; group?: 
 
 /** /etc/envcas/config.yaml where it is a file on this host. Only then is a YAML parser needed here. */
 async function ownConfiguration({ files }: Configuration): Promise<NonNullable<Configuration['launcher']>> {
-  const { LAUNCHER_CONFIGURATION_PATH: path, parseLauncherConfiguration } = await import(
-    '../policy/launcher-configuration.ts'
-  );
+  const { parseLauncherConfiguration } = await import('../policy/launcher-configuration.ts');
+  const path = LAUNCHER_CONFIGURATION_PATH;
   if (!files.some((file) => file.path === path)) throw failure('LAUNCHER_CONFIG_MISSING');
   const content = readTemplate(path).toString();
   try {

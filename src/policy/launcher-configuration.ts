@@ -4,9 +4,6 @@ import { InvalidText, type Path } from './problem.ts';
 import { type LauncherConfiguration, launcherConfiguration } from './schema/launcher.ts';
 import { invalid, readYaml } from './yaml.ts';
 
-/** Where a policy injects the launcher's own configuration. */
-export const LAUNCHER_CONFIGURATION_PATH = '/etc/envcas/config.yaml';
-
 /**
  * Reads /etc/envcas/config.yaml. It holds no secrets: what they contain never counts as YAML or as a path.
  * @throws InvalidText

@@ -1,4 +1,5 @@
-import { type Document, isMap, isScalar, isSeq, Scalar } from 'yaml';
+import { type Document, isMap, isScalar, isSeq, Scalar, type YAMLMap } from 'yaml';
+import { embeddedAt, staysValue } from './embedded.ts';
 import type { Path } from './problem.ts';
 import { splitWords } from './words.ts';
 
@@ -39,7 +40,7 @@ export function expandTemplate(
   let copied = 0;
   let length = text.length;
 
-  const expandNode = (node: Scalar<string>, path: Path) => {
+  const expandNode = (node: Scalar<string>, path: Path, within: YAMLMap | undefined) => {
     const [start, end] = node.range ?? [0, 0];
     const isBlock = node.type === Scalar.BLOCK_LITERAL || node.type === Scalar.BLOCK_FOLDED;
     const body = isBlock ? text.indexOf('\n', start) : start;
@@ -57,11 +58,18 @@ export function expandTemplate(
     const value = fill(node.value, variables);
     if (value === node.value) return;
     const names = [...new Set(used.map(({ name }) => name))];
-    const what = turnedInto(
-      fill(node.value, () => 'x'),
-      value,
-      path,
-    );
+    const template = node.value;
+    const what =
+      turnedInto(
+        fill(template, () => 'x'),
+        value,
+        path,
+      ) ??
+      partOf(
+        embeddedAt(path, within, (written) => fill(written, variables)),
+        template,
+        new Map(names.map((name) => [name, variables(name) ?? ''])),
+      );
     if (what !== undefined) told.turned(start, path, names, what);
     else if (isCommandLine(path) && (splitWords(value) ?? []).length > 1 && onlyVariable.test(node.value))
       told.split(start, path, names[0] ?? '');
@@ -73,16 +81,16 @@ export function expandTemplate(
     copied = end;
   };
 
-  const visit = (node: unknown, path: Path): void => {
+  const visit = (node: unknown, path: Path, within?: YAMLMap): void => {
     if (isMap(node))
       for (const { key, value } of node.items)
-        visit(value, [...path, isScalar(key) ? String(key.source) : '?']);
+        visit(value, [...path, isScalar(key) ? String(key.source) : '?'], node);
     else if (isSeq(node))
       node.items.forEach((item, index) => {
         visit(item, [...path, index]);
       });
     else if (isScalar<string>(node) && typeof node.value === 'string' && node.value.includes('$'))
-      expandNode(node, path);
+      expandNode(node, path, within);
   };
   visit(document.contents, []);
   return pieces.join('') + text.slice(copied);
@@ -101,6 +109,22 @@ function turnedInto(template: string, filled: string, path: Path): string | unde
   return splitWords(filled)?.length === splitWords(template)?.length
     ? undefined
     : 'several words, or a part of one; a command that is a list keeps each as it is';
+}
+
+/** What values have made of a text that has parts of its own. */
+function partOf(
+  embedded: ReturnType<typeof embeddedAt>,
+  template: string,
+  values: ReadonlyMap<string, string>,
+): string | undefined {
+  // All of it may be one variable.
+  if (
+    !embedded ||
+    onlyVariable.test(template) ||
+    staysValue(embedded, (value) => fill(template, value), values)
+  )
+    return undefined;
+  return `more than a value in ${embedded.name}`;
 }
 
 /** Names of the variables in a text, and where each begins. */

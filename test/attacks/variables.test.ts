@@ -33,3 +33,50 @@ test('whoever gives a template its values makes no references, host arguments or
   const [split] = readYaml('command: $LINE', given).warnings;
   assert.equal(split?.message, 'the value of $LINE is split into the words of the command');
 });
+
+test('nor parts of the configuration of the launcher, or of whom something is shared with', () => {
+  const given = variablesFrom({
+    PROG: '/usr/bin/id\nuser: nobody',
+    COMMENT: '/usr/bin/id # b',
+    QUOTED: '/bin/a", user: "nobody',
+    NULL: 'null',
+    PATH: '/bin/echo: x',
+    PLAIN: '/bin/sh',
+    IT: "it's a [value]",
+    SHARED: 'vault,session_hash=00',
+    HASH: 'ab'.repeat(32),
+    WHERE: '/etc/envcas/config.yaml',
+    ALL: 'program: /bin/sh',
+  });
+  const problems = (text: string) => problemsOf(() => readYaml(text, given)).join();
+  const file = (content: string, path = '/etc/envcas/config.yaml') =>
+    `images: [{name: i, injection_files: [{content: ${JSON.stringify(content)}, path: ${path}}]}]`;
+  for (const [text, name] of [
+    [file('program: $PROG'), 'PROG'],
+    [file('program: $PROG', '$WHERE'), 'PROG'],
+    [file('program: $COMMENT'), 'COMMENT'],
+    [file('{program: "$QUOTED"}'), 'QUOTED'],
+    [file('program: /bin/sh\npwd: $NULL'), 'NULL'],
+    [file('program: $PATH'), 'PATH'],
+    ['secrets: [{name: a, import: "/session=$SHARED"}]', 'SHARED'],
+    ['secrets: [{name: a, export: ["/session=$SHARED"]}]', 'SHARED'],
+    ['secrets: [{name: a, export: "$PLAIN/cas_key=a,session=b"}]', 'PLAIN'],
+  ] as const) {
+    assert.match(
+      problems(text),
+      new RegExp(`\\$${name} would be more than a value in .*--allow-references`),
+      text,
+    );
+    assert.ok(readYaml(text, given, true));
+  }
+  for (const text of [
+    file(
+      'program: $PLAIN # for $NULL\nuser: "$PLAIN"\ninjection_files: [{to: "/tmp/$PLAIN$PLAIN", content: "$IT"}]',
+    ),
+    file('program: $PROG', '/etc/other'),
+    file('$ALL'),
+    file("program: '$PROG"),
+    'secrets: [{name: a, export: "/session=$HASH,session_hash=$HASH"}]',
+  ])
+    assert.deepEqual(readYaml(text, given).warnings, [], text);
+});

@@ -1,7 +1,8 @@
-import { LAUNCHER_CONFIGURATION_PATH, parseLauncherConfiguration } from '../launcher-configuration.ts';
+import { parseLauncherConfiguration } from '../launcher-configuration.ts';
 import { nearest } from '../nearest.ts';
 import { InvalidText, type Path } from '../problem.ts';
 import type { LauncherConfiguration } from '../schema/launcher.ts';
+import { LAUNCHER_CONFIGURATION_PATH } from '../schema/launcher.ts';
 import type { Image } from '../schema/session.ts';
 import type { Scope } from './scope.ts';
 

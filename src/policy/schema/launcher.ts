@@ -171,6 +171,9 @@ export const supervisionDefaults = {
 
 const MOST_DIRECTORIES = 256;
 
+/** Where a policy injects the launcher's own configuration. */
+export const LAUNCHER_CONFIGURATION_PATH = '/etc/envcas/config.yaml';
+
 /** `injected_file` is another spelling of `injection_files`. */
 export const launcherConfiguration = object({
   program: described(filePath, 'Program that is started'),
