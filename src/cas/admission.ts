@@ -6,7 +6,7 @@ import { variantsOf } from '../policy/service.ts';
 import type { Service } from '../policy/session.ts';
 import { parseDuration } from '../secrets/duration.ts';
 import { expandSection, literal } from './expand.ts';
-import type { Resolver } from './secrets.ts';
+import { NoFragment, type Resolver } from './secrets.ts';
 import type { SessionVersion } from './versions.ts';
 
 /** What Evidence a launcher is asked for. */
@@ -57,11 +57,19 @@ async function attestationOf(
 }
 
 /**
- * What decides before anything else is looked at, and nothing else.
+ * What decides before anything else is looked at, and nothing else: config-fragments of this CAS alone are read for it. Where
+ * more would have to be known, Evidence is asked for first.
  * @throws Failure POLICY_UNUSABLE or SECRET_UNAVAILABLE
  */
-export const evidenceDemandOf: Of<EvidenceDemand> = async (resolver, version) =>
-  (await attestationOf(resolver, version, isDemand)).demand;
+export const evidenceDemandOf: Of<EvidenceDemand> = async (resolver, version) => {
+  try {
+    const reading = { ...resolver, find: resolver.findFragment };
+    return (await attestationOf(reading, version, isDemand)).demand;
+  } catch (error) {
+    if (!(error instanceof NoFragment)) throw error;
+    return { mode: 'hardware', maxQuoteAge: MAX_QUOTE_AGE };
+  }
+};
 
 /**
  * The parts of a policy that decide over a launcher by its Evidence.

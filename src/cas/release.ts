@@ -120,6 +120,7 @@ async function decide(cas: Cas, attempt: LaunchAttempt, grounds: Grounds): Promi
   checkAge(cas, attempt, claims, demand.maxQuoteAge);
   if (demand.mode !== 'none' && !claims) throw failure('EVIDENCE_MISSING');
   const admission = await known('admission', admissionOf);
+  checkAge(cas, attempt, claims, admission.maxQuoteAge);
   await step('appraisal', async () => admit(cas, admission, claims));
   const { oneTimePassword, accessToken } = await known('factors', factorsOf);
   const proof = await step('second factors', async () => {

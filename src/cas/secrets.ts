@@ -28,6 +28,8 @@ export interface Resolver {
    * @throws Failure SECRET_UNAVAILABLE
    */
   find(version: SessionVersion, name: string): Promise<Resolved>;
+  /** The same of a config-fragment of this CAS, which is found by reading alone. @throws NoFragment where it is none */
+  findFragment(version: SessionVersion, name: string): Promise<Resolved>;
   /** What was found so far, and where it is defined: undefined for another CAS. */
   readonly found: readonly { from: SessionVersion; name: string; home: SessionVersion | undefined }[];
   /** Who is told what the request depends on. */
@@ -47,6 +49,9 @@ export interface Resolver {
   /** Waited for after each step, so that a request that needs many lets others in. */
   readonly pace: Pace;
 }
+
+/** What is to be made, asked for at another CAS, or a secret itself. */
+export class NoFragment extends Error {}
 
 /** Values, and bytes of text, that the variables of policies may come to in one request. */
 export const MOST_VALUES = 20_000;
@@ -228,18 +233,32 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
   };
 
   const found: Resolver['found'][number][] = [];
+  const findNoted = async (version: SessionVersion, name: string): Promise<Resolved> => {
+    const resolved = await resolve(version, name, []);
+    const definition = definitionOf(version, name);
+    const isForeign = definition && 'import' in definition && definition.import.cas_key !== undefined;
+    found.push({ from: version, name, home: isForeign ? undefined : resolved.home });
+    return resolved;
+  };
   let values = 0;
   let bytes = 0;
   return {
     found,
     interest,
     pace,
-    async find(version, name) {
-      const resolved = await resolve(version, name, []);
-      const definition = definitionOf(version, name);
-      const isForeign = definition && 'import' in definition && definition.import.cas_key !== undefined;
-      found.push({ from: version, name, home: isForeign ? undefined : resolved.home });
-      return resolved;
+    find: findNoted,
+    async findFragment(version, name) {
+      let [at, here] = [version, name];
+      for (let way = 0; way < LONGEST_WAY; way++) {
+        const definition = definitionOf(at, here);
+        if (definition?.kind === 'config-fragment' && !('import' in definition))
+          return findNoted(version, name);
+        if (!definition || !('import' in definition) || definition.import.cas_key !== undefined) break;
+        const found = await exporterOf(at, definition.import, read);
+        if (typeof found === 'string') break;
+        [at, here] = [found.exporter, found.exported.name];
+      }
+      throw new NoFragment(`${name} is no config-fragment of this CAS`);
     },
     hold,
     spent: () => values + bytes / 64,

@@ -40,6 +40,63 @@ secrets: [${['token', 'otp', 'platform'].map(from).join(', ')}]
   assert.deepEqual(asked, ['platform']);
 });
 
+test('nor is it found what Evidence is asked for by a value, a token or another CAS; by fragments of this CAS it is', async () => {
+  const bare = bareCas();
+  const las = testLas();
+  bare.cas.trustedPlatforms = [las.platform];
+  const touched: string[] = [];
+  bare.cas.otherCases = {
+    ...bare.cas.otherCases,
+    import: async (_version, { secret }, _hops, unavailable) => {
+      touched.push(secret);
+      throw unavailable('there is no other CAS');
+    },
+  };
+  const { keepIssued } = bare.cas.store;
+  bare.cas.store.keepIssued = (issued) => {
+    touched.push(issued.name);
+    return keepIssued(issued);
+  };
+  const elsewhere = `import: {session: x, secret: sec, cas_key: ${formatKeyHash(Buffer.alloc(32, 5))}, cas_url: cas.example.org}`;
+  const key = '{name: k, kind: private-key, key_type: P-384}';
+  const token = `${key}, {name: tok, kind: jwt, signer: k, alg: ES384, validity: {for: 1h}, payload: {a: b}}`;
+  const none = 'kind: config-fragment, value: {mode: none}';
+  const tolerant = 'tolerate: [debug-mode]';
+  const launch = async (name: string, security: string, secrets: string, given?: typeof las) => {
+    await bare.upload(
+      `name: ${name}\nversion: "0.3.12"\nsecurity: ${security}\nservices: [{name: s, attestation: {mrenclave: ${'ab'.repeat(32)}}}]\nsecrets: [${secrets}]\n`,
+    );
+    const refused = (error: { code: string }) => error.code;
+    const alone = await bare.launch(name, 's').then(() => 'granted', refused);
+    return given ? [alone, await bare.launch(name, 's', { las }).then(() => 'granted', refused)] : alone;
+  };
+  for (const [name, security, secrets] of [
+    ['elsewhere', '$$SCONE::sec$$', `{name: sec, kind: config-fragment, ${elsewhere}}`],
+    ['mode-elsewhere', '{attestation: {mode: $$SCONE::sec$$}}', `{name: sec, kind: ascii, ${elsewhere}}`],
+    ['token', '{attestation: {mode: $$SCONE::tok$$}}', token],
+    [
+      'within',
+      '$$SCONE::f$$',
+      `${token}, {name: f, kind: config-fragment, value: {attestation: {mode: $$SCONE::tok$$}}}`,
+    ],
+  ] as const)
+    assert.equal(await launch(name, security, secrets), 'EVIDENCE_MISSING', name);
+  assert.deepEqual(touched, []);
+  const value = `{attestation: {mode: $$SCONE::m$$, ${tolerant}}}`;
+  assert.deepEqual(await launch('value', value, '{name: m, kind: ascii, value: none}', las), [
+    'EVIDENCE_MISSING',
+    'granted',
+  ]);
+  await bare.upload(
+    `name: parts\nversion: "0.3.12"\nservices: []\nsecrets: [{name: att, ${none}, export: [{session: on}]}]\n`,
+  );
+  await bare.upload(
+    'name: on\nversion: "0.3.12"\nservices: []\nsecrets: [{name: att, import: {session: parts, secret: att}, export: [{session: fragments}]}]\n',
+  );
+  const imported = '{name: att, import: {session: on, secret: att}}';
+  assert.equal(await launch('fragments', '{attestation: $$SCONE::att$$}', imported), 'granted');
+});
+
 test('one signer that an alias names thirty thousand times costs nobody a request', async () => {
   const bare = bareCas();
   const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
