@@ -188,9 +188,11 @@ test('sessions that gave a secret count: directly, through others, or for admiss
   const importing = (name: string, from: string) =>
     `  - {name: ${name}, import: {session: ${from}, secret: x}`;
   await upload('far', exporting('one'));
-  await upload('mode', exporting('none'));
+  const asking = (mode: string) =>
+    `secrets: [{name: x, kind: config-fragment, value: {mode: ${mode}}, export: [{session: user}]}]\n`;
+  await upload('mode', asking('none'));
   await upload('middle', `secrets:\n${importing('x', 'far')}, export: [{session: user}]}\n`, 'bob');
-  const user = showing('$$SCONE::x$$', 'security: {attestation: {mode: $$SCONE::m$$}}\n');
+  const user = showing('$$SCONE::x$$', 'security: {attestation: $$SCONE::m$$}\n');
   await upload('user', `${user}secrets:\n${importing('x', 'middle')}}\n${importing('m', 'mode')}}\n`, 'bob');
   const request = { session: 'user', service: 's' };
   const it = await client();
@@ -199,10 +201,10 @@ test('sessions that gave a secret count: directly, through others, or for admiss
   assert.deepEqual(await it.read(), CHANGED);
   assert.equal(shown(await it.ask(1, request)), 'two');
   // A refusal is no end: the policy may be corrected.
-  await upload('mode', exporting('hardware'));
+  await upload('mode', asking('hardware'));
   assert.deepEqual(await it.read(), CHANGED);
   assert.equal(code(await it.ask(2, request)), 'EVIDENCE_MISSING');
-  await upload('mode', exporting('none'));
+  await upload('mode', asking('none'));
   assert.deepEqual(await it.read(), CHANGED);
   assert.equal(shown(await it.ask(3, request)), 'two');
   await upload('stranger', exporting('two'));
