@@ -79,6 +79,16 @@ export function processIdentity(pid: number, started: bigint): string {
   return createHash('sha256').update(identity).digest('hex');
 }
 
+/**
+ * A field of proc_pid_status(5). A process chooses its name, which stands there too: the kernel escapes no more of that than
+ * `\n`, at which lines end, and nothing else counts as their beginning.
+ */
+function statusField(status: string, name: string): string | undefined {
+  const start = `${name}:\t`;
+  const line = status.split('\n').find((each) => each.startsWith(start));
+  return line?.slice(start.length);
+}
+
 /** A launcher has about ten. */
 const MOST_THREADS = 256;
 
@@ -96,7 +106,7 @@ export function tracer(pid: number): number {
       if (code === 'ENOENT' || code === 'ESRCH') continue; // The thread has ended meanwhile.
       throw error;
     }
-    const by = Number(/^TracerPid:\t(\d+)$/m.exec(status)?.[1]);
+    const by = Number(statusField(status, 'TracerPid'));
     if (by !== 0) return by;
   }
   return 0;
@@ -233,8 +243,7 @@ export interface Ids {
 export function credentialsOf(pid: number): { uid: Ids; gid: Ids } {
   const status = readTold(pid, 'status').toString('latin1');
   const ids = (name: string) => {
-    const [, real, effective, saved] =
-      new RegExp(`^${name}:\\t(\\d+)\\t(\\d+)\\t(\\d+)\\t`, 'm').exec(status) ?? [];
+    const [real, effective, saved] = statusField(status, name)?.split('\t') ?? [];
     return { real: Number(real), effective: Number(effective), saved: Number(saved) };
   };
   return { uid: ids('Uid'), gid: ids('Gid') };

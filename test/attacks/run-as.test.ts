@@ -3,6 +3,8 @@ import { createHash } from 'node:crypto';
 import { chmodSync, chownSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setOwnProcessName } from '../../src/platform/libc.ts';
+import { credentialsOf, tracer } from '../../src/platform/process.ts';
 import { formatAddress, parseAddress } from '../../src/policy/address.ts';
 import { sha256 } from '../las/host.ts';
 import { type RunningCas, run } from '../support/stack.ts';
@@ -151,4 +153,19 @@ secrets: [{name: password, kind: ascii, size: 12}]
     for (const pid of processesOf(cas.server))
       for (const user of [ATTACKER, CAS_USER]) assert.equal(readMemory(user, pid), 'EACCES');
   });
+});
+
+test('nobody is another user, or traced by nobody, by a name that looks like what the kernel says of him', () => {
+  const [own] = readFileSync('/proc/self/comm', 'utf8').split('\n');
+  const { uid, gid } = credentialsOf(process.pid);
+  assert.equal(uid.real, process.getuid?.());
+  try {
+    for (const line of ['Uid:\t7\t7\t7\t', 'Gid:\t7\t7\t7\t', 'TracerPid:\t7'])
+      for (const before of ['\r', '\n', '\t', '\v', '\f', '\u2028', '']) {
+        setOwnProcessName(`${before}${line}`);
+        assert.deepEqual([credentialsOf(process.pid), tracer(process.pid)], [{ uid, gid }, 0], line);
+      }
+  } finally {
+    setOwnProcessName(own ?? '');
+  }
 });
