@@ -172,7 +172,7 @@ export function attested(command: Command, keyHash: string): Command {
     .option('--allow-cas-owner-secret-access', 'changes nothing: a CAS has no owner who could read secrets')
     .option('--only_for_testing-debug', 'tolerate debug mode, and so software Evidence')
     .option('--only_for_testing-ignore-signer', 'do not ask who signed the CAS')
-    .option('--only_for_testing-trust-any', 'trust any measurement and any LAS')
+    .option('--only_for_testing-trust-any', 'trust any measurement, any LAS, and without --run-as any user')
     .option('--only_for_testing_allow-unprovisioned-cas', 'changes nothing: a CAS needs no provisioning');
 }
 
