@@ -728,6 +728,12 @@ export const errors = {
     message: "the record of how the store is sealed (state, row 'seal') is not right: {detail}",
     hint: 'Restore that row, or the whole store, from a backup.',
   },
+  STORE_REKEYED: {
+    exit: 75,
+    http: 409,
+    message: 'the store was keyed anew since this CAS has opened it',
+    hint: "Start the CAS again, which opens by what `scone cas rekey` has named. Where nobody ran that, restore the row 'seal' of state.",
+  },
   SEAL_CHANGED: {
     exit: 75,
     http: 409,

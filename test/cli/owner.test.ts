@@ -61,3 +61,11 @@ test('a CAS that is open already is given nothing', () => {
   assert.equal(status, 0, stderr);
   assert.match(stdout, /^The CAS at localhost:\d+ is open already$/m);
 });
+
+test('a CAS whose store was keyed anew says so, and that it is to be started again', async () => {
+  const rekeyed = cas('rekey', '--dir', join(host.directory, 'cas'), '--new-key-file', file('new.key'));
+  assert.equal(rekeyed.status, 0, rekeyed.stderr);
+  const { status, stderr } = cas('rotate');
+  assert.equal(status, 75);
+  assert.match(stderr, /keyed anew since[\s\S]*Start the CAS again[\s\S]*Code: STORE_REKEYED/);
+});
