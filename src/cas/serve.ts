@@ -122,11 +122,13 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       api.server,
       sockets ? { fd: sockets.api } : { host, port: options.apiPort },
       balancers,
+      log,
     );
     const enclavePort = await listen(
       launchPort.server,
       sockets ? { fd: sockets.enclave } : { host, port: options.enclavePort },
       balancers,
+      log,
     ).catch(async (error) => {
       api.server.close();
       throw error;
