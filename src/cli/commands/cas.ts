@@ -65,7 +65,10 @@ export function addCas(program: Command): void {
     .option('--pccs-ca <file>', 'certificates that a caching service is checked by, as PEM')
     .option('--kds <url>', "AMD's service for collateral", AMD)
     .option('--offline', 'fetch no collateral; `scone cas collateral import` brings it')
-    .option('--tpm-roots <file>', 'certificates of makers whose TPMs may be enrolled, as PEM')
+    .option(
+      '--tpm-roots <file>',
+      'certificates of makers whose TPMs may be enrolled, roots and those in between, as PEM',
+    )
     .option('--trusted-tpm <key>', 'a TPM that may be enrolled, by its endorsement key (repeatable)', collect)
     .addOption(logLevel('info'))
     .addHelpText('after', example('scone cas serve --dir /var/lib/scone --trusted-platform LASKEY'))
