@@ -271,7 +271,7 @@ export async function startUpgradeOf(options: NetworkOptions & { yes?: boolean }
   const cas = await openCas(options);
   const answer = await cas.call({ method: 'POST', path: '/v1/upgrades', body: '' }, rotated);
   return {
-    text: `${rotatedText(answer)}Start the new version with --unseal-from, and stop the old one when it answers\n`,
+    text: `${rotatedText(answer)}Only what is registered as an upgrade is given the root key from now on: start each other replica anew as that\n`,
     json: answer,
   };
 }

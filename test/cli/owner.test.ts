@@ -1,15 +1,18 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { RUN_AS_OF_CAS } from '../../src/attestation/credentials.ts';
 import { runAsOf } from '../../src/cli/attest.ts';
-import { type Apart, executables, run, startApart } from '../support/stack.ts';
+import { freePorts } from '../support/port.ts';
+import { type Apart, executables, run, startApart, startServer } from '../support/stack.ts';
 
 /** A CAS that runs as this user, and whoever owns it. */
 let host: Apart;
 before(async () => {
   host = await startApart();
+  host.env.TPM2TOOLS_TCTI = `device:${file('none')}`;
   writeFileSync(file('owner.toml'), '[api_identity]\ncommon_name = "cas"\n');
   const [, token = ''] = /^CAS provisioning token: (\w+)$/m.exec(host.cas.output()) ?? [];
   writeFileSync(file('token'), token, { mode: 0o600 });
@@ -60,6 +63,49 @@ test('a CAS that is open already is given nothing', () => {
   const { status, stdout, stderr } = cas('unseal', 'localhost', ...trustAny, '--secret-file', file('none'));
   assert.equal(status, 0, stderr);
   assert.match(stdout, /^The CAS at localhost:\d+ is open already$/m);
+});
+
+test('an owner is named by a key hash, in a configuration too', () => {
+  writeFileSync(file('owners.json'), '{"owners": [1]}');
+  const { status, stderr } = cas('update-config', '--config-file', file('owners.json'));
+  assert.equal(status, 65);
+  assert.match(stderr, /owners\.0 is no key hash, as `scone self show-key-hash` prints it/);
+});
+
+test('a CAS that seals its store by a key file says so', () => {
+  assert.match(
+    host.cas.output(),
+    /master\.key","msg":"the store was sealed now, and opens by this key file alone"/,
+  );
+});
+
+test('registers of a TPM are those of its SHA-256 bank, whether that is said or not', () => {
+  const init = (registers: string) => cas('init', '--dir', file('tpm'), '--tpm', registers);
+  for (const wrong of ['sha1:7', '7,', 'seven']) {
+    const { status, stderr } = init(wrong);
+    assert.equal(status, 64);
+    assert.match(stderr, /Registers of the SHA-256 bank are wanted/);
+  }
+  for (const right of ['7', '0,7', 'sha256:7']) assert.match(init(right).stderr, /Code: TPM_UNUSABLE/);
+});
+
+test('a sealed CAS says where it is opened from elsewhere, and does not ask itself', async () => {
+  const port = await freePorts(1);
+  const dir = ['--dir', file('sealed')];
+  assert.equal(cas('init', ...dir, '--shares', '2/3').status, 0);
+  const key = host.env.SCONE_CAS_KEY;
+  const server = await startServer(
+    executables().scone,
+    [
+      ...['cas', 'serve', ...dir, '--host', '0.0.0.0', '--api-port', String(port)],
+      ...['--unseal-from', `${hostname()}:${port}=${key}`],
+    ],
+    /^CAS is sealed[\s\S]*?^To open it: (.*)$/m,
+    { env: host.env },
+  );
+  await server.stop();
+  assert.equal(server.match[1], `scone cas unseal ${hostname()}:${port}`);
+  assert.doesNotMatch(server.match[0], /^ /m);
 });
 
 test('a CAS whose store was keyed anew says so, and that it is to be started again', async () => {
