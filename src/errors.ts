@@ -505,7 +505,7 @@ export const errors = {
     exit: 65,
     http: 400,
     message: 'the session speaks of its CREATOR, and nobody says who that is',
-    hint: 'Write `creator: signer: PUBLIC KEY` into the session before it is signed, or upload it with a client certificate.',
+    hint: 'Write `creator: signer: PUBLIC KEY` into the session before it is signed, or upload it with a client certificate; `calculate-hash` takes --with-self-as-creator.',
   },
   SESSION_DIFFERS: {
     exit: 65,
