@@ -107,5 +107,5 @@ else
     echo "Warning: $prefix/bin is on a file system that is mounted nosuid, so setgid has no effect there" >&2
   fi
   echo 'To start the LAS: systemctl daemon-reload && systemctl enable --now envcas-las'
-  echo "To start a CAS: look at $configuration/cas.toml, then systemctl enable --now envcas-cas-las envcas-cas"
+  echo "To start a CAS: look at $configuration/cas.toml, say what opens it (scone cas init --help), then systemctl enable --now envcas-cas-las envcas-cas"
 fi

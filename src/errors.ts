@@ -141,6 +141,11 @@ export const errors = {
     message: 'the TPM cannot be used, {what}: {detail}',
     hint: 'Install tpm2-tools, and run as root or in the group of the device (tss); TPM2TOOLS_TCTI names another TPM than device:/dev/tpmrm0. After the TPM was cleared, remove the folder `tpm` of the LAS and enrol again.',
   },
+  TPM_REGISTERS_CHANGED: {
+    exit: 77,
+    message: 'the TPM gives the key out only while its registers {pcrs} have the values they had',
+    hint: 'Start this machine as it was started then; or open the store by another of its methods, and `scone cas rekey` it.',
+  },
   HARDWARE_MISSING: {
     exit: 69,
     message: 'SCONE_MODE is hw, and no hardware vouches here: {detail}',
@@ -225,7 +230,7 @@ export const errors = {
     exit: 77,
     http: 403,
     message: 'the TPM with the endorsement key {key} is not trusted: {detail}',
-    hint: "Give the CAS its maker's root certificates with `scone cas serve --tpm-roots`, or trust this one by name with --trusted-tpm.",
+    hint: "Give the CAS its maker's root certificates, and those in between, with `scone cas serve --tpm-roots`; or trust this one by name with --trusted-tpm.",
   },
   TPM_UNPROVEN: {
     exit: 77,
@@ -500,7 +505,7 @@ export const errors = {
     exit: 65,
     http: 400,
     message: 'the session speaks of its CREATOR, and nobody says who that is',
-    hint: 'Write `creator: signer: PUBLIC KEY` into the session before it is signed, or upload it with a client certificate.',
+    hint: 'Write `creator: signer: PUBLIC KEY` into the session before it is signed, or upload it with a client certificate; `calculate-hash` takes --with-self-as-creator.',
   },
   SESSION_DIFFERS: {
     exit: 65,
@@ -542,7 +547,7 @@ export const errors = {
   TEMPLATE_INVALID: {
     exit: 78,
     message: '{place}: {detail}',
-    hint: 'A reference has the form $$SCONE::name$$ or $$SCONE::name:format$$.',
+    hint: 'A reference has the form $$SCONE::name$$ or $$SCONE::name:format$$; a template on the host may use the secrets that `provide_secrets` of the image names.',
   },
   TARGET_UNWRITABLE: {
     exit: 73,
@@ -727,6 +732,12 @@ export const errors = {
     http: 500,
     message: "the record of how the store is sealed (state, row 'seal') is not right: {detail}",
     hint: 'Restore that row, or the whole store, from a backup.',
+  },
+  STORE_REKEYED: {
+    exit: 75,
+    http: 409,
+    message: 'the store was keyed anew since this CAS has opened it',
+    hint: "Start the CAS again, which opens by what `scone cas rekey` has named. Where nobody ran that, restore the row 'seal' of state.",
   },
   SEAL_CHANGED: {
     exit: 75,

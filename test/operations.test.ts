@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { start } from './launcher/support.ts';
@@ -29,7 +29,12 @@ test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS o
   ]);
   // What somebody has from before is not gone by.
   writeFileSync(join(folder, '.cas'), '');
-  const script = ['set -eu', "trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT", ...blocks].join('\n');
+  const script = [
+    'set -eu',
+    "trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT",
+    ...blocks,
+    '[ -z "$(jobs -p)" ]',
+  ].join('\n');
   const { status, stdout, stderr } = await start('bash', ['-c', script], {
     cwd: folder,
     env: {
@@ -47,8 +52,12 @@ test('who follows docs/operations.md has a restored, re-keyed and upgraded CAS o
   assert.match(stdout, /^name: shop$/m);
   assert.match(stdout, /^All \d+ rows of .+ are as they were written$/m);
   assert.match(stdout, /The log is whole, and nothing that was seen before is missing from it\.\n$/);
+  // Nothing of it lies about, and the shares of the backups are still there.
+  assert.deepEqual(readdirSync(folder).toSorted(), ['.cas', 'cas-trial', 'next']);
+  const share = (name: string) => readFileSync(join(folder, 'cas-trial', name), 'utf8');
+  assert.notEqual(share('share-1'), share('new-share-1'));
   for (const replica of [1, 2, 3]) {
-    const log = readFileSync(join(folder, `cas-${replica}.log`), 'utf8');
+    const log = readFileSync(join(folder, 'cas-trial', `cas-${replica}.log`), 'utf8');
     assert.match(log, /^CAS ready/m);
     assert.doesNotMatch(log, /"level":(50|60)/);
   }

@@ -35,8 +35,8 @@ export const runAs = v.pipe(
 /** As whom a CAS runs where nobody says otherwise: as root, or as the unit of packaging/. */
 export const RUN_AS_OF_CAS: readonly string[] = ['uid:0', 'unit:envcas-cas.service'];
 
-/** In the words of {@link runAs}, all that holds; none where the ids differ, as then the process has two users. */
-function wordsOf({ uid: { real, effective, saved }, user, unit }: Credentials): string[] {
+/** In the words of {@link runAs}, all that holds, its number first; none where the ids differ, as then the process has two users. */
+export function wordsOf({ uid: { real, effective, saved }, user, unit }: Credentials): string[] {
   if (real !== effective || real !== saved) return [];
   return [
     `uid:${real}`,

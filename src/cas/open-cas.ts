@@ -14,7 +14,7 @@ import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
 import { announceRestore } from './owner/backup.ts';
 import { readOwner } from './owner/owner.ts';
-import { openSeal, readSeal } from './seal/record.ts';
+import { openSeal, readSeal, type Seal } from './seal/record.ts';
 import { unsealBySelf } from './seal/unseal.ts';
 import type { CasOptions } from './serve.ts';
 import type { Database } from './store/database.ts';
@@ -29,6 +29,8 @@ export interface OpenedCas {
   audit: AuditLog;
   identity: Identity;
   rootKey: Buffer;
+  /** How the store was sealed when it was opened. */
+  seal: Seal;
   /** Reads the master keys, which other processes may have added to. */
   readKeys(): Promise<MasterKeys>;
 }
@@ -40,12 +42,14 @@ export const storeAddress = ({ store, directory }: Pick<CasOptions, 'store' | 'd
 async function openKept(database: Database, options: CasOptions) {
   await checkNotMoved(database);
   const rootKey = options.rootKey ?? (await rootKeyByFile(database, options));
-  const readKeys = async () => {
-    const seal = await readSeal(openState(database));
-    if (!seal) throw failure('SEAL_DAMAGED', { detail: 'it is missing' });
-    return openSeal(seal, rootKey);
+  const readPresent = async () => {
+    const present = await readSeal(openState(database));
+    if (present) return present;
+    throw failure('SEAL_DAMAGED', { detail: 'it is missing' });
   };
-  const keyring = createKeyring(await readKeys());
+  const seal = await readPresent();
+  const readKeys = async () => openSeal(await readPresent(), rootKey, seal);
+  const keyring = createKeyring(openSeal(seal, rootKey));
   const store = openStore(database, keyring.authenticate);
   await codeRows(database, keyring.authenticate);
   const kept = { store, keyring };
@@ -54,7 +58,7 @@ async function openKept(database: Database, options: CasOptions) {
   const key = publicKeyDigest(createPublicKey(identity.certificate));
   const { recorder } = options;
   const audit = await openAuditLog({ database, ...kept, cas: key, clock: Date.now, recorder });
-  return { ...kept, audit, identity, key, rootKey, readKeys, settings };
+  return { ...kept, audit, identity, key, rootKey, seal, readKeys, settings };
 }
 
 /** Opens the audit log alone, for a process that writes it for others, or into a file. @throws Failure as openCas */
@@ -67,7 +71,8 @@ export async function openRecorder(
 
 /** Opens everything that a CAS works with. @throws Failure STORE_*, SEAL_DAMAGED, CAS_SEALED or AUDIT_LOG_DAMAGED */
 export async function openCas(database: Database, options: CasOptions): Promise<OpenedCas> {
-  const { audit, identity, key, rootKey, readKeys, settings, ...kept } = await openKept(database, options);
+  const opened = await openKept(database, options);
+  const { audit, identity, key, rootKey, seal, readKeys, settings, ...kept } = opened;
   const { store, keyring } = kept;
   await announceRestore({ audit, log: options.log });
   const cas: Cas = {
@@ -88,7 +93,7 @@ export async function openCas(database: Database, options: CasOptions): Promise<
     clock: Date.now,
     log: options.log,
   };
-  return { cas, audit, identity, rootKey, readKeys };
+  return { cas, audit, identity, rootKey, seal, readKeys };
 }
 
 /** What the operator says, and the owner. */

@@ -195,7 +195,7 @@ export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
   });
   await app.ready();
   return {
-    apiPort: await listen(app.server, { host, port: options.apiPort }, options.balancers),
+    apiPort: await listen(app.server, { host, port: options.apiPort }, options.balancers, log),
     key,
     rootKey: opened.promise,
     close: () =>

@@ -99,7 +99,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
   const database = observeDatabase(await openDatabase(storeAddress(options)));
   try {
     if (options.otlp !== undefined) await startTracing(options.otlp);
-    const { cas, audit, rootKey, readKeys, ...opened } = await openCas(database, options);
+    const { cas, audit, rootKey, seal, readKeys, ...opened } = await openCas(database, options);
     const sealed = Promise.withResolvers<void>();
     let { identity } = opened;
     const control: Control = {
@@ -111,7 +111,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
           await audit.record({ operation: 'keys_rotated' });
           await sleep(NOTICE);
         };
-        return rotate({ database, rootKey, keyring: cas.keyring, announce });
+        return rotate({ database, rootKey, opened: seal, keyring: cas.keyring, announce });
       },
     };
     const api = createApi(cas, { identity: () => identity, lasSocket: options.lasSocket, control });
@@ -122,11 +122,13 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       api.server,
       sockets ? { fd: sockets.api } : { host, port: options.apiPort },
       balancers,
+      log,
     );
     const enclavePort = await listen(
       launchPort.server,
       sockets ? { fd: sockets.enclave } : { host, port: options.enclavePort },
       balancers,
+      log,
     ).catch(async (error) => {
       api.server.close();
       throw error;

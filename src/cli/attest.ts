@@ -3,7 +3,13 @@ import * as v from 'valibot';
 import { appraise, chained, type Expectation } from '../attestation/appraise.ts';
 import type { Claims } from '../attestation/claims.ts';
 import { collateralFiles, parseCollateral } from '../attestation/collateral.ts';
-import { describeCredentials, RUN_AS_OF_CAS, runAs, runAsRefusal } from '../attestation/credentials.ts';
+import {
+  describeCredentials,
+  RUN_AS_OF_CAS,
+  runAs,
+  runAsRefusal,
+  wordsOf,
+} from '../attestation/credentials.ts';
 import { verifyEvidence } from '../attestation/evidence.ts';
 import { type Endorsements, tpmKeyName } from '../attestation/hardware.ts';
 import { type HardwareEvidence, hardwareEvidence } from '../attestation/hardware-evidence.ts';
@@ -73,6 +79,8 @@ interface Attested {
   certificate: string;
   said: Report;
   claims: Claims;
+  /** As whom it may run. */
+  runAs: readonly string[];
 }
 
 /** Checks a CAS. @throws Failure CAS_NOT_TRUSTWORTHY, EVIDENCE_*, CAS_* */
@@ -107,12 +115,13 @@ export async function attest(
     });
   const claims = await verifyReport(said, { nonce, casKey }, options);
   appraiseCas(claims, expected, options);
-  checkRunAs(claims, options);
+  const runAs = runAsOf(options, claims);
+  if (options.runAs || !options.only_for_testingTrustAny) checkRunAs(claims, runAs);
   if (claims.root === 'software')
     warn(
       'the Evidence is vouched for by software alone (debug): whoever administers that host could have made it',
     );
-  return { address, casKey, certificate, said, claims };
+  return { address, casKey, certificate, said, claims, runAs };
 }
 
 /** `scone cas attest ADDRESS [MRENCLAVE]`: checks a CAS, and pins its key when it is trustworthy. */
@@ -342,12 +351,19 @@ function appraiseCas(claims: Claims, expected: Expectation, options: AttestOptio
     throw refuse(`its LAS key ${claims.platform} is not trusted; name it with --trusted-platform`);
 }
 
-/** As whom a CAS is to run: what it is given, that user can read. */
-export const runAsOf = ({ runAs }: Pick<AttestOptions, 'runAs'>): string[] => runAs ?? [...RUN_AS_OF_CAS];
+/** As whom a CAS is to run: what it is given, that user can read. Whoever trusts any takes whom it runs as now. */
+export function runAsOf(
+  { runAs, only_for_testingTrustAny }: Pick<AttestOptions, 'runAs' | 'only_for_testingTrustAny'>,
+  { credentials }: Pick<Claims, 'credentials'>,
+): readonly string[] {
+  const isUsual = !runAsRefusal(RUN_AS_OF_CAS, credentials);
+  const [now] = credentials && only_for_testingTrustAny && !isUsual ? wordsOf(credentials) : [];
+  return runAs ?? (now === undefined ? RUN_AS_OF_CAS : [now]);
+}
 
-function checkRunAs({ root, credentials }: Claims, options: AttestOptions): void {
-  if (root === 'sgx' || options.only_for_testingTrustAny) return;
-  const refusal = runAsRefusal(runAsOf(options), credentials);
+function checkRunAs({ root, credentials }: Claims, expected: readonly string[]): void {
+  if (root === 'sgx') return;
+  const refusal = runAsRefusal(expected, credentials);
   if (!refusal) return;
   throw failure('CAS_NOT_TRUSTWORTHY', { detail: 'whoever it runs as could read what it is given' }, refusal);
 }

@@ -32,7 +32,9 @@ export async function enrolTpm({ dir, ...options }: NetworkOptions & { dir: stri
     enrolment,
   );
   return {
-    text: `The CAS ${cas.name} knows this TPM\nPlatform: ${enrolled.platform}\nAttestation key: ${enrolled.attestationKey}\n`,
+    text:
+      `The CAS ${cas.name} knows this TPM; a LAS that runs takes it once it is started again\n` +
+      `Platform: ${enrolled.platform}\nAttestation key: ${enrolled.attestationKey}\n`,
     json: { cas: cas.name, ...enrolled },
   };
 }

@@ -12,8 +12,8 @@ import { defaultPorts, formatAddress, parseAddress, portSetting } from '../polic
 import { formatKeyHash, parseKeyHash } from '../policy/key-hash.ts';
 import { callApi, connectApi, transfer } from '../protocol/api-client.ts';
 import { checkKey } from '../protocol/connect.ts';
-import { printable } from '../protocol/refusal.ts';
-import { type AttestOptions, attest, runAsOf } from './attest.ts';
+import { printable, Refused } from '../protocol/refusal.ts';
+import { type AttestOptions, attest } from './attest.ts';
 import { connectTo, type NetworkOptions, openCas } from './connect.ts';
 import { readInput } from './input.ts';
 import type { Output } from './output.ts';
@@ -49,7 +49,6 @@ function readOwnerConfiguration(path: string): OwnerConfiguration {
 const versioned = v.object({ version: v.number() });
 
 export interface ProvisionOptions extends AttestOptions {
-  casKeyHash: string;
   token?: string;
   tokenFile?: string;
   configFile: string;
@@ -64,10 +63,17 @@ export async function provisionCas(
 ): Promise<Output> {
   const ways = ['with-attestation', 'only_for_testing-without-attestation'];
   if (!ways.includes(how)) throw failure('USAGE', { detail: `after the address comes ${ways.join(' or ')}` });
+  const isAttested = how === 'with-attestation';
+  if (!isAttested && options.casKeyHash === undefined)
+    throw failure('USAGE', {
+      detail: 'a CAS that is not attested is known by its key alone: name it with -c',
+    });
   const configuration = readOwnerConfiguration(options.configFile);
   const token = options.token ?? readSecretLine(options.tokenFile, 'Provisioning token');
-  if (how === 'with-attestation') await attest(addressText, undefined, options);
-  else warn('the CAS is not attested: its key alone says which one it is');
+  if (!isAttested) warn('the CAS is not attested: its key alone says which one it is');
+  const key = isAttested
+    ? (await attest(addressText, undefined, options)).casKey
+    : parseKeyHash(options.casKeyHash ?? '', '-c');
   const address = parseAddress(
     addressText,
     portSetting(process.env, 'SCONE_CAS_API_PORT', defaultPorts.api),
@@ -75,7 +81,7 @@ export async function provisionCas(
   );
   const identity = await openIdentity(process.env, options.identity);
   const connection = await connectApi(address, identity);
-  checkKey(connection, parseKeyHash(options.casKeyHash, '-c'), 'by -c');
+  checkKey(connection, key, isAttested ? 'by the Evidence it gave just now' : 'by -c');
   const body = JSON.stringify({ token, configuration });
   const { version } = await callApi(
     connection,
@@ -196,7 +202,7 @@ export async function registerCas(
   addressText: string,
   options: AttestOptions & NetworkOptions,
 ): Promise<Output> {
-  const { claims } = await attest(addressText, undefined, options);
+  const { claims, runAs } = await attest(addressText, undefined, options);
   const { root, measurement, platform, debug, weaknesses = [], advisories = [] } = claims;
   const cas = await openCas(options);
   const body = JSON.stringify({
@@ -208,15 +214,16 @@ export async function registerCas(
     debug,
     weaknesses,
     advisories,
-    runAs: runAsOf(options),
+    runAs,
   });
   const made = await cas.call({ method: 'POST', path: '/v2/registrations', body }, registration);
   const { address, key } = knownCas(process.env, options.cas);
   const source = `${formatAddress(address)}=${formatKeyHash(key)}`;
   return {
     text:
-      `${made.id}: ${addressText} may be given the root key of ${cas.name}\n` +
-      `It asks for it when it is started with --unseal-from ${source}\n`,
+      `${made.id}: ${addressText} may be given the root key of ${cas.name}${
+        root === 'sgx' ? '' : `, while it runs as ${runAs.join(' or ')}`
+      }\n` + `It asks for it when it is started with --unseal-from ${source}\n`,
     json: made,
   };
 }
@@ -264,7 +271,7 @@ export async function startUpgradeOf(options: NetworkOptions & { yes?: boolean }
   const cas = await openCas(options);
   const answer = await cas.call({ method: 'POST', path: '/v1/upgrades', body: '' }, rotated);
   return {
-    text: `${rotatedText(answer)}Start the new version with --unseal-from, and stop the old one when it answers\n`,
+    text: `${rotatedText(answer)}Only what is registered as an upgrade is given the root key from now on: start each other replica anew as that\n`,
     json: answer,
   };
 }
@@ -291,7 +298,17 @@ export async function unsealCas(
     checkKey(connection, casKey, 'by the Evidence it gave just now');
     return callApi(connection, call, status);
   };
-  const { methods } = await ask({ method: 'GET', path: '/v1/seal' });
+  const sealed = await ask({ method: 'GET', path: '/v1/seal' }).catch((error: unknown) => {
+    // An open CAS has no such call.
+    if (error instanceof Refused && error.code === 'METHOD_NOT_ALLOWED') return undefined;
+    throw error;
+  });
+  if (!sealed)
+    return {
+      text: `The CAS at ${formatAddress(address)} is open already\n`,
+      json: { sealed: false, methods: [] },
+    };
+  const { methods } = sealed;
   const hasShares = methods.some(({ method }) => method === 'shares');
   const hasPassphrase = methods.some(({ method }) => method === 'passphrase');
   const isShare = options.share ?? (hasShares && !hasPassphrase);

@@ -88,7 +88,13 @@ export async function rotateStore(options: StoreOptions): Promise<Output> {
   return withStore(options, async (database) => {
     const { seal, rootKey } = await openByHand(database, options);
     const keyring = createKeyring(openSeal(seal, rootKey));
-    const { present, rewrapped } = await rotate({ database, rootKey, keyring, announce: async () => {} });
+    const { present, rewrapped } = await rotate({
+      database,
+      rootKey,
+      opened: seal,
+      keyring,
+      announce: async () => {},
+    });
     return {
       text: `Master key ${present} is used from now on; ${rewrapped} values were wrapped under it\n`,
       json: { present, rewrapped },

@@ -1,6 +1,7 @@
+import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import type { Log } from '../cas/cas.ts';
-import { askForRootKey } from '../cas/seal/other-cas.ts';
+import { askForRootKey, type OtherCas } from '../cas/seal/other-cas.ts';
 import { describeMethods, openSeal, readSeal, type Seal } from '../cas/seal/record.ts';
 import { type Unsealed, unsealBySelf } from '../cas/seal/unseal.ts';
 import { serveSealed } from '../cas/sealed.ts';
@@ -56,7 +57,11 @@ async function unsealByMachine(options: CasServeOptions, log: Log): Promise<Unse
       if (!seal) throw error;
       unsealed = { seal, reasons: [causes(error).join(': ')] };
     }
-    if ('rootKey' in unsealed) return unsealed;
+    if ('rootKey' in unsealed) {
+      if (unsealed.isSealedNow)
+        log.info({ keyFile: means.keyFile }, 'the store was sealed now, and opens by this key file alone');
+      return unsealed;
+    }
     const { rootKey, reasons } = await askOthers(options, unsealed.seal, log);
     return rootKey ? { rootKey } : { ...unsealed, reasons: [...unsealed.reasons, ...reasons] };
   } finally {
@@ -66,12 +71,16 @@ async function unsealByMachine(options: CasServeOptions, log: Log): Promise<Unse
 
 /** Asks the CASes that this one may be registered at, one after the other. */
 async function askOthers(
-  { unsealFrom = [], las }: CasServeOptions,
+  { unsealFrom = [], las, host, apiPort }: CasServeOptions,
   seal: Seal,
   log: Log,
 ): Promise<{ rootKey?: Buffer; reasons: string[] }> {
   const reasons: string[] = [];
-  for (const other of unsealFrom.map(readOtherCas))
+  const isSelf = ({ address }: OtherCas) =>
+    [host, hostname()].includes(address.host) && String(address.port) === apiPort;
+  for (const other of unsealFrom.map(readOtherCas)) {
+    // All replicas may have the same list.
+    if (isSelf(other)) continue;
     try {
       const rootKey = await askForRootKey(other, las);
       // One that has not heard of new methods yet has the key from before.
@@ -81,6 +90,7 @@ async function askOthers(
     } catch (error) {
       reasons.push(`${formatAddress(other.address)}: ${causes(error).join(': ')}`);
     }
+  }
   return { reasons };
 }
 
@@ -101,7 +111,8 @@ export async function unsealByPeople(
     balancers: balancersOf(options),
   });
   onSealed();
-  const address = formatAddress({ host: options.host, port: sealed.apiPort });
+  const host = isAnywhere(options.host) ? hostname() : options.host;
+  const address = formatAddress({ host, port: sealed.apiPort });
   print(
     `CAS is sealed, at https://${address}/, and opens by: ${methods}`,
     ...reasons.map((reason) => `  ${reason}`),
@@ -122,6 +133,9 @@ export async function unsealByPeople(
   await sealed.close();
   return rootKey;
 }
+
+/** Whether an address is all that a host has, which says nothing elsewhere. */
+const isAnywhere = (address: string) => address === '0.0.0.0' || address === '::';
 
 /** Milliseconds between two questions of a CAS that is sealed to others. */
 const ASK_AGAIN = 5_000;

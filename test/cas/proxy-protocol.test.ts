@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { readBalancers } from '../../src/cas/limits/proxy-protocol.ts';
+import { believeBalancers, readBalancers } from '../../src/cas/limits/proxy-protocol.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { freePorts } from '../support/port.ts';
 import {
   ask,
   BALANCER,
+  balancers,
   CLIENT,
   header,
   isClosed,
@@ -79,6 +82,23 @@ test('a balancer that says nothing of this kind is closed', async () => {
     await isClosed(socket);
   }
   assert.equal(await ask(await open(cas.apiPort, '127.0.0.66')), 'HTTP/1.1 200');
+});
+
+test('that a balancer says nothing of this kind is in the log, and many times only once', async () => {
+  const lines: object[] = [];
+  const server = createServer((socket) => socket.destroy());
+  believeBalancers(server, balancers, { info: (fields) => void lines.push(fields) });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  for (let count = 0; count < 20; count++) {
+    const socket = await open(String(port), BALANCER);
+    socket.write('GET / HTTP/1.1\r\n\r\n');
+    await isClosed(socket);
+  }
+  server.close();
+  assert.deepEqual(lines, [{ balancer: BALANCER, connections: 1 }]);
+  await until(() => cas.server.output().includes(`"balancer":"${BALANCER}"`), 'a balancer in the log');
 });
 
 test('HAProxy in front of both ports has the CAS know its clients', {

@@ -89,6 +89,11 @@ describe('a store of the release that people open', { skip: missingRelease }, ()
           give(user, cas, running.address, ['--share'], shares[0] ?? '');
           key ??= await running.key();
           assert.equal(await running.key(), key);
+          if (user === present)
+            assert.match(
+              give(user, cas, running.address, ['--share'], shares[1] ?? ''),
+              / is open already$/m,
+            );
           await running.server.stop();
           const again = await serve(cas, 'cas');
           give(user, cas, again.address, [], passphrase);

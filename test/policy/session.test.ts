@@ -310,6 +310,13 @@ test('as whom a launcher runs means nothing without Evidence', () => {
   );
 });
 
+test('a list of those as whom a launcher may run names somebody', () => {
+  const service = (runAs: string) =>
+    `{name: s, version: "0.3", services: [{name: a, attestation: {mrenclave: ${upper}, run_as: ${runAs}}}]}`;
+  assert.ok(parseSession(service('["uid:0"]')));
+  assert.match(problemsOf(() => parseSession(service('[]'))).join(), /an empty list admits nobody/);
+});
+
 test('ignoring all advisories without debug-mode is accepted with a warning', () => {
   const { warnings } = parseSession(
     'name: s\nversion: "0.3"\nsecurity:\n  attestation:\n    ignore_advisories: "*"\n',

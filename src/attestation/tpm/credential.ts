@@ -166,6 +166,10 @@ export function verifyEndorsementKey(
       ...trusted,
       at,
       revocation: 'where given',
+      noIssuer: (subject) =>
+        untrusted(
+          `no certificate that is given has issued ${subject.commonName}, so there is no chain to a root`,
+        ),
       understood: [SUBJECT_ALT_NAME, EXTENDED_KEY_USAGE],
     });
     if (parsed.x509.ca) throw untrusted(`${parsed.commonName} is an authority, no endorsement key`);

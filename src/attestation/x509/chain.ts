@@ -1,4 +1,4 @@
-import { failure } from '../../errors.ts';
+import { type Failure, failure } from '../../errors.ts';
 import { isQuick } from '../../quick-key.ts';
 import { invalidEvidence } from '../bytes.ts';
 import type { Certificate } from './certificate.ts';
@@ -21,6 +21,8 @@ export interface ChainOptions {
   revocation: 'required' | 'where given';
   /** Critical extensions that may be there beside {@link understood}, by object identifier. */
   understood?: readonly string[];
+  /** The error where no issuer is found; EVIDENCE_INVALID where this is absent. */
+  noIssuer?: (subject: Certificate) => Failure;
 }
 
 export interface Chain {
@@ -74,7 +76,10 @@ function chainOf(leaf: Certificate, what: string, options: ChainOptions): Certif
     if (certificates.length === LONGEST) throw invalid(what, 'its chain is too long');
     const issuer = issuerOf(subject, options, certificates.length - 1);
     if (!issuer)
-      throw invalid(what, `nobody who may has issued ${subject.commonName}: no chain to a trusted root`);
+      throw (
+        options.noIssuer?.(subject) ??
+        invalid(what, `nobody who may has issued ${subject.commonName}: no chain to a trusted root`)
+      );
     certificates.push(issuer);
     subject = issuer;
   }

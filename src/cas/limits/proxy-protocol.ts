@@ -1,5 +1,6 @@
 import { BlockList, isIPv4, isIPv6, type Server, type Socket } from 'node:net';
 import { failure } from '../../errors.ts';
+import type { Log } from '../cas.ts';
 import { comesFrom } from './source.ts';
 
 /** Milliseconds that a balancer has to say whom a connection is from. */
@@ -8,6 +9,8 @@ const SIGNATURE = Buffer.from('0d0a0d0a000d0a515549540a', 'hex');
 /** Bytes before the addresses, and those that a header may have after that. */
 const HEAD = 16;
 const LONGEST = 4096;
+/** Milliseconds between two lines in the log about connections without one. */
+const SILENCE = 60_000;
 
 /**
  * Addresses of balancers, from which connections begin with whom they are from.
@@ -32,10 +35,22 @@ export function readBalancers(texts: readonly string[]): BlockList {
 
 /**
  * Has connections of balancers begin with a header of the PROXY protocol, version 2
- * (https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt, 2.2), and closes those that do not. To be called once the
- * server has all its listeners.
+ * (https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt, 2.2), and closes those that do not, which the log says once
+ * a minute. To be called once the server has all its listeners.
  */
-export function believeBalancers(server: Server, balancers: BlockList): void {
+export function believeBalancers(server: Server, balancers: BlockList, log?: Pick<Log, 'info'>): void {
+  let connections = 0;
+  let said = Number.NEGATIVE_INFINITY;
+  const tell = (balancer: string) => {
+    connections++;
+    if (performance.now() - said < SILENCE) return;
+    said = performance.now();
+    log?.info(
+      { balancer, connections },
+      'closed: a balancer must begin with a PROXY protocol header, version 2',
+    );
+    connections = 0;
+  };
   const listeners = server.listeners('connection');
   server.removeAllListeners('connection');
   const begin = (socket: Socket) => {
@@ -44,7 +59,11 @@ export function believeBalancers(server: Server, balancers: BlockList): void {
   server.on('connection', (socket: Socket) => {
     const { remoteAddress = '', remoteFamily } = socket;
     if (!balancers.check(remoteAddress, remoteFamily === 'IPv6' ? 'ipv6' : 'ipv4')) return begin(socket);
-    const late = setTimeout(() => socket.destroy(), PATIENCE).unref();
+    const refuse = () => {
+      if (!socket.destroyed) tell(remoteAddress);
+      destroy();
+    };
+    const late = setTimeout(refuse, PATIENCE).unref();
     const stop = () => {
       clearTimeout(late);
       socket.off('readable', look).off('error', destroy);
@@ -58,11 +77,11 @@ export function believeBalancers(server: Server, balancers: BlockList): void {
       head ??= socket.read(HEAD);
       if (!head) return;
       const length = lengthIn(head);
-      if (length === undefined) return destroy();
+      if (length === undefined) return refuse();
       const addresses: Buffer | null = length === 0 ? Buffer.alloc(0) : socket.read(length);
       if (!addresses) return;
       const client = clientIn(head, addresses);
-      if (client === undefined) return destroy();
+      if (client === undefined) return refuse();
       stop();
       if (client !== 'balancer') comesFrom(socket, client);
       begin(socket);

@@ -6,13 +6,16 @@ import { parseKeyHash } from '../../policy/key-hash.ts';
  * another file, which its administrator writes (cas-configuration.ts).
  */
 const text = (most: number) => v.pipe(v.string(), v.minLength(1), v.maxLength(most));
+const noKeyHash = 'is no key hash, as `scone self show-key-hash` prints it';
+/** As people write it, or as 64 hexadecimal digits. */
 const keyHash = v.pipe(
-  text(64),
-  v.rawTransform(({ dataset, addIssue, NEVER }) => {
+  v.string(noKeyHash),
+  v.rawTransform(({ dataset: { value }, addIssue, NEVER }) => {
+    if (/^[0-9a-f]{64}$/i.test(value)) return value.toLowerCase();
     try {
-      return parseKeyHash(dataset.value, 'a key hash').toString('hex');
+      return parseKeyHash(value, 'a key hash').toString('hex');
     } catch {
-      addIssue({ message: 'is no key hash, as `scone self show-key-hash` prints it' });
+      addIssue({ message: noKeyHash });
       return NEVER;
     }
   }),
@@ -33,7 +36,7 @@ export const ownerConfiguration = v.strictObject({
     }),
   ),
   /** Further owners, by the hashes of their keys. */
-  owners: v.optional(v.pipe(v.array(v.union([keyHash, digest])), v.maxLength(64)), []),
+  owners: v.optional(v.pipe(v.array(keyHash), v.maxLength(64)), []),
   /** LAS keys that are trusted for all sessions. */
   trusted_platforms: v.optional(v.pipe(v.array(digest), v.maxLength(4096)), []),
   /** An audit log is always kept, and always signed. */

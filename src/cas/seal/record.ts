@@ -48,11 +48,20 @@ export async function readSeal(state: State): Promise<Seal | undefined> {
   }
 }
 
-/** The master keys. @throws Failure SEAL_DAMAGED where anything in the record was changed, or it is another root key */
-export function openSeal({ record }: Seal, rootKey: Buffer): MasterKeys {
+/**
+ * The master keys.
+ * @param opened the record that this root key has opened before
+ * @throws Failure SEAL_DAMAGED where anything in the record was changed, or it is another root key; STORE_REKEYED where
+ * nothing is left of the one that was opened
+ */
+export function openSeal({ record, slots }: Seal, rootKey: Buffer, opened?: Seal): MasterKeys {
   const code = codeOf(record, rootKey);
-  if (!timingSafeEqual(code, Buffer.from(record.code, 'hex')))
+  if (!timingSafeEqual(code, Buffer.from(record.code, 'hex'))) {
+    const known = opened?.slots.map(({ id }) => id);
+    if (known && record.keys !== opened?.record.keys && !slots.some(({ id }) => known.includes(id)))
+      throw failure('STORE_REKEYED');
     throw failure('SEAL_DAMAGED', { detail: 'it was changed by somebody who does not have the root key' });
+  }
   try {
     const plaintext = decrypt(derive(rootKey, 'seal keys'), Buffer.from(record.keys, 'base64'), PLACE);
     const { masters, present, naming } = v.parse(masterKeys, JSON.parse(plaintext.toString()));

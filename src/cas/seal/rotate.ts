@@ -11,6 +11,8 @@ import { sealedColumns } from './sealed-rows.ts';
 export interface RotateOptions {
   database: Database;
   rootKey: Buffer;
+  /** How the store was sealed when it was opened. */
+  opened: Seal;
   keyring: Keyring;
   /** Called once the new key is known to all who ask, and again when it is used; resolves when all have taken notice. */
   announce(): Promise<void>;
@@ -20,15 +22,15 @@ export interface RotateOptions {
  * Makes a new master key, and wraps all data keys under it. The old ones stay in the record, for backups from before. While
  * other processes go on: first they learn the key, then it is used.
  * @returns the number of the key, and of the values that were wrapped anew
- * @throws Failure SEAL_CHANGED, STATE_SEALED or of the store
+ * @throws Failure SEAL_CHANGED, STORE_REKEYED, STATE_SEALED or of the store
  */
 export async function rotate(options: RotateOptions): Promise<{ present: number; rewrapped: number }> {
-  const { database, rootKey, keyring, announce } = options;
+  const { database, rootKey, opened, keyring, announce } = options;
   const state = openState(database);
   const read = async (): Promise<{ seal: Seal; keys: MasterKeys }> => {
     const seal = await readSeal(state);
     if (!seal) throw failure('SEAL_DAMAGED', { detail: 'it is missing' });
-    return { seal, keys: openSeal(seal, rootKey) };
+    return { seal, keys: openSeal(seal, rootKey, opened) };
   };
   const before = await read();
   const next = Math.max(...before.keys.masters.keys()) + 1;

@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import * as v from 'valibot';
+import { failure, reason } from '../../errors.ts';
 import { makePrivateDirectory } from '../../platform/private-file.ts';
 import { withTpmTools } from '../../platform/tpm-tools.ts';
 
@@ -43,7 +44,7 @@ export async function sealInTpm(
   });
 }
 
-/** @throws Failure TPM_UNUSABLE, also where the registers have other values now, or it is another TPM */
+/** @throws Failure TPM_UNUSABLE, also where it is another TPM; TPM_REGISTERS_CHANGED */
 export async function unsealInTpm(object: SealedInTpm, { directory, env }: Place): Promise<Buffer> {
   makePrivateDirectory(directory);
   return withTpmTools(directory, env, async ({ run, pipe, file }) => {
@@ -52,6 +53,13 @@ export async function unsealInTpm(object: SealedInTpm, { directory, env }: Place
     await run('tpm2_createprimary', '-Q', ...PRIMARY, '-c', file('primary.ctx'));
     const parts = ['-u', file('public'), '-r', file('private')];
     await run('tpm2_load', '-Q', '-C', file('primary.ctx'), ...parts, '-c', file('object.ctx'));
-    return pipe(Buffer.alloc(0), 'tpm2_unseal', '-c', file('object.ctx'), '-p', `pcr:${object.pcrs}`);
+    const { pcrs } = object;
+    return pipe(Buffer.alloc(0), 'tpm2_unseal', '-c', file('object.ctx'), '-p', `pcr:${pcrs}`).catch(
+      (error) => {
+        throw /policy check failed|0x99D/i.test(reason(error))
+          ? failure('TPM_REGISTERS_CHANGED', { pcrs })
+          : error;
+      },
+    );
   });
 }

@@ -19,7 +19,7 @@ export interface OwnMeans {
   env: NodeJS.ProcessEnv;
 }
 
-export type Unsealed = { rootKey: Buffer } | { seal: Seal; reasons: string[] };
+export type Unsealed = { rootKey: Buffer; isSealedNow?: boolean } | { seal: Seal; reasons: string[] };
 
 /**
  * Opens the store by what is here; makes a new one with a key file. One that an older version of this program has made, with its
@@ -29,7 +29,8 @@ export type Unsealed = { rootKey: Buffer } | { seal: Seal; reasons: string[] };
  */
 export async function unsealBySelf(database: Database, means: OwnMeans): Promise<Unsealed> {
   const state = openState(database);
-  const seal = (await readSeal(state)) ?? (await makeSeal(database, means));
+  const sealed = await readSeal(state);
+  const seal = sealed ?? (await makeSeal(database, means));
   const errors: unknown[] = [];
   for (const slot of seal.slots) {
     const given = givenFor(slot, means);
@@ -37,7 +38,7 @@ export async function unsealBySelf(database: Database, means: OwnMeans): Promise
     try {
       const rootKey = await openSlot(slot, given);
       openSeal(seal, rootKey);
-      return { rootKey };
+      return { rootKey, ...(!sealed && { isSealedNow: true }) };
     } catch (error) {
       errors.push(error);
     }

@@ -183,7 +183,11 @@ function methods(command: Command): Command {
       if (shares.threshold >= 2 && shares.threshold <= shares.total && shares.total <= 255) return shares;
       throw new InvalidArgumentError('How many of how many are wanted, such as 2/3.');
     })
-    .option('--tpm <registers>', 'a TPM, while these have the values they have now, such as sha256:7');
+    .option('--tpm <registers>', 'a TPM, while these have the values they have now, such as 0,7', (text) => {
+      const [, registers] = /^(?:sha256:)?(\d{1,2}(?:,\d{1,2}){0,23})$/.exec(text) ?? [];
+      if (registers !== undefined) return `sha256:${registers}`;
+      throw new InvalidArgumentError('Registers of the SHA-256 bank are wanted, such as 7, 0,7 or sha256:7.');
+    });
 }
 
 /** As {@link networked}, for commands that have its `--retries` already. */

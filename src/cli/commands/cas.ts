@@ -65,7 +65,10 @@ export function addCas(program: Command): void {
     .option('--pccs-ca <file>', 'certificates that a caching service is checked by, as PEM')
     .option('--kds <url>', "AMD's service for collateral", AMD)
     .option('--offline', 'fetch no collateral; `scone cas collateral import` brings it')
-    .option('--tpm-roots <file>', 'certificates of makers whose TPMs may be enrolled, as PEM')
+    .option(
+      '--tpm-roots <file>',
+      'certificates of makers whose TPMs may be enrolled, roots and those in between, as PEM',
+    )
     .option('--trusted-tpm <key>', 'a TPM that may be enrolled, by its endorsement key (repeatable)', collect)
     .addOption(logLevel('info'))
     .addHelpText('after', example('scone cas serve --dir /var/lib/scone --trusted-platform LASKEY'))
@@ -172,7 +175,7 @@ export function attested(command: Command, keyHash: string): Command {
     .option('--allow-cas-owner-secret-access', 'changes nothing: a CAS has no owner who could read secrets')
     .option('--only_for_testing-debug', 'tolerate debug mode, and so software Evidence')
     .option('--only_for_testing-ignore-signer', 'do not ask who signed the CAS')
-    .option('--only_for_testing-trust-any', 'trust any measurement and any LAS')
+    .option('--only_for_testing-trust-any', 'trust any measurement, any LAS, and without --run-as any user')
     .option('--only_for_testing_allow-unprovisioned-cas', 'changes nothing: a CAS needs no provisioning');
 }
 

@@ -140,7 +140,12 @@ const attestationVariant = v.pipe(
     ...machineSections,
     run_as: v.optional(
       described(
-        referenceOr(oneOrMany(referenceOr(runAs))),
+        referenceOr(
+          v.pipe(
+            oneOrMany(referenceOr(runAs)),
+            v.check((whom) => whom.length > 0, 'expected somebody: an empty list admits nobody'),
+          ),
+        ),
         'As whom the launcher may run: uid:N, user:NAME or unit:NAME.service, or a list; an addition to the language',
       ),
     ),
