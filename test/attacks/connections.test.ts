@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { request } from 'node:https';
 import { type AddressInfo, connect as connectTcp } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { test } from 'node:test';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { acceptWithin } from '../../src/cas/limits/accept.ts';
 import { believeBalancers } from '../../src/cas/limits/proxy-protocol.ts';
 import { makeIdentity } from '../support/client.ts';
 import { balancers, connectFrom } from '../support/proxy-protocol.ts';
+import { missing } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import { sealedCas } from './sealed-cas.ts';
 
@@ -100,6 +103,43 @@ test('a user of the host is one source, whichever of its addresses he takes', as
     assert.equal(open.size, 4);
   } finally {
     for (const socket of his) socket.destroy();
+    server.close();
+  }
+});
+
+const interfaces = Object.entries(networkInterfaces()).flatMap(([device, all = []]) =>
+  all.flatMap(({ family, address }) => (family === 'IPv4' ? [`${device} ${address}`] : [])),
+);
+
+test('nor does he become another one by binding his sockets to devices', {
+  skip: missing('python3') || (interfaces.length < 2 && 'this host has one device'),
+}, async () => {
+  const server = createServer();
+  server.on('tlsClientError', () => {});
+  const open = acceptWithin(server, { port: 'api', connections: 64, connectionsOfSource: 3 });
+  server.listen(0, '::');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const script = `import socket, sys
+held = []
+for where in sys.argv[2:]:
+    device, address = where.split(' ')
+    for time in range(2):
+        it = socket.socket()
+        it.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b'\\0')
+        it.connect((address, int(sys.argv[1])))
+        held.append(it)
+print('all', flush=True)
+sys.stdin.read()
+`;
+  const child = spawn('python3', ['-c', script, String(port), ...interfaces], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  try {
+    await once(child.stdout, 'data');
+    await until(() => open.size === 3, 'others were closed');
+  } finally {
+    child.kill();
     server.close();
   }
 });

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import type { TLSSocket } from 'node:tls';
 import { groupsOf, peerUser } from '../../platform/peer-user.ts';
 import { commanderOf } from '../../platform/users.ts';
@@ -29,12 +30,30 @@ export function sourceOf(socket: Socket): string {
   return source;
 }
 
-/** All of 127.0.0.0/8 is one host. */
+/** Users of this host that are not known, as by a socket that is bound to a device; together they are one source. */
+const THIS_HOST = '127.0.0.1';
+
 function sourceAt(own: string | undefined): string {
   const address = own?.replace(/^::ffff:(?=\d+\.)/, '') ?? 'unknown';
-  if (!address.includes(':')) return address.startsWith('127.') ? '127.0.0.1' : address;
+  if (address.startsWith('127.') || ownAddresses().has(address)) return THIS_HOST;
+  if (!address.includes(':')) return address;
   return `${groupsOf(address)
     .slice(0, 4)
     .map((group) => group.toString(16))
     .join(':')}::/64`;
+}
+
+/** Milliseconds for which the addresses of this host are taken to be the same. */
+const FRESH = 1000;
+let addresses: ReadonlySet<string> = new Set();
+let until = 0;
+
+function ownAddresses(): ReadonlySet<string> {
+  const now = performance.now();
+  if (now >= until) {
+    const interfaces = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
+    addresses = new Set(interfaces.map(({ address }) => address));
+    until = now + FRESH;
+  }
+  return addresses;
 }
