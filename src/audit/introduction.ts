@@ -2,6 +2,8 @@ import { createPrivateKey, createPublicKey, type KeyObject, sign, verify } from 
 import * as v from 'valibot';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 import type { Identity } from '../protocol/certificate.ts';
+import { readPublicKey } from '../quick-key.ts';
+import { parsePublicKey } from '../secrets/private-key.ts';
 import { publicKey } from './tree-head.ts';
 
 /**
@@ -33,8 +35,9 @@ export function readIntroduction(entry: unknown): { key: KeyObject; cas: Buffer 
   const { casKey, auditLogKey, keySignature } = parsed.output;
   const key = publicKey(auditLogKey);
   try {
-    if (!key || casKey.includes('PRIVATE')) return undefined;
-    const cas = createPublicKey(casKey);
+    const spki = parsePublicKey(casKey);
+    if (!key || typeof spki === 'string') return undefined;
+    const cas = readPublicKey(spki);
     if (!verify('sha256', Buffer.from(CONTEXT + auditLogKey), cas, Buffer.from(keySignature, 'base64')))
       return undefined;
     return { key, cas: publicKeyDigest(cas) };

@@ -1,6 +1,8 @@
-import { createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
+import { type KeyObject, sign, verify } from 'node:crypto';
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
+import { readPublicKey } from '../quick-key.ts';
+import { parsePublicKey } from '../secrets/private-key.ts';
 import { HASH, isConsistent, type Tree } from './merkle-tree.ts';
 
 /** What a CAS says of its whole audit log at a moment, signed. */
@@ -104,8 +106,9 @@ function isExtension(before: RememberedLog, now: RememberedLog, proof: readonly 
 /** An Ed25519 public key, or undefined. */
 export function publicKey(pem: string): KeyObject | undefined {
   try {
-    if (pem.includes('PRIVATE')) return undefined;
-    const key = createPublicKey(pem);
+    const spki = parsePublicKey(pem);
+    if (typeof spki === 'string') return undefined;
+    const key = readPublicKey(spki);
     return key.asymmetricKeyType === 'ed25519' ? key : undefined;
   } catch {
     return undefined;

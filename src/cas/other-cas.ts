@@ -1,5 +1,4 @@
 import { isUtf8 } from 'node:buffer';
-import { createPublicKey } from 'node:crypto';
 import type * as v from 'valibot';
 import { Failure, failure } from '../errors.ts';
 import { defaultPorts, parseAddress } from '../policy/address.ts';
@@ -10,6 +9,7 @@ import type { Identity } from '../protocol/certificate.ts';
 import { checkKey } from '../protocol/connect.ts';
 import { type ExportRequest, exportAnswer, MOST_HOPS } from '../protocol/exports.ts';
 import { Refused } from '../protocol/refusal.ts';
+import { readPublicKey } from '../quick-key.ts';
 import type { TypedSecret } from '../secrets/kinds.ts';
 import { publicKeyOf } from '../secrets/private-key.ts';
 import { Secret } from '../secrets/secret.ts';
@@ -100,7 +100,7 @@ async function wrongWith(answer: Answer): Promise<string | undefined> {
       JSON.parse(secret.toString());
     }
     if (kind === 'private-key') publicKeyOf(secret);
-    if (kind === 'public-key') createPublicKey({ key: secret, format: 'der', type: 'spki' });
+    if (kind === 'public-key') readPublicKey(secret);
     if (kind === 'x509' || kind === 'x509-ca')
       for (const certificate of [secret, ...chain]) certificateValidity(certificate);
     if (privateKey && !publicKeyOf(privateKey).equals(certificatePublicKey(secret)))

@@ -1,4 +1,4 @@
-import { createPublicKey, randomBytes, X509Certificate } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import * as v from 'valibot';
 import { appraise, chained, type Expectation } from '../attestation/appraise.ts';
 import type { Claims } from '../attestation/claims.ts';
@@ -24,6 +24,8 @@ import { callApi, connectApi } from '../protocol/api-client.ts';
 import { updateClientState } from '../protocol/client-state.ts';
 import { checkKey } from '../protocol/connect.ts';
 import { printable, Refused } from '../protocol/refusal.ts';
+import { parsePublicKey, toPem } from '../secrets/private-key.ts';
+import { firstCertificate } from '../secrets/x509.ts';
 import { readDigest } from './digest.ts';
 import { readInput } from './input.ts';
 import type { Output } from './output.ts';
@@ -195,7 +197,7 @@ function readReport(path: string, nonce: string | undefined): Asked {
   const { certificate } = parsed.output;
   if (certificate === undefined) throw invalid('it holds no certificate of the CAS');
   try {
-    const casKey = publicKeyDigest(new X509Certificate(certificate).publicKey);
+    const casKey = publicKeyDigest(firstCertificate(certificate).publicKey);
     return { said: parsed.output, nonce: Buffer.from(nonce ?? '', 'hex'), casKey, certificate };
   } catch {
     throw invalid('its certificate cannot be read');
@@ -244,8 +246,9 @@ export async function fetchEncryptionKey(address: Address, casKey: Buffer): Prom
     throw error;
   }
   try {
-    if (publicKey.includes('PRIVATE')) throw new Error('it is a private one');
-    return createPublicKey(publicKey).export({ type: 'spki', format: 'pem' }) as string;
+    const spki = parsePublicKey(publicKey);
+    if (typeof spki === 'string') throw new Error(spki);
+    return toPem('PUBLIC KEY', spki);
   } catch {
     const detail = 'its key for encrypted sessions is no public key';
     throw failure('CAS_PROTOCOL', { address: formatAddress(address), detail });

@@ -1,4 +1,4 @@
-import { X509Certificate } from 'node:crypto';
+import { firstCertificate } from '../secrets/x509.ts';
 import { parseKeyHash, publicKeyDigest } from './key-hash.ts';
 
 /** Principals that are no keys. */
@@ -15,7 +15,7 @@ export const isRole = (text: string): text is Role => (roles as readonly string[
 export function principalKey(text: string): string | undefined {
   try {
     if (text.includes('-----BEGIN CERTIFICATE-----'))
-      return publicKeyDigest(new X509Certificate(text).publicKey).toString('hex');
+      return publicKeyDigest(firstCertificate(text).publicKey).toString('hex');
     return parseKeyHash(text.trim(), 'principal').toString('hex');
   } catch {
     return undefined;

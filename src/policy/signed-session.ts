@@ -2,6 +2,7 @@ import { createHash, createPublicKey, type KeyObject, sign, verify } from 'node:
 import { createBase58check } from '@scure/base';
 import * as v from 'valibot';
 import { type Failure, failure } from '../errors.ts';
+import { readPublicKey } from '../quick-key.ts';
 import { parsePublicKey } from '../secrets/private-key.ts';
 import { formatKeyHash, publicKeyDigest } from './key-hash.ts';
 import { formatPath, type Path } from './problem.ts';
@@ -209,7 +210,7 @@ function readOlderSigner(text: string): KeyObject | string {
 function readSigner(pem: string): KeyObject | string {
   const spki = parsePublicKey(pem);
   if (typeof spki === 'string') return spki;
-  const key = createPublicKey({ key: spki, format: 'der', type: 'spki' });
+  const key = readPublicKey(spki);
   if (!algorithmOf(key)) return SIGNER_EXPECTED;
   // Through JWK, which has but one form of a key: with a compressed point, one signer could count as two.
   return createPublicKey({ key: key.export({ format: 'jwk' }), format: 'jwk' });

@@ -1,4 +1,3 @@
-import { X509Certificate } from 'node:crypto';
 import { closeSync, existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
@@ -14,6 +13,7 @@ import {
 } from '../platform/private-file.ts';
 import { type Address, formatAddress } from '../policy/address.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
+import { firstCertificate } from '../secrets/x509.ts';
 
 /** Who says which key a CAS must have, where it is from this state. */
 export const PINNED_BY_ATTEST = 'by `scone cas attest`';
@@ -99,7 +99,7 @@ export function pinnedKey(env: NodeJS.ProcessEnv, cas: Address): Buffer | undefi
 /** Digest of the key in the first certificate of a chain. */
 export function chainKey(env: NodeJS.ProcessEnv, chain: string): Buffer {
   try {
-    return publicKeyDigest(new X509Certificate(chain).publicKey);
+    return publicKeyDigest(firstCertificate(chain).publicKey);
   } catch {
     throw failure('FILE_INVALID', { path: clientStatePath(env), detail: 'a chain in it is no certificate' });
   }

@@ -3,6 +3,7 @@ import { CompactEncrypt, compactDecrypt } from 'jose';
 import * as v from 'valibot';
 import { type Failure, failure } from '../errors.ts';
 import { formatKeyHash, publicKeyDigest } from '../policy/key-hash.ts';
+import { readPublicKey } from '../quick-key.ts';
 import { parsePublicKey } from '../secrets/private-key.ts';
 
 /**
@@ -41,7 +42,7 @@ const invalid = (detail: string): Failure => failure('ENCRYPTED_SESSION_INVALID'
 export async function encryptSession(text: string, publicKeyPem: string): Promise<string> {
   const spki = parsePublicKey(publicKeyPem);
   if (typeof spki === 'string') throw invalid(`the key of the CAS: ${spki}`);
-  const key = createPublicKey({ key: spki, format: 'der', type: 'spki' });
+  const key = readPublicKey(spki);
   if (key.asymmetricKeyType !== 'x25519') throw invalid('the key of the CAS: expected an X25519 key');
   const kid = formatKeyHash(publicKeyDigest(key));
   const encrypted = await new CompactEncrypt(Buffer.from(text))

@@ -1,4 +1,5 @@
-import { createHash, createPrivateKey, createPublicKey, type KeyObject, sign } from 'node:crypto';
+import { createHash, createPublicKey, type KeyObject, sign } from 'node:crypto';
+import { readPrivateKey } from '../quick-key.ts';
 
 /** A JSON Web Token to be made. */
 export interface JwtRequest {
@@ -18,7 +19,7 @@ export interface JwtRequest {
  * @throws TypeError where the key is another than of P-384
  */
 export async function signJwt({ privateKey, payload, validFor, now }: JwtRequest): Promise<string> {
-  const key = createPrivateKey({ key: privateKey, format: 'der', type: 'pkcs8' });
+  const key = readPrivateKey(privateKey);
   if (key.asymmetricKeyDetails?.namedCurve !== 'secp384r1') throw new TypeError('ES384 takes a key of P-384');
   const iat = Math.floor(now / 1000);
   const header = { alg: 'ES384', typ: 'JWT', kid: thumbprint(key) };

@@ -6,7 +6,7 @@ import {
   sign,
   verify,
 } from 'node:crypto';
-import { isQuick } from '../quick-key.ts';
+import { isQuick, readPrivateKey, readPublicKey, UnknownKey } from '../quick-key.ts';
 
 /** Types of private keys that the language knows. */
 export const keyTypes = ['P-256', 'P-384', 'Ed25519', 'RSA-2048', 'RSA-3072'] as const;
@@ -49,17 +49,17 @@ export function parsePrivateKey(pem: string): { der: Buffer; type: KeyType } | s
   if (block?.label !== 'PRIVATE KEY' || others.length > 0)
     return 'expected one private key as PKCS#8 in PEM (BEGIN PRIVATE KEY), as openssl pkcs8 -topk8 -nocrypt writes it';
   const unknown = `the type of the private key is none of ${keyTypes.join(', ')}`;
-  if (!isReadQuickly(block.der)) return isPkcs8(block.der) ? unknown : 'the private key is damaged';
   try {
-    const key = readPkcs8(block.der);
+    const key = readPrivateKey(block.der);
     const type = typeOf(key);
     if (!type) return unknown;
     if (!isQuick(key)) return 'the public exponent of the private key is 2^32 or more';
     // Through JWK, which has but one form of a key, and refuses a curve's public key that is of another.
     const canonical = createPrivateKey({ key: key.export({ format: 'jwk' }), format: 'jwk' });
     if (isConsistent(canonical)) return { der: pkcs8(canonical), type };
-  } catch {
+  } catch (error) {
     // What OpenSSL says is of no use to people.
+    if (error instanceof UnknownKey) return unknown;
   }
   return 'the private key is damaged';
 }
@@ -71,7 +71,7 @@ function isConsistent(key: KeyObject): boolean {
 }
 
 /**
- * Reads a public key of any type from PEM (RFC 7468 §13), text around it allowed.
+ * Reads a public key of any type that {@link readPublicKey} knows from PEM (RFC 7468 §13), text around it allowed.
  * @returns SubjectPublicKeyInfo in DER, or a message
  */
 export function parsePublicKey(pem: string): Buffer | string {
@@ -79,7 +79,7 @@ export function parsePublicKey(pem: string): Buffer | string {
   if (block?.label !== 'PUBLIC KEY' || others.length > 0)
     return 'expected one public key as SubjectPublicKeyInfo in PEM (BEGIN PUBLIC KEY), as openssl pkey -pubout writes it';
   try {
-    return spki(createPublicKey({ key: block.der, format: 'der', type: 'spki' }));
+    return spki(readPublicKey(block.der));
   } catch {
     return 'the public key is damaged, or of an unknown type';
   }
@@ -90,7 +90,7 @@ export function parsePublicKey(pem: string): Buffer | string {
  * @returns its public key, SubjectPublicKeyInfo in DER
  */
 export function publicKeyOf(privateKey: Buffer): Buffer {
-  const known = publicKeys.get(privateKey) ?? spki(createPublicKey(readPkcs8(privateKey)));
+  const known = publicKeys.get(privateKey) ?? spki(createPublicKey(readPrivateKey(privateKey)));
   publicKeys.set(privateKey, known);
   return known;
 }
@@ -103,7 +103,7 @@ const publicKeys = new WeakMap<Buffer, Buffer>();
  * @returns undefined where it is of another type
  */
 export function keyTypeOf(privateKey: Buffer): KeyType | undefined {
-  return typeOf(readPkcs8(privateKey));
+  return typeOf(readPrivateKey(privateKey));
 }
 
 function typeOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): KeyType | undefined {
@@ -112,26 +112,6 @@ function typeOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): KeyType
   if (asymmetricKeyType === 'rsa') return keyTypes.find((type) => type === `RSA-${modulusLength}`);
   if (asymmetricKeyType !== 'ec') return undefined;
   return namedCurve === 'prime256v1' ? 'P-256' : namedCurve === 'secp384r1' ? 'P-384' : undefined;
-}
-
-/** Bytes of a PKCS#8 structure: that of an RSA key of 8192 bits has some 4800. */
-const LARGEST = 8192;
-/**
- * What a PKCS#8 structure (RFC 5208 §5) begins with, in hexadecimal: rsaEncryption, id-ecPublicKey or id-Ed25519. OpenSSL
- * computes the public part of other keys while it reads them, which may take days for numbers that were made for it.
- */
-const READ_QUICKLY =
-  /^30(?:[0-7]|81.|82.{3}).0201.{2}30(?:[0-7]|81.|82.{3}).(?:06092a864886f70d010101|06072a8648ce3d0201|06032b6570)/;
-
-const PKCS8 = /^30.{2,6}0201.{2}30.{2,6}06/;
-const begins = (der: Buffer, how: RegExp) => how.test(der.toString('hex', 0, 64));
-const isPkcs8 = (der: Buffer) => begins(der, PKCS8);
-const isReadQuickly = (der: Buffer) => der.length <= LARGEST && begins(der, READ_QUICKLY);
-
-/** @throws Error */
-function readPkcs8(der: Buffer): KeyObject {
-  if (!isReadQuickly(der)) throw new Error('it is of none of the types that are known');
-  return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
 }
 
 const pkcs8 = (key: KeyObject) => key.export({ type: 'pkcs8', format: 'der' });

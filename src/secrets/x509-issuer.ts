@@ -1,7 +1,8 @@
 import 'reflect-metadata';
-import { createPrivateKey, createPublicKey, randomBytes, webcrypto, X509Certificate } from 'node:crypto';
+import { randomBytes, webcrypto } from 'node:crypto';
 import { isIP, isIPv6 } from 'node:net';
 import * as x509 from '@peculiar/x509';
+import { readCertificate, readPrivateKey, readPublicKey } from '../quick-key.ts';
 import { type KeyType, keyTypeOf } from './private-key.ts';
 import { NO_EXPIRY } from './x509.ts';
 
@@ -99,7 +100,7 @@ async function extensionsOf(
   issuing: x509.X509Certificate | undefined,
 ): Promise<x509.Extension[]> {
   const { keyCertSign, cRLSign, digitalSignature, keyEncipherment } = x509.KeyUsageFlags;
-  const isRsa = createPublicKey({ key: publicKey, format: 'der', type: 'spki' }).asymmetricKeyType === 'rsa';
+  const isRsa = readPublicKey(publicKey).asymmetricKeyType === 'rsa';
   const usages = ca ? keyCertSign | cRLSign : digitalSignature | (isRsa ? keyEncipherment : 0);
   const names = [...dns.map(hostName), ...ip.map(ipAddress)];
   const known = issuing?.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
@@ -145,8 +146,8 @@ function readIssuer(
   if (ca && constraints.pathLength === 0)
     throw new IssuerUnusable('the certificate of the issuer may not issue certificates that issue others');
   if (issuing.notAfter <= notBefore) throw new IssuerUnusable('the certificate of the issuer has expired');
-  const key = createPrivateKey({ key: privateKey, format: 'der', type: 'pkcs8' });
-  if (!new X509Certificate(certificate).checkPrivateKey(key))
+  const key = readPrivateKey(privateKey);
+  if (!readCertificate(certificate).checkPrivateKey(key))
     throw new IssuerUnusable('the private key is not that of the issuer');
   return issuing;
 }

@@ -1,5 +1,5 @@
-import { X509Certificate } from 'node:crypto';
-import { isQuick } from '../quick-key.ts';
+import type { X509Certificate } from 'node:crypto';
+import { isQuick, readCertificate } from '../quick-key.ts';
 import { readPem } from './private-key.ts';
 
 /** The end of a certificate that does not expire (RFC 5280 §4.1.2.5). */
@@ -39,7 +39,7 @@ function readCertificates(pem: string): X509Certificate[] | string {
   if (blocks.length > MOST_CERTIFICATES) return `expected at most ${MOST_CERTIFICATES} certificates`;
   const certificates: X509Certificate[] = [];
   for (const { der } of blocks) {
-    const certificate = readCertificate(der);
+    const certificate = usable(der);
     if (!certificate) return `certificate ${certificates.length + 1} is damaged`;
     certificates.push(certificate);
   }
@@ -47,13 +47,23 @@ function readCertificates(pem: string): X509Certificate[] | string {
 }
 
 /** Only where its key can be used, too. */
-function readCertificate(der: Buffer): X509Certificate | undefined {
+function usable(der: Buffer): X509Certificate | undefined {
   try {
-    const certificate = new X509Certificate(der);
-    return isQuick(certificate.publicKey) && certificate.raw.equals(der) ? certificate : undefined;
+    const certificate = readCertificate(der);
+    return isQuick(certificate.publicKey) ? certificate : undefined;
   } catch {
     return undefined;
   }
+}
+
+/**
+ * The first certificate in a PEM text, whatever else is in it.
+ * @throws Error
+ */
+export function firstCertificate(pem: string): X509Certificate {
+  const first = readPem(pem)?.find(({ label }) => /^(X509 |TRUSTED )?CERTIFICATE$/.test(label));
+  if (!first) throw new Error('there is no certificate in it');
+  return readCertificate(first.der);
 }
 
 function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
@@ -65,7 +75,7 @@ function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): bool
  * @returns SubjectPublicKeyInfo in DER
  */
 export function certificatePublicKey(certificate: Buffer): Buffer {
-  return new X509Certificate(certificate).publicKey.export({ type: 'spki', format: 'der' });
+  return readCertificate(certificate).publicKey.export({ type: 'spki', format: 'der' });
 }
 
 /**
@@ -73,7 +83,7 @@ export function certificatePublicKey(certificate: Buffer): Buffer {
  * @returns its first and last moment, in milliseconds since 1970
  */
 export function certificateValidity(certificate: Buffer): { notBefore: number; notAfter: number } {
-  const { validFromDate, validToDate } = new X509Certificate(certificate);
+  const { validFromDate, validToDate } = readCertificate(certificate);
   return { notBefore: validFromDate.getTime(), notAfter: validToDate.getTime() };
 }
 

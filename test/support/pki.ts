@@ -90,6 +90,8 @@ export interface CertificateOptions {
   issuer?: Issuer;
   /** Private; a new one on P-256 by default. */
   key?: KeyObject;
+  /** SubjectPublicKeyInfo in the place of that of the key. */
+  publicKey?: Buffer;
   serial?: number | bigint;
   /** Milliseconds since 1970; 2020 to 2050 by default. */
   notBefore?: number;
@@ -135,7 +137,7 @@ export function certificate(options: CertificateOptions): Minted {
       name(issuer.commonName),
       sequence(time(notBefore), time(notAfter)),
       name(commonName),
-      publicKeyInfo(key),
+      options.publicKey ?? publicKeyInfo(key),
       ...(extensions.length > 0 ? [der(0xa3, sequence(...extensions.map(extension)))] : []),
     ),
   );

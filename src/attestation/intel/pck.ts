@@ -1,6 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import { Malformed } from '../bytes.ts';
-import { type Certificate, parseCertificate, parseCertificates } from '../x509/certificate.ts';
+import { type Certificate, parseCertificate, pemBlocks } from '../x509/certificate.ts';
 import {
   boolean,
   children,
@@ -49,10 +49,11 @@ export function pckCertificates({ certificates: bytes }: Authentication): {
   certificates: readonly Certificate[];
 } {
   const isDer = bytes[0] === tags.sequence;
-  const certificates = isDer
-    ? children({ tag: 0, content: bytes, encoded: bytes }).map(({ encoded }) => parseCertificate(encoded))
-    : parseCertificates(bytes.toString('latin1'));
-  if (certificates.length > MOST) throw new Malformed(`the quote holds more than ${MOST} certificates`);
+  const all = isDer
+    ? children({ tag: 0, content: bytes, encoded: bytes }).map(({ encoded }) => encoded)
+    : pemBlocks(bytes.toString('latin1'), 'CERTIFICATE');
+  if (all.length > MOST) throw new Malformed(`the quote holds more than ${MOST} certificates`);
+  const certificates = all.map(parseCertificate);
   const other = certificates.find(({ x509 }) => !isOnP256(x509.publicKey));
   if (other) throw new Malformed(`${other.commonName} has no key on P-256`);
   const pck = certificates.find(({ commonName }) => commonName === PCK);

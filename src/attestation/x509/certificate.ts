@@ -1,4 +1,5 @@
-import { createHash, X509Certificate } from 'node:crypto';
+import { createHash, type X509Certificate } from 'node:crypto';
+import { readCertificate } from '../../quick-key.ts';
 import { Malformed } from '../bytes.ts';
 import { boolean, children, contextTag, expect, objectIdentifier, parseDer, tags } from './der.ts';
 
@@ -43,8 +44,7 @@ export function parseCertificate(der: Buffer): Certificate {
 function parse(input: Buffer, fingerprint: string): Certificate {
   const der = Buffer.from(input);
   try {
-    const x509 = new X509Certificate(der);
-    if (!x509.raw.equals(der)) throw new Error('bytes follow it');
+    const x509 = readCertificate(der);
     const extensions = extensionsOf(der);
     return {
       x509,

@@ -8,6 +8,7 @@ import {
   signerDigest,
   signSession,
 } from '../../policy/signed-session.ts';
+import { readPublicKey } from '../../quick-key.ts';
 import { parsePublicKey } from '../../secrets/private-key.ts';
 import { readInput } from '../input.ts';
 import type { Output } from '../output.ts';
@@ -79,7 +80,7 @@ function readSigner(path: string): KeyObject {
   const spki = parsePublicKey(pem);
   const digest = typeof spki === 'string' ? spki : signerDigest(pem);
   if (typeof digest === 'string') throw failure('FILE_INVALID', { path, detail: digest });
-  return createPublicKey({ key: spki as Buffer, format: 'der', type: 'spki' });
+  return readPublicKey(spki as Buffer);
 }
 
 function readBase64(text: string): Buffer {
