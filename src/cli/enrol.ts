@@ -33,8 +33,9 @@ export async function enrolTpm({ dir, ...options }: NetworkOptions & { dir: stri
   );
   return {
     text:
-      `The CAS ${cas.name} knows this TPM; a LAS that runs takes it once it is started again\n` +
-      `Platform: ${enrolled.platform}\nAttestation key: ${enrolled.attestationKey}\n`,
+      `The CAS ${cas.name} knows this TPM\n` +
+      `Platform: ${enrolled.platform}\nAttestation key: ${enrolled.attestationKey}\n` +
+      'A LAS that runs takes it once it is started again\n',
     json: { cas: cas.name, ...enrolled },
   };
 }

@@ -131,7 +131,7 @@ describe('a host with a TPM', { skip }, () => {
     writeFileSync(machine, pcrs({ 0: zeros, 7: zeros }));
     const own = createHash('sha256').update(readFileSync(scone)).digest('hex');
     const key = /^Attestation key: (\w+)$/m.exec(enrolled)?.[1] ?? '';
-    assert.match(enrolled, /a LAS that runs takes it once it is started again$/m);
+    assert.match(enrolled, /^A LAS that runs takes it once it is started again$/m);
     const known = ['--tpm-key', key, '--machine', machine, '--run-as', `uid:${process.getuid?.()}`];
     const { status, stdout, stderr } = attest(own, ...known);
     assert.equal(status, 0, stderr);
