@@ -34,8 +34,10 @@ const PRIVATE = new Set([RSA, ED25519]);
 const CURVE =
   /^(1\.3\.132\.0\.(33|34|35|10)|1\.2\.840\.10045\.3\.1\.7|1\.3\.36\.3\.3\.2\.8\.1\.1\.([1-9]|1[0-4]))$/;
 
-/** Bytes: a public key of RSA has at most 2 KiB, a certificate is larger than any that vendors issue. */
-const LARGEST = 16 * 1024;
+/** Bytes: 2000 names of 255 bytes, as many as one that is made here may have. */
+const LARGEST_CERTIFICATE = 640 * 1024;
+/** Bytes: a public key of RSA has at most 2 KiB. */
+const LARGEST_PUBLIC = 16 * 1024;
 /** Bytes of PKCS#8: an RSA key of 8192 bits has some 4800. */
 const LARGEST_PRIVATE = 8192;
 
@@ -55,7 +57,7 @@ export function readCertificate(der: Buffer): X509Certificate {
  * @throws UnknownKey, Malformed, or an error of OpenSSL
  */
 export function readPublicKey(der: Buffer): KeyObject {
-  checkSize(der, LARGEST);
+  checkSize(der, LARGEST_PUBLIC);
   checkPublicKey(parseDer(der, tags.sequence));
   return createPublicKey({ key: der, format: 'der', type: 'spki' });
 }
@@ -82,7 +84,7 @@ export function readPrivateKey(der: Buffer): KeyObject {
  * @throws UnknownKey or Malformed where OpenSSL should not see it
  */
 export function checkCertificate(der: Buffer): void {
-  checkSize(der, LARGEST);
+  checkSize(der, LARGEST_CERTIFICATE);
   // Node looks for PEM first, wherever a line of it begins.
   if (der.includes('-----BEGIN ')) throw new Malformed('a certificate holds PEM');
   const [signed] = children(parseDer(der, tags.sequence));

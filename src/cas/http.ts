@@ -1,5 +1,6 @@
 import { constants } from 'node:crypto';
 import { type IncomingMessage, maxHeaderSize, STATUS_CODES } from 'node:http';
+import { createServer } from 'node:https';
 import type { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
@@ -14,7 +15,7 @@ import type { Log } from './cas.ts';
 import { acceptWithin } from './limits/accept.ts';
 import { hold, roomFor } from './limits/held.ts';
 import { requireRoom } from './limits/overload.ts';
-import { limitRequests } from './limits/requests.ts';
+import { fewAtOnce, limitRequests } from './limits/requests.ts';
 import { sourceOf } from './limits/source.ts';
 import { metrics } from './observe/metrics.ts';
 import { observeRequests, requestId } from './observe/server.ts';
@@ -51,19 +52,22 @@ export function createHttps(
   log: Log,
   unknown = (path: string) => failure('PATH_UNKNOWN', { path }),
 ): FastifyInstance {
+  const few = fewAtOnce();
+  const options = {
+    key,
+    cert: certificate,
+    ...API_TLS,
+    requestCert: true,
+    rejectUnauthorized: false,
+    handshakeTimeout: HANDSHAKE,
+    headersTimeout: REQUEST_TIMEOUT,
+    connectionsCheckingInterval: LOOK,
+    // Looked for below, so that who sends none is told in the form that all errors have.
+    requireHostHeader: false,
+  };
   const app = fastify({
-    https: {
-      key,
-      cert: certificate,
-      ...API_TLS,
-      requestCert: true,
-      rejectUnauthorized: false,
-      handshakeTimeout: HANDSHAKE,
-      headersTimeout: REQUEST_TIMEOUT,
-      connectionsCheckingInterval: LOOK,
-      // Looked for below, so that who sends none is told in the form that all errors have.
-      requireHostHeader: false,
-    },
+    https: options,
+    serverFactory: (handler) => createServer(options, few(handler)),
     exposeHeadRoutes: false,
     bodyLimit: BODY_LIMIT,
     // Of a whole request, see below.
@@ -81,13 +85,16 @@ export function createHttps(
     clientErrorHandler: (error: Error, socket: Socket) => refuse(socket, malformed(error)),
   });
   // What Node would answer without a body, or not at all.
-  app.server.on('checkExpectation', (request, response) => app.routing(request, response));
-  app.server.on('checkContinue', (request, response) => {
-    // Who asks before sending (RFC 9110 §10.1.1) is told at once where it is too much.
-    const { 'content-length': length = 0, 'content-type': type } = request.headers;
-    if (Number(length) <= BODY_LIMIT || type === STREAMED) response.writeContinue();
-    app.routing(request, response);
-  });
+  app.server.on('checkExpectation', few(app.routing));
+  app.server.on(
+    'checkContinue',
+    few((request, response) => {
+      // Who asks before sending (RFC 9110 §10.1.1) is told at once where it is too much.
+      const { 'content-length': length = 0, 'content-type': type } = request.headers;
+      if (Number(length) <= BODY_LIMIT || type === STREAMED) response.writeContinue();
+      app.routing(request, response);
+    }),
+  );
   app.server.on('connect', (_request, socket: Socket) =>
     refuse(socket, failure('REQUEST_INVALID', { detail: 'a CAS is no proxy' })),
   );

@@ -28,6 +28,7 @@ let app: FastifyInstance;
 const LONG = '€'.repeat(MEBIBYTE);
 /** Bytes that were written at once. */
 const pieces: number[] = [];
+const counted: number[] = [];
 const waiting = Promise.withResolvers<AbortSignal | undefined>();
 before(async () => {
   const quiet = () => {};
@@ -41,6 +42,10 @@ before(async () => {
       return write(chunk);
     };
     return reply.send(LONG);
+  });
+  app.post('/counted', async () => {
+    counted.push(1);
+    return {};
   });
   app.post('/waiting', () => {
     waiting.resolve(asker().gone);
@@ -151,4 +156,27 @@ test('a process whose memory is taken by buffers takes on no more, until they ar
     ...['--max-old-space-size=64', '--expose-gc', '--input-type=module', '-e', program],
   ]);
   assert.equal(stdout, 'room CAS_BUSY\n');
+});
+
+test('requests that come in one piece, before any is answered, are not worked on, and end their connection', async () => {
+  const { port } = app.server.address() as AddressInfo;
+  const socket = connect({ socket: connectFrom(ATTACKER, port), rejectUnauthorized: false }).on(
+    'error',
+    () => {},
+  );
+  await once(socket, 'secureConnect');
+  let asked = 0;
+  const count = () => void asked++;
+  app.server.on('request', count);
+  const worked = counted.length;
+  socket.resume().write('POST /counted HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n'.repeat(500));
+  await once(socket, 'close');
+  app.server.off('request', count);
+  assert.ok(asked > 32);
+  assert.ok(counted.length - worked <= 32, `${counted.length}`);
+  for (let time = 0; time < 3; time++) {
+    const { asked, answer } = ask(HONEST, '/counted');
+    asked.end();
+    assert.equal(await answer, 200);
+  }
 });

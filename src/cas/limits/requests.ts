@@ -1,3 +1,4 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
@@ -13,6 +14,29 @@ interface Connection {
   open: number;
   /** Those of them that are worked on, which goes on when the client is gone. */
   running: number;
+}
+
+type Listener = (request: IncomingMessage, response: ServerResponse) => void;
+
+/** Requests that may wait for their answers on one connection (RFC 9112 §9.3.2). */
+const ON_CONNECTION = 32;
+
+/**
+ * Closes a connection on which many requests come before the first is answered. What comes in one piece would be worked on
+ * at once: some thousand requests of a few bytes.
+ * @returns what wraps each listener of a server
+ */
+export function fewAtOnce(): (listener: Listener) => Listener {
+  const answering = new WeakMap<Socket, number>();
+  return (listener) => (request, response) => {
+    const { socket } = request;
+    if (socket.destroyed) return;
+    const open = (answering.get(socket) ?? 0) + 1;
+    if (open > ON_CONNECTION) return void socket.destroy();
+    answering.set(socket, open);
+    response.once('close', () => answering.set(socket, (answering.get(socket) ?? 1) - 1));
+    listener(request, response);
+  };
 }
 
 /**
