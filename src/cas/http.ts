@@ -115,7 +115,6 @@ export function createHttps(
     port: 'api',
     connections: CONNECTIONS,
     connectionsOfSource: CONNECTIONS_OF_SOURCE,
-    takesCertificates: true,
   });
   app.addHook('onRequest', async ({ raw }) => {
     requireRoom();

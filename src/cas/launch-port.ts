@@ -41,7 +41,7 @@ const GRACE = 20_000;
 const CONNECTIONS = 2 * PLACES;
 /** Of one source, which may be a balancer that many come through. */
 const CONNECTIONS_OF_SOURCE = PLACES;
-/** Milliseconds of silence after which the system looks whether the peer of a waiting connection is still there. */
+/** Milliseconds of silence after which the system looks whether the peer is still there. */
 const KEEP_ALIVE = 30_000;
 
 export const LAUNCH_TLS = {
@@ -78,6 +78,8 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     ...LAUNCH_TLS,
     ALPNProtocols: LAUNCH_PROTOCOLS,
     handshakeTimeout: HANDSHAKE,
+    keepAlive: true,
+    keepAliveInitialDelay: KEEP_ALIVE,
   });
   const open = acceptWithin(server, {
     port: 'enclave',
@@ -160,7 +162,7 @@ async function serve({ cas, server, waiting, busy, asker }: Port, socket: TLSSoc
       if (!request.watch || !watch?.isComplete() || !server.listening) break;
       busy.delete(socket);
       waiting.add(socket);
-      await nextRequest(socket, channel, watch, isRefused);
+      await nextRequest(channel, watch, isRefused);
       waiting.delete(socket);
     }
   } catch (error) {
@@ -242,13 +244,7 @@ function endWhenSlow(socket: TLSSocket): () => void {
  * Tells the client when it is time for another request, and waits for that as long as the connection lasts. Only who
  * was refused may ask before he is told.
  */
-async function nextRequest(
-  socket: TLSSocket,
-  channel: Frames,
-  watch: Watch,
-  isRefused: boolean,
-): Promise<void> {
-  socket.setKeepAlive(true, KEEP_ALIVE);
+async function nextRequest(channel: Frames, watch: Watch, isRefused: boolean): Promise<void> {
   let mayAsk = isRefused;
   void watch.changed().then(() => {
     mayAsk = true;

@@ -16,7 +16,7 @@ import { Secret } from '../secrets/secret.ts';
 import { certificatePublicKey, certificateValidity } from '../secrets/x509.ts';
 import { formatted } from './format.ts';
 import { createCounts } from './limits/counts.ts';
-import { countHandshake, mayShakeHands } from './limits/handshake-time.ts';
+import { handshakesOf, mayShakeHands } from './limits/handshakes.ts';
 import { asker } from './observe/correlation.ts';
 import type { SessionVersion } from './versions.ts';
 
@@ -115,9 +115,7 @@ async function wrongWith(answer: Answer): Promise<string | undefined> {
 
 async function ask(url: string, key: string, request: ExportRequest, identity: Identity): Promise<Answer> {
   const address = parseAddress(url, defaultPorts.api, 'cas_url');
-  const connection = await connectApi(address, identity, PATIENCE, (took) =>
-    countHandshake(asker().source, took),
-  );
+  const connection = await connectApi(address, identity, PATIENCE, handshakesOf(asker().source));
   const { socket } = connection;
   const timer = setTimeout(() => socket.destroy(new Error('no answer in time')), PATIENCE);
   try {

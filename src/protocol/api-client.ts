@@ -1,30 +1,39 @@
 import { request } from 'node:https';
 import type { Readable } from 'node:stream';
+import { setImmediate as nextRound } from 'node:timers/promises';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { type Address, formatAddress } from '../policy/address.ts';
 import type { Identity } from './certificate.ts';
 import { type CasConnection, connectCas } from './connect.ts';
+import { boundHandshake } from './handshake.ts';
 import { Refused } from './refusal.ts';
 
 const PATIENCE = 30_000;
 const ANSWER_LIMIT = 16 * 1024 * 1024;
 
+async function readAlone(read: () => void): Promise<void> {
+  read();
+  await nextRound();
+}
+
 /**
  * Connects to the REST interface of a CAS; the connection is good for one request.
  * @param identity the client's own, where one is to be shown
  * @param patience milliseconds
- * @param took is told of the milliseconds of processor time that messages of the handshake take
+ * @param inTurn reads a record of the handshake, as {@link boundHandshake} has it
  * @throws Failure CAS_UNREACHABLE or CAS_PROTOCOL
  */
 export function connectApi(
   address: Address,
   identity?: Identity,
   patience = PATIENCE,
-  took = (_milliseconds: number): void => {},
+  inTurn = readAlone,
 ): Promise<CasConnection> {
   const own = identity && { key: identity.key, cert: identity.certificate };
-  return connectCas(address, own ?? {}, Date.now() + patience, took);
+  return connectCas(address, own ?? {}, Date.now() + patience, (socket) =>
+    boundHandshake(socket, 'server', inTurn),
+  );
 }
 
 const errorBody = v.object({

@@ -1,10 +1,10 @@
 import type { X509Certificate } from 'node:crypto';
-import { connect as connectTcp } from 'node:net';
+import { connect as connectTcp, type Socket } from 'node:net';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { failure, reason } from '../errors.ts';
 import { type Address, connectOptions, formatAddress } from '../policy/address.ts';
 import { formatKeyHash, publicKeyDigest } from '../policy/key-hash.ts';
-import { boundHandshake } from './handshake.ts';
+import type { Handshake } from './handshake.ts';
 
 /** A TLS connection to a CAS whose key is still to be checked. */
 export interface CasConnection {
@@ -21,19 +21,19 @@ export interface CasConnection {
  *
  * @param options what differs between the two ports of a CAS; of several protocols, the CAS chooses one
  * @param deadline milliseconds since 1970
- * @param took is told what the handshake has taken, as {@link boundHandshake} tells it; absent: it has no bound
+ * @param bound makes a handshake that has bounds; absent: it has none
  * @throws Failure CAS_UNREACHABLE or CAS_PROTOCOL
  */
 export function connectCas(
   address: Address,
   options: Pick<ConnectionOptions, 'ALPNProtocols' | 'key' | 'cert'>,
   deadline: number,
-  took?: (milliseconds: number) => void,
+  bound?: (socket: Socket) => Handshake,
 ): Promise<CasConnection> {
   const shown = formatAddress(address);
   return new Promise((resolve, reject) => {
     const at = connectOptions(address);
-    const handshake = took && boundHandshake(connectTcp(at), took);
+    const handshake = bound?.(connectTcp(at));
     const socket = connect({
       ...at,
       ...(handshake && { socket: handshake.stream }),
@@ -43,6 +43,7 @@ export function connectCas(
       ca: [],
       rejectUnauthorized: false,
     });
+    if (handshake) socket.on('keylog', handshake.learn);
     const timer = setTimeout(
       () => socket.destroy(Object.assign(new Error(), { code: 'ETIMEDOUT' })),
       Math.max(0, deadline - Date.now()),
@@ -54,7 +55,7 @@ export function connectCas(
     socket.once('error', refuse);
     socket.once('close', () => refuse(new Error('the connection was closed during the TLS handshake')));
     socket.once('secureConnect', () => {
-      handshake?.complete();
+      handshake?.complete(socket);
       clearTimeout(timer);
       socket
         .removeAllListeners('error')

@@ -153,6 +153,8 @@ test('one source has so many handshakes under way, and what is completed makes r
       .resume();
   try {
     const completed = [await open(String(port)), await open(String(port))];
+    const areComplete = () => opened.size === 2 && [...opened.values()].every((tls) => tls);
+    await until(areComplete, 'the server knows that both are complete');
     const begun = [begin(), begin(), begin()];
     await Promise.all(begun.map((socket) => once(socket, 'connect')));
     const late = begin();

@@ -5,11 +5,13 @@ import type { Server, TLSSocket } from 'node:tls';
 import { boundHandshake, type Handshake } from '../../protocol/handshake.ts';
 import { metrics, since } from '../observe/metrics.ts';
 import { type Counts, createCounts } from './counts.ts';
-import { countHandshake, mayShakeHands } from './handshake-time.ts';
+import { handshakesOf, mayShakeHands } from './handshakes.ts';
 import { comesAs, sourceOf } from './source.ts';
 
 /** Handshakes that one source may have under way: as many launchers as come at once after a power cut, and no more. */
 const HANDSHAKES_OF_SOURCE = 2048;
+/** Milliseconds in which a client is to say something; TLS counts them anew from there. */
+const FIRST_WORD = 10_000;
 
 interface Accepting {
   port: 'api' | 'enclave';
@@ -19,8 +21,6 @@ interface Accepting {
   connectionsOfSource: number;
   /** Handshakes that one source may have under way; absent: 2048. */
   handshakesOfSource?: number;
-  /** Whether clients show certificates, whose issuers are verified before anybody asks. */
-  takesCertificates?: boolean;
 }
 
 /** A connection whose handshake is under way. */
@@ -28,7 +28,7 @@ interface Arrival {
   socket: Socket;
   source: string;
   start: number;
-  handshake: Handshake | undefined;
+  handshake?: Handshake;
   /** To be called once it is no longer under way. */
   end: () => void;
 }
@@ -40,13 +40,7 @@ interface Arrival {
  */
 export function acceptWithin(
   server: Server,
-  {
-    port,
-    connections: most,
-    connectionsOfSource,
-    handshakesOfSource = HANDSHAKES_OF_SOURCE,
-    takesCertificates,
-  }: Accepting,
+  { port, connections: most, connectionsOfSource, handshakesOfSource = HANDSHAKES_OF_SOURCE }: Accepting,
 ): ReadonlyMap<Socket, TLSSocket | undefined> {
   const arriving = new AsyncLocalStorage<Arrival>();
   const connections = new Map<Socket, TLSSocket | undefined>();
@@ -83,19 +77,35 @@ export function acceptWithin(
       open.add(source, -1);
       metrics.connections.add({ port }, -1);
     });
-    const handshake = takesCertificates
-      ? boundHandshake(socket, (took) => countHandshake(source, took))
-      : undefined;
-    const arrival = { socket, source, start: performance.now(), handshake, end };
-    arriving.run(arrival, () => {
-      for (const listener of listeners) listener.call(server, handshake?.stream ?? socket);
-    });
+    const silent = setTimeout(() => {
+      metrics.handshakeFailed({ port });
+      socket.destroy();
+    }, FIRST_WORD);
+    socket.once('close', () => clearTimeout(silent));
+    const arrival: Arrival = { socket, source, start: performance.now(), end };
+    let isBegun = false;
+    const begin = () => {
+      isBegun = true;
+      clearTimeout(silent);
+      const stream = arrival.handshake?.stream;
+      arriving.run(arrival, () => {
+        for (const listener of listeners) listener.call(server, stream as Duplex);
+      });
+    };
+    const inTurn = handshakesOf(source);
+    const read = (record: () => void) =>
+      inTurn(() => {
+        if (!isBegun) begin();
+        record();
+      });
+    arrival.handshake = arriving.run(arrival, () => boundHandshake(socket, 'client', read));
   });
+  server.on('keylog', (line) => arriving.getStore()?.handshake?.learn(line));
   // All that TLS makes of a connection happens in the context in which that was accepted.
   server.prependListener('secureConnection', (tls) => {
     const arrival = arriving.getStore();
     if (!arrival) return void tls.destroy();
-    arrival.handshake?.complete();
+    arrival.handshake?.complete(tls);
     arrival.end();
     connections.set(arrival.socket, tls);
     comesAs(tls, arrival.source);
