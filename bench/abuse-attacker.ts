@@ -83,6 +83,22 @@ async function imports(port: number, key: string): Promise<void> {
   });
 }
 
+/** What a launcher says first. */
+async function clientHello(): Promise<Buffer> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const client = connect({
+    port: (server.address() as AddressInfo).port,
+    ALPNProtocols: ['envcas-launch/1'],
+  });
+  client.on('error', () => {});
+  const [socket] = await once(server, 'connection');
+  const [hello] = await once(socket, 'data');
+  client.destroy();
+  server.close();
+  return hello;
+}
+
 /** Handshakes with certificates that take long to be verified. */
 async function chains(): Promise<void> {
   const who = await dearChain(5);
@@ -105,6 +121,16 @@ const cas: Record<string, () => Promise<unknown>> = {
         () => {},
       );
     }),
+  async 'handshakes, 900 at once'() {
+    const hello = await clientHello();
+    for (;;) {
+      const sockets = Array.from({ length: 900 }, () => connectFrom(ADDRESS, enclavePort));
+      await Promise.all(sockets.map((socket) => once(socket, 'connect').catch(() => {})));
+      for (const socket of sockets) socket.resume().write(hello);
+      await sleep(1000);
+      for (const socket of sockets) socket.destroy();
+    }
+  },
   'RSA keys': () =>
     again(8, (number) => upload(number, secrets(16, 'kind: private-key, key_type: RSA-3072'))),
   'OpenPGP keys': () => again(8, (number) => upload(number, secrets(2000, 'kind: pgp-key'))),

@@ -1,6 +1,5 @@
 import { request } from 'node:https';
 import type { Readable } from 'node:stream';
-import { setImmediate as nextRound } from 'node:timers/promises';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
 import { type Address, formatAddress } from '../policy/address.ts';
@@ -12,10 +11,8 @@ import { Refused } from './refusal.ts';
 const PATIENCE = 30_000;
 const ANSWER_LIMIT = 16 * 1024 * 1024;
 
-async function readAlone(read: () => void): Promise<void> {
-  read();
-  await nextRound();
-}
+/** Nobody else has to be served. */
+const readAtOnce = async (read: () => void): Promise<void> => read();
 
 /**
  * Connects to the REST interface of a CAS; the connection is good for one request.
@@ -28,7 +25,7 @@ export function connectApi(
   address: Address,
   identity?: Identity,
   patience = PATIENCE,
-  inTurn = readAlone,
+  inTurn = readAtOnce,
 ): Promise<CasConnection> {
   const own = identity && { key: identity.key, cert: identity.certificate };
   return connectCas(address, own ?? {}, Date.now() + patience, (socket) =>

@@ -28,7 +28,7 @@ export interface Handshake extends Pick<ShownCertificates, 'learn'> {
  * of a chain, and verifies it, within one call, trusted or not; Node has no setting for how many, and of which kind. Who sends much,
  * or a key that takes long, has his connection closed.
  * @param peer whose records they are; Node's `keylog` is to be given to `learn`
- * @param inTurn reads a record, and lets others come before it resolves; rejects to close the connection
+ * @param inTurn reads a record when it is its turn; rejects to close the connection
  */
 export function boundHandshake(
   socket: Socket,
@@ -82,6 +82,8 @@ export function boundHandshake(
           certificates.look(next);
           push(next);
         });
+        // Else it would be read beside the next, which nobody has looked at.
+        if (stream.readableLength > 0) throw new Error('TLS does not read');
       }
     } catch {
       end();

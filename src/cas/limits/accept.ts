@@ -81,24 +81,25 @@ export function acceptWithin(
       metrics.handshakeFailed({ port });
       socket.destroy();
     }, FIRST_WORD);
-    socket.once('close', () => clearTimeout(silent));
-    const arrival: Arrival = { socket, source, start: performance.now(), end };
-    let isBegun = false;
+    const inTurn = handshakesOf(source);
     const begin = () => {
-      isBegun = true;
       clearTimeout(silent);
-      const stream = arrival.handshake?.stream;
+      if (socket.destroyed) return;
+      const arrival: Arrival = { socket, source, start, end };
       arriving.run(arrival, () => {
-        for (const listener of listeners) listener.call(server, stream as Duplex);
+        arrival.handshake = boundHandshake(socket, 'client', inTurn);
+        for (const listener of listeners) listener.call(server, arrival.handshake.stream);
       });
     };
-    const inTurn = handshakesOf(source);
-    const read = (record: () => void) =>
-      inTurn(() => {
-        if (!isBegun) begin();
-        record();
+    const start = performance.now();
+    socket
+      .on('error', () => {})
+      .once('close', () => clearTimeout(silent))
+      // What TLS needs is made for those alone who say something.
+      .once('readable', () => {
+        if (socket.readableLength > 0) inTurn(begin).catch(() => socket.destroy());
+        else socket.destroy();
       });
-    arrival.handshake = arriving.run(arrival, () => boundHandshake(socket, 'client', read));
   });
   server.on('keylog', (line) => arriving.getStore()?.handshake?.learn(line));
   // All that TLS makes of a connection happens in the context in which that was accepted.
