@@ -92,14 +92,14 @@ export function acceptWithin(
       });
     };
     const start = performance.now();
-    socket
-      .on('error', () => {})
-      .once('close', () => clearTimeout(silent))
-      // What TLS needs is made for those alone who say something.
-      .once('readable', () => {
-        if (socket.readableLength > 0) inTurn(begin).catch(() => socket.destroy());
-        else socket.destroy();
-      });
+    // What TLS needs is made for those alone who say something.
+    const hear = () => {
+      if (socket.readableLength > 0) inTurn(begin).catch(() => socket.destroy());
+      else socket.destroy();
+    };
+    socket.on('error', () => {}).once('close', () => clearTimeout(silent));
+    if (socket.readableLength > 0) hear();
+    else socket.once('readable', hear);
   });
   server.on('keylog', (line) => arriving.getStore()?.handshake?.learn(line));
   // All that TLS makes of a connection happens in the context in which that was accepted.
