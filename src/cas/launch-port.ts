@@ -78,6 +78,8 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     ...LAUNCH_TLS,
     ALPNProtocols: LAUNCH_PROTOCOLS,
     handshakeTimeout: HANDSHAKE,
+    // TLS writes its records one by one: each would wait until the one before it has arrived.
+    noDelay: true,
     keepAlive: true,
     keepAliveInitialDelay: KEEP_ALIVE,
   });

@@ -33,7 +33,7 @@ export function connectCas(
   const shown = formatAddress(address);
   return new Promise((resolve, reject) => {
     const at = connectOptions(address);
-    const handshake = bound?.(connectTcp(at));
+    const handshake = bound?.(connectTcp({ ...at, noDelay: true }));
     const socket = connect({
       ...at,
       ...(handshake && { socket: handshake.stream }),

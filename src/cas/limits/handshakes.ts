@@ -36,31 +36,32 @@ export function handshakesOf(source: string): (read: () => void) => Promise<void
     });
 }
 
-function inTurn(source: string, work: () => void): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  if (waiting.size === 0) setImmediate(goOn);
-  const others = waiting.get(source) ?? [];
-  waiting.set(source, others);
-  others.push(() => {
-    try {
-      resolve(work());
-    } catch (error) {
-      reject(error);
-    }
-  });
-  return promise;
+/** Whether something was read since the event loop came round: the first is read at once, so that nobody waits while few come. */
+let isRoundBegun = false;
+
+async function inTurn(source: string, work: () => void): Promise<void> {
+  if (isRoundBegun) {
+    const others = waiting.get(source) ?? [];
+    waiting.set(source, others);
+    await new Promise<void>((begin) => others.push(begin));
+  } else {
+    isRoundBegun = true;
+    setImmediate(goOn);
+  }
+  work();
 }
 
-function goOn(): void {
+async function goOn(): Promise<void> {
   const until = performance.now() + A_ROUND;
-  do {
-    const [first] = waiting;
-    if (!first) return;
-    const [source, works] = first;
-    const work = works.shift();
+  while (waiting.size > 0 && performance.now() < until) {
+    const [source, works] = waiting.entries().next().value as [string, (() => void)[]];
+    const begin = works.shift();
     waiting.delete(source);
     if (works.length > 0) waiting.set(source, works);
-    work?.();
-  } while (performance.now() < until);
+    begin?.();
+    // Whoever has waited reads now.
+    await undefined;
+  }
   if (waiting.size > 0) setImmediate(goOn);
+  else isRoundBegun = false;
 }
