@@ -22,8 +22,8 @@ import {
 } from '../audit/merkle-tree.ts';
 import { type HeadAnswer, signHead } from '../audit/tree-head.ts';
 import { Failure, failure } from '../errors.ts';
+import { createAllowances } from '../platform/allowances.ts';
 import type { Keyring } from './keyring.ts';
-import { createAllowances } from './limits/allowances.ts';
 import { countStored } from './limits/stored.ts';
 import { asker } from './observe/correlation.ts';
 import { metrics, since } from './observe/metrics.ts';

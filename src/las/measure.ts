@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { closeSync, createReadStream } from 'node:fs';
+import { closeSync, createReadStream, fstatSync } from 'node:fs';
 import type { Property } from '../attestation/claims.ts';
 import { type Credentials, unitOf } from '../attestation/credentials.ts';
 import type { MeasuredProcess } from '../attestation/software.ts';
@@ -23,7 +23,7 @@ import {
   userNamespace,
 } from '../platform/process.ts';
 import { nameOfUser } from '../platform/users.ts';
-import { propertiesOf } from './properties.ts';
+import { isSecureExecution, propertiesOf } from './properties.ts';
 
 /** What a LAS asks of every process that it vouches for. */
 export interface Demands {
@@ -42,7 +42,7 @@ export interface Observation {
    * @param name that the process must bear
    * @throws Failure CHALLENGE_FAILED where it does not, PROCESS_CHANGED or PROCESS_TRACED where it is not as before
    */
-  confirm(name: string): void;
+  confirm(name: string): Promise<void>;
   close(): void;
 }
 
@@ -70,14 +70,17 @@ const measurements = new Map<string, Promise<string>>();
 const LARGEST_EXECUTABLE = 1n << 30n;
 const HASHING = 20_000;
 
+/** Does short work in the turn of the user it is for. */
+type Turn = <Result>(work: () => Result) => Promise<Result>;
+
 /** SHA-256 of an open file, remembered by what identifies an unchanged file. */
-async function measureFile(pid: number, fd: number): Promise<string> {
+async function measureFile(pid: number, fd: number, turn: Turn): Promise<string> {
   const identity = fileIdentity(fd);
   if (identity.size > LARGEST_EXECUTABLE)
     throw failure('EXECUTABLE_TOO_LARGE', { size: Number(identity.size), limit: Number(LARGEST_EXECUTABLE) });
   const key = identityKey(identity);
   const settled = BigInt(Date.now()) * 1_000_000n - identity.changed > SETTLED;
-  const hashing = measurements.get(key) ?? hashFile(fd);
+  const hashing = measurements.get(key) ?? hashFile(fd, turn);
   if (settled) {
     measurements.delete(key);
     measurements.set(key, hashing); // The last one used is the last one to go.
@@ -91,11 +94,11 @@ async function measureFile(pid: number, fd: number): Promise<string> {
   }
 }
 
-async function hashFile(fd: number): Promise<string> {
+async function hashFile(fd: number, turn: Turn): Promise<string> {
   const hash = createHash('sha256');
   const signal = AbortSignal.timeout(HASHING);
   const stream = createReadStream('', { fd, start: 0, autoClose: false, highWaterMark: 1 << 20, signal });
-  for await (const chunk of stream) hash.update(chunk as Buffer);
+  for await (const chunk of stream) await turn(() => hash.update(chunk as Buffer));
   return hash.digest('hex');
 }
 
@@ -105,14 +108,16 @@ async function hashFile(fd: number): Promise<string> {
  * The memory image is held before the executable is looked at, and must be the present one when everything
  * has been seen: so a process that was something else before, or turns into something else, is noticed.
  *
+ * @param turn does pieces of some milliseconds
  * @throws Failure PROCESS_*, EXECUTABLE_TOO_LARGE
  */
-export async function observe(peer: PeerCredentials, demands: Demands): Promise<Observation> {
-  const image = looking(peer.pid, () => holdMemoryImage(peer.pid));
+export async function observe(peer: PeerCredentials, demands: Demands, turn: Turn): Promise<Observation> {
+  const { pid } = peer;
+  const image = looking(pid, () => holdMemoryImage(pid));
   try {
-    const executable = looking(peer.pid, () => openExecutable(peer.pid));
+    const executable = looking(pid, () => openExecutable(pid));
     try {
-      return await observeImage(peer, image, executable, demands);
+      return await observeImage(peer, image, executable, demands, turn);
     } finally {
       closeSync(executable);
     }
@@ -127,13 +132,16 @@ async function observeImage(
   image: MemoryImage,
   executable: number,
   demands: Demands,
+  turn: Turn,
 ): Promise<Observation> {
   const identity = identityKey(fileIdentity(executable));
   const started = looking(pid, () => startTime(pid));
   const ids = looking(pid, () => credentialsOf(pid));
+  const file = fstatSync(executable);
+  const isSecure = () => isSecureExecution(pid, ids.gid, file);
 
+  const changed = (detail: string) => failure('PROCESS_CHANGED', { pid, detail });
   const check = () => {
-    const changed = (detail: string) => failure('PROCESS_CHANGED', { pid, detail });
     const by = tracer(pid);
     if (by !== 0) throw failure('PROCESS_TRACED', { pid, tracer: by });
     if (executableIdentity(pid) !== identity)
@@ -147,24 +155,25 @@ async function observeImage(
     if (processName(pid) !== name) throw failure('CHALLENGE_FAILED', { pid });
   };
 
-  const { properties, cgroup, credentials } = looking(pid, () => {
+  const look = () => {
     if (userNamespace(pid) !== userNamespace('self')) throw failure('PROCESS_ELSEWHERE', { pid });
     const isElsewhere = fileSystemView(pid) !== fileSystemView('self');
     if (isElsewhere && !demands.containers) throw failure('PROCESS_ELSEWHERE', { pid });
     const names = initialEnvironmentNames(pid);
     const variable = names.find((name) => loadsCode.test(name) && !harmless.has(name));
     if (variable) throw failure('PROCESS_PRELOADED', { pid, variable });
-    const found = propertiesOf(pid, image, executable);
+    const found = propertiesOf(pid, image, isSecure());
     const lacks = (property: Property) => demands.require.includes(property) && !found.includes(property);
     if (lacks('secure-execution')) throw failure('PROCESS_NOT_SECURE', { pid });
     if (lacks('root-owned-code') || (isElsewhere && !found.includes('root-owned-code')))
       throw failure('PROCESS_CODE_CHANGEABLE', { pid });
     check();
     return { properties: found, cgroup: controlGroup(pid), credentials: named(pid, ids, isElsewhere) };
-  });
+  };
+  const { properties, cgroup, credentials } = await turn(() => looking(pid, look));
   return {
     process: {
-      measurement: await measureFile(pid, executable),
+      measurement: await measureFile(pid, executable, turn),
       pid,
       uid,
       gid,
@@ -174,11 +183,15 @@ async function observeImage(
       properties,
     },
     confirm: (name) =>
-      looking(pid, () => {
-        bears(name);
-        check();
-        bears(name);
-      }),
+      turn(() =>
+        looking(pid, () => {
+          bears(name);
+          check();
+          if (properties.includes('secure-execution') && !isSecure())
+            throw changed('it is not secure any more');
+          bears(name);
+        }),
+      ),
     close: image.close,
   };
 }

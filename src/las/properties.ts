@@ -1,7 +1,7 @@
-import { fstatSync } from 'node:fs';
+import type { Stats } from 'node:fs';
 import type { Property } from '../attestation/claims.ts';
 import {
-  credentialsOf,
+  type Ids,
   type MemoryImage,
   mappedFile,
   onlyRootWrites,
@@ -9,9 +9,9 @@ import {
 } from '../platform/process.ts';
 
 /** What holds of a process in the LAS's own user namespace. */
-export function propertiesOf(pid: number, image: MemoryImage, executable: number): Property[] {
+export function propertiesOf(pid: number, image: MemoryImage, isSecure: boolean): Property[] {
   return [
-    ...(isSecureExecution(pid, executable) ? (['secure-execution'] as const) : []),
+    ...(isSecure ? (['secure-execution'] as const) : []),
     ...(hasRootOwnedCode(pid, image) ? (['root-owned-code'] as const) : []),
   ];
 }
@@ -28,9 +28,7 @@ const SETGID = 0o2010;
  * kernel alone. It does not hold where somebody who is not root has that group, or where another program that has it
  * can be made to run code of its user.
  */
-function isSecureExecution(pid: number, executable: number): boolean {
-  const file = fstatSync(executable);
-  const { real, effective, saved } = credentialsOf(pid).gid;
+export function isSecureExecution(pid: number, { real, effective, saved }: Ids, file: Stats): boolean {
   return (
     startedSecurely(pid) &&
     onlyRootWrites(file) &&

@@ -3,6 +3,8 @@ import { createServer, type Socket } from 'node:net';
 import * as v from 'valibot';
 import { signSoftwareEvidence } from '../attestation/software.ts';
 import { failure, reason } from '../errors.ts';
+import { createAllowances } from '../platform/allowances.ts';
+import { takeTurns } from '../platform/in-turn.ts';
 import { type PeerCredentials, peerCredentials } from '../platform/libc.ts';
 import { cannotSeeMappedFiles } from '../platform/process.ts';
 import { commanderOf } from '../platform/users.ts';
@@ -30,6 +32,13 @@ export interface LasOptions {
 const CONVERSATION = 30_000;
 const CONNECTIONS = 4096;
 const CONNECTIONS_OF_USER = 512;
+/** Milliseconds for which processes are looked at each time the event loop comes round. */
+const A_ROUND = 1;
+/** Refusals of one user at once, and a second, that are told of. */
+const REFUSALS = 32;
+const REFUSALS_A_SECOND = 1 / 60;
+
+const inTurn = takeTurns<number>(A_ROUND);
 
 /**
  * Serves the LAS on a Unix socket that every user of the host may connect to.
@@ -39,6 +48,7 @@ export async function serveLas(options: LasOptions): Promise<{ close(): Promise<
   requireSight(options.demands);
   await claimSocket(options.socket);
   const open = new Map<Socket, number>();
+  const told = refusalsIn(options.log);
   const server = createServer((socket) => {
     // The peer is known by what the kernel says of the socket, taken before a word is read.
     let peer: PeerCredentials;
@@ -54,7 +64,7 @@ export async function serveLas(options: LasOptions): Promise<{ close(): Promise<
     if (open.size >= CONNECTIONS) oldestOfMost(open)?.destroy();
     open.set(socket, user);
     socket.on('close', () => open.delete(socket));
-    void serveConnection(socket, peer, options);
+    void serveConnection(socket, peer, options, told);
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
@@ -86,13 +96,30 @@ function requireSight({ require, containers }: Demands): void {
   if (error) throw failure('PROCESSES_UNSEEN', { detail: reason(error) });
 }
 
-async function serveConnection(socket: Socket, peer: PeerCredentials, options: LasOptions): Promise<void> {
+/** Tells of refusals, unless their user has had too many at a time; then how many more there were. */
+function refusalsIn(log: LasOptions['log']): (user: number, error: unknown) => void {
+  const left = createAllowances(REFUSALS, REFUSALS_A_SECOND);
+  let omitted = 0;
+  return (user, error) => {
+    if (left.left(String(user)) < 1) return void omitted++;
+    left.take(String(user), 1);
+    log.warn({ user, error: reason(error), ...(omitted > 0 && { omitted }) }, 'no Evidence was given');
+    omitted = 0;
+  };
+}
+
+async function serveConnection(
+  socket: Socket,
+  peer: PeerCredentials,
+  options: LasOptions,
+  told: (user: number, error: unknown) => void,
+): Promise<void> {
   const channel = frames(socket, LAS_REQUEST_LIMIT);
   try {
     await converse(channel, peer, options);
   } catch (error) {
     if (!(error instanceof FrameError)) {
-      options.log.warn({ error: reason(error) }, 'no Evidence was given');
+      told(commanderOf(peer.uid), error);
       if (socket.writable) channel.write(toRefusal(error));
     }
   } finally {
@@ -114,18 +141,19 @@ async function converse(
     return parsed.output;
   };
   const { cas } = await receive(hello);
-  const observation = await observe(peer, demands);
+  const user = commanderOf(peer.uid);
+  const observation = await observe(peer, demands, (work) => inTurn(user, work));
   try {
     const nonce = randomBytes(32);
     channel.write({ casKey: (cas && casKeys.get(cas)) ?? null, nonce: nonce.toString('base64') });
     const { reportData, machineNonce } = await receive(ask);
     const confirm = () => observation.confirm(challengeName(nonce, reportData));
-    confirm();
+    await confirm();
     const hardware = await machine?.evidence(
       machineNonce === undefined ? undefined : Buffer.from(machineNonce, 'base64'),
     );
     // A quote can take a second.
-    if (hardware) confirm();
+    if (hardware) await confirm();
     const signing = machine?.key ?? key;
     const evidence = await signSoftwareEvidence(observation.process, reportData, signing, Date.now());
     channel.write({ evidence, hardware });

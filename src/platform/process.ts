@@ -89,8 +89,8 @@ function statusField(status: string, name: string): string | undefined {
   return line?.slice(start.length);
 }
 
-/** A launcher has about ten. */
-const MOST_THREADS = 256;
+/** A launcher has about ten, a CAS twenty. */
+const MOST_THREADS = 64;
 
 /** Pid of a process that traces any thread of this one, or 0 (proc_pid_status(5), TracerPid). */
 export function tracer(pid: number): number {

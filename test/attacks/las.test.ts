@@ -25,7 +25,7 @@ import {
 } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { basename, join } from 'node:path';
-import { after, afterEach, before, describe, it, mock, type TestContext } from 'node:test';
+import { after, afterEach, before, describe, it, mock, type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { appraise } from '../../src/attestation/appraise.ts';
 import { verifySoftwareEvidence } from '../../src/attestation/software.ts';
@@ -113,7 +113,7 @@ async function codeOf(action: () => unknown): Promise<string> {
   return 'no failure';
 }
 
-const observePid = (pid: number) => observe({ pid, uid: 0, gid: 0 }, undemanding);
+const observePid = (pid: number) => observe({ pid, uid: 0, gid: 0 }, undemanding, async (work) => work());
 
 async function measurementOf(pid: number): Promise<string> {
   const observation = await observePid(pid);
@@ -168,6 +168,21 @@ describe('a process that would have the LAS read for long', () => {
       Array.from({ length: 11 }, (_, at) => [`LARGE_${at}`, 'x'.repeat(100_000)]),
     );
     assert.match(await refusal(large), /its environ has more than 1048576 bytes/);
+  });
+  it('by many threads is refused', async () => {
+    assert.match(await refusal({ UV_THREADPOOL_SIZE: '100' }), /more than 64 threads/);
+  });
+  it('is looked at when it is the turn of its user', async () => {
+    let turns = 0;
+    const { pid } = idle(cat);
+    const observation = await observe({ pid, uid: 0, gid: 0 }, undemanding, async (work) => {
+      turns++;
+      return work();
+    });
+    const before = turns;
+    await assert.rejects(observation.confirm('another'), { code: 'CHALLENGE_FAILED' });
+    observation.close();
+    assert.ok(before > 1 && turns === before + 1);
   });
   it('by many variables is refused', async () => {
     const many = Object.fromEntries(Array.from({ length: 4100 }, (_, at) => [`V${at}`, '']));
@@ -506,6 +521,25 @@ describe('a socket that somebody else forwards', () => {
     assert.deepEqual(await thief.hear(), { answered: true }, 'envcas answers, for its own report data');
     assert.equal(refusalOf(await thief.hear()), 'CHALLENGE_FAILED');
   });
+});
+
+test('refusals of one user are told of some times, and then how many there were', async () => {
+  const socket = host.path('refusing.sock');
+  const told: object[] = [];
+  const log = { info() {}, warn: (fields: object) => void told.push(fields) };
+  const demands = { require: ['secure-execution' as const], containers: false };
+  const las = await serveLas({ socket, key: host.key, casKeys: new Map(), demands, log });
+  try {
+    for (let many = 0; many < 50; many++) {
+      const client = connect({ path: socket });
+      frames(client, LAS_MESSAGE_LIMIT).write({ version: 1 });
+      client.resume();
+      await once(client, 'close');
+    }
+    assert.ok(told.length > 8 && told.length < 40, `${told.length}`);
+  } finally {
+    await las.close();
+  }
 });
 
 describe('a client that does not keep to the protocol', () => {

@@ -1,4 +1,5 @@
-import { createAllowances } from './allowances.ts';
+import { createAllowances } from '../../platform/allowances.ts';
+import { takeTurns } from '../../platform/in-turn.ts';
 
 /** Milliseconds of a handshake that cost nothing: more than one takes whose certificate has no long chain. */
 const FREE = 5;
@@ -18,8 +19,7 @@ export function countHandshake(source: string, milliseconds: number): void {
   if (milliseconds > FREE) allowances.take(source, milliseconds - FREE);
 }
 
-/** Reads of records that wait, by source; whose turn it is comes first. */
-const waiting = new Map<string, (() => void)[]>();
+const inTurn = takeTurns<string>(A_ROUND);
 
 /**
  * Reads records of handshakes so that sources take turns, and others are served meanwhile.
@@ -34,34 +34,4 @@ export function handshakesOf(source: string): (read: () => void) => Promise<void
       const after = process.threadCpuUsage();
       countHandshake(source, (after.user + after.system - user - system) / 1000);
     });
-}
-
-/** Whether something was read since the event loop came round: the first is read at once, so that nobody waits while few come. */
-let isRoundBegun = false;
-
-async function inTurn(source: string, work: () => void): Promise<void> {
-  if (isRoundBegun) {
-    const others = waiting.get(source) ?? [];
-    waiting.set(source, others);
-    await new Promise<void>((begin) => others.push(begin));
-  } else {
-    isRoundBegun = true;
-    setImmediate(goOn);
-  }
-  work();
-}
-
-async function goOn(): Promise<void> {
-  const until = performance.now() + A_ROUND;
-  while (waiting.size > 0 && performance.now() < until) {
-    const [source, works] = waiting.entries().next().value as [string, (() => void)[]];
-    const begin = works.shift();
-    waiting.delete(source);
-    if (works.length > 0) waiting.set(source, works);
-    begin?.();
-    // Whoever has waited reads now.
-    await undefined;
-  }
-  if (waiting.size > 0) setImmediate(goOn);
-  else isRoundBegun = false;
 }

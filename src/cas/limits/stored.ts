@@ -1,6 +1,6 @@
 import { failure } from '../../errors.ts';
+import { createAllowances } from '../../platform/allowances.ts';
 import { asker } from '../observe/correlation.ts';
-import { createAllowances } from './allowances.ts';
 
 /** How many sessions one client may create, where nobody says otherwise. */
 export const SESSIONS_PER_CLIENT = 10_000;
