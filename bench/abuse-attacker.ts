@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { createPublicKey, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { stat } from 'node:fs/promises';
 import { request } from 'node:https';
 import { type AddressInfo, createServer } from 'node:net';
 import { constants, setPriority } from 'node:os';
@@ -183,28 +184,47 @@ const sealed: Record<string, () => Promise<unknown>> = {
     ),
 };
 
+/** An ordinary user of the host, where this one can become him. */
+const ANOTHER = process.getuid?.() === 0 ? { uid: 61002, gid: 61002 } : {};
+
+/** Has processes of another user, with variables of their own, do something again and again. */
+async function fromProcesses(
+  processes: number,
+  env: Record<string, string>,
+  atOnce: number,
+  work: () => Promise<unknown>,
+): Promise<void> {
+  const [own = ''] = Object.keys(env);
+  if (process.env[own] === undefined) {
+    const attackers = Array.from({ length: processes }, () =>
+      spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+        ...{ env: { ...process.env, ...env }, stdio: 'inherit', ...ANOTHER },
+      }),
+    );
+    // They end with this process, which is killed.
+    await Promise.all(attackers.map((attacker) => once(attacker, 'exit')));
+    return;
+  }
+  const parent = process.ppid;
+  await again(atOnce, async () => {
+    if (process.ppid !== parent) process.exit();
+    await work();
+  });
+}
+
+async function beVouchedFor(): Promise<void> {
+  const connection = await connectLas(where, undefined, Date.now() + 30_000).catch(() => undefined);
+  await connection?.evidence(randomBytes(64)).catch(() => {});
+  connection?.close();
+}
+
+const large = Array.from({ length: 12 }, (_, at) => [`ENVCAS_BENCH_${at}`, 'a'.repeat(120_000)]);
+
 const las: Record<string, () => Promise<unknown>> = {
-  async 'a large environment'() {
-    const own = 'ENVCAS_BENCH_0';
-    if (process.env[own] === undefined) {
-      const large = Array.from({ length: 12 }, (_, at) => [`ENVCAS_BENCH_${at}`, 'a'.repeat(120_000)]);
-      const attackers = Array.from({ length: 4 }, () =>
-        spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
-          env: { ...process.env, ...Object.fromEntries(large) },
-          stdio: 'inherit',
-        }),
-      );
-      // They end with this process, which is killed.
-      await Promise.all(attackers.map((attacker) => once(attacker, 'exit')));
-      return;
-    }
-    const parent = process.ppid;
-    await again(4, async () => {
-      if (process.ppid !== parent) process.exit();
-      const connection = await connectLas(where, undefined, Date.now() + 30_000).catch(() => undefined);
-      await connection?.evidence(randomBytes(64)).catch(() => {});
-      connection?.close();
-    });
+  'a large environment': () => fromProcesses(4, Object.fromEntries(large), 4, beVouchedFor),
+  async 'many threads and connections'() {
+    await stat('/');
+    await fromProcesses(1, { ENVCAS_BENCH_0: '', UV_THREADPOOL_SIZE: '48' }, 250, beVouchedFor);
   },
 };
 

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { chmodSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { text } from 'node:stream/consumers';
@@ -50,6 +50,8 @@ const targets: Record<string, (work: string, key: Key) => Promise<Target>> = {
   },
   async LAS(work, { privateKey, publicKey }) {
     const socket = join(work, 'las.sock');
+    // Everybody on the host may come to it.
+    chmodSync(work, 0o711);
     const key = { private: privateKey, platform: platformOf(publicKey) };
     const demands = { require: [], containers: false };
     const las = await serveLas({ socket, key, casKeys: new Map(), demands, log });
