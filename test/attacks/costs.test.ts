@@ -437,6 +437,24 @@ secrets: [{name: b, kind: binary, size: 1000000}]
   assert.ok((await roundsOf(inFile, 'supervise: {redact: true}, ')) >= without + 4);
 });
 
+test('one request reads no more sessions than have some megabytes', async () => {
+  const bare = bareCas();
+  const large = 'a'.repeat(1_900_000);
+  const names = each(20, (at) => `s${at}`);
+  for (const name of names)
+    await bare.upload(`name: ${name}
+${none}services: []
+secrets: [{name: v, kind: ascii, value: b, export: [{session: many}]}, {name: w, kind: ascii, value: ${large}}]
+`);
+  const imports = names.map((name) => `{name: ${name}, import: {session: ${name}, secret: v}}`);
+  const files = names.map((name) => `$$SCONE::${name}$$`).join('');
+  await bare.upload(`name: many\n${withFile(files)}secrets: [${imports.join(', ')}]\n`);
+  await assert.rejects(bare.launch('many', 's'), {
+    code: 'POLICY_UNUSABLE',
+    message: /the sessions that it reads have more than \d+ bytes/,
+  });
+});
+
 test('what decides over launches is looked for while others are served', async () => {
   const bare = bareCas();
   const fragments = each(
