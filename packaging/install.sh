@@ -73,7 +73,7 @@ else
   echo "Made the system group $group"
 fi
 gid=$(getent group "$group" | cut -d: -f3)
-[ "$gid" != 0 ] || fail "the group $group is root's (gid 0), and envcas needs one that may do nothing; give another by --group"
+[ "$gid" -ge 100 ] || fail "the group $group is one of the system's own (gid $gid), and envcas needs one that may do nothing; give another by --group"
 # Who has it from /etc/passwd is no member of it there.
 if getent passwd | cut -d: -f4 | grep -qx "$gid"; then
   fail "the group $group is the primary group of a user, who could do what its programs can; give another by --group"

@@ -15,7 +15,7 @@ import type { Log } from './cas.ts';
 import { acceptWithin } from './limits/accept.ts';
 import { hold, roomFor } from './limits/held.ts';
 import { requireRoom } from './limits/overload.ts';
-import { fewAtOnce, limitRequests } from './limits/requests.ts';
+import { limitRequests, onConnections } from './limits/requests.ts';
 import { sourceOf } from './limits/source.ts';
 import { metrics } from './observe/metrics.ts';
 import { observeRequests, requestId } from './observe/server.ts';
@@ -52,7 +52,7 @@ export function createHttps(
   log: Log,
   unknown = (path: string) => failure('PATH_UNKNOWN', { path }),
 ): FastifyInstance {
-  const few = fewAtOnce();
+  const { few, isIdle } = onConnections();
   const options = {
     key,
     cert: certificate,
@@ -115,6 +115,7 @@ export function createHttps(
     port: 'api',
     connections: CONNECTIONS,
     connectionsOfSource: CONNECTIONS_OF_SOURCE,
+    isIdle,
   });
   app.addHook('onRequest', async ({ raw }) => {
     requireRoom();

@@ -87,6 +87,7 @@ export function createLaunchPort(cas: Cas, identity: Identity): LaunchPort {
     port: 'enclave',
     connections: CONNECTIONS,
     connectionsOfSource: CONNECTIONS_OF_SOURCE,
+    isIdle: (tls) => !busy.has(tls) && !waiting.has(tls),
   });
   server.on('secureConnection', (socket) => {
     const gone = new AbortController();

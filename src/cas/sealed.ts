@@ -4,7 +4,6 @@ import { hostname } from 'node:os';
 import { setImmediate as tick } from 'node:timers/promises';
 import * as v from 'valibot';
 import { failure, reason } from '../errors.ts';
-import { oneAtATime } from '../one-at-a-time.ts';
 import { publicKeyDigest } from '../policy/key-hash.ts';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
 import { version } from '../version.ts';
@@ -12,6 +11,7 @@ import { addAttestRoute } from './attest-route.ts';
 import type { Log } from './cas.ts';
 import { createHttps } from './http.ts';
 import { sourceOf } from './limits/source.ts';
+import { createTurns } from './limits/turns.ts';
 import { listen } from './listen.ts';
 import { body, SMALL } from './routes.ts';
 import { type Given, openSlot, readShare, type Slot } from './seal/methods.ts';
@@ -51,6 +51,8 @@ const LONGEST_PAUSE = 60;
 /** Sources whose guesses wait for their turn, each a tenth of a second; and that are remembered. */
 const MOST_WAITING = 64;
 const MOST_SOURCES = 65_536;
+/** Shares of one source that wait to be tried, each time up to a fifth of a second. */
+const MOST_WAITING_OF_SOURCE = 4;
 /** Shares that are kept; and which of them are tried together, each in less than a millisecond. */
 const MOST_SHARES = 32;
 const MOST_TRIED = 200;
@@ -121,7 +123,7 @@ export async function serveSealed(options: SealedOptions): Promise<SealedCas> {
     openSeal(seal, rootKey);
     return rootKey;
   };
-  const takeTurn = oneAtATime();
+  const takeTurn = createTurns(1, MOST_WAITING_OF_SOURCE);
   const guesses = new Map<string, { wrong: number; until: number; isWaiting: boolean }>();
   /** Passphrases are guessed at, each source by itself; they are tried one after the other, one of a source at a time. */
   const openByPassphrase = async (passphrase: string, source: string): Promise<Buffer> => {

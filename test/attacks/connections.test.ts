@@ -2,18 +2,21 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { request } from 'node:https';
-import { type AddressInfo, connect as connectTcp } from 'node:net';
+import { type AddressInfo, connect as connectTcp, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { acceptWithin } from '../../src/cas/limits/accept.ts';
 import { believeBalancers } from '../../src/cas/limits/proxy-protocol.ts';
+import { serveMonitoring } from '../../src/cas/observe/monitoring.ts';
 import { makeIdentity } from '../support/client.ts';
 import { balancers, connectFrom } from '../support/proxy-protocol.ts';
 import { missing } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import { sealedCas } from './sealed-cas.ts';
 
+const quiet = { info() {}, warn() {}, error() {} };
 const ATTACKER = '198.51.100.66';
 /** As many as one source may have open. */
 const MOST = 1024;
@@ -62,33 +65,101 @@ test('whoever opens many connections and says nothing closes the port to nobody 
   }
 });
 
-test('whoever fills a port from many addresses, and says nothing, makes room for who comes', async () => {
+const isIdle = () => true;
+
+for (const [how, speaks] of [
+  ['says nothing', false],
+  ['asks nothing over TLS', true],
+] as const)
+  test(`whoever fills a port from many addresses, and ${how}, makes room for who comes`, async () => {
+    const { key, certificate } = await makeIdentity('server');
+    const server = createServer({ key, cert: certificate }, (socket) => socket.on('error', () => {}));
+    server.on('tlsClientError', () => {});
+    const open = acceptWithin(server, { port: 'enclave', connections: 8, connectionsOfSource: 4, isIdle });
+    believeBalancers(server, balancers);
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const taken: Socket[] = Array.from({ length: 8 }, (_, at) => {
+      const socket = connectFrom(`198.51.100.${66 + (at >> 2)}`, port);
+      return speaks ? connect({ socket, rejectUnauthorized: false }).on('error', () => {}) : socket;
+    });
+    const areAll = () => open.size === 8 && [...open.values()].every((tls) => (tls !== undefined) === speaks);
+    try {
+      await until(areAll, 'all places are taken');
+      for (let honest = 0; honest < 6; honest++) {
+        const socket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false });
+        await once(socket, 'secureConnect');
+        socket.destroy();
+      }
+    } finally {
+      for (const socket of taken) socket.destroy();
+      server.close();
+    }
+  });
+
+test('whoever is served makes no room', async () => {
   const { key, certificate } = await makeIdentity('server');
-  const server = createServer({ key, cert: certificate }, (socket) => socket.end('hello'));
+  const server = createServer({ key, cert: certificate });
   server.on('tlsClientError', () => {});
-  const open = acceptWithin(server, { port: 'enclave', connections: 8, connectionsOfSource: 4 });
-  believeBalancers(server, balancers);
+  const open = acceptWithin(server, {
+    ...{ port: 'enclave', connections: 2, connectionsOfSource: 2, isIdle: () => false },
+  });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  const silent = Array.from({ length: 8 }, (_, at) => connectFrom(`198.51.100.${66 + (at >> 2)}`, port));
+  const at = { port: (server.address() as AddressInfo).port, host: '127.0.0.1', rejectUnauthorized: false };
+  const served = [connect(at), connect(at)];
   try {
-    await until(() => open.size === 8, 'all places are taken');
-    for (let honest = 0; honest < 6; honest++) {
-      const socket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false });
-      assert.equal(String((await once(socket, 'data'))[0]), 'hello');
-      socket.destroy();
-    }
+    await until(() => open.size === 2 && [...open.values()].every((tls) => tls), 'both are connected');
+    await once(
+      connectTcp(at.port, at.host)
+        .on('error', () => {})
+        .resume(),
+      'close',
+    );
+    assert.equal(open.size, 2);
   } finally {
-    for (const socket of silent) socket.destroy();
+    for (const socket of served) socket.destroy();
     server.close();
+  }
+});
+
+test('whoever fills the port for metrics leaves others room, and has them gathered once', async () => {
+  const monitoring = await serveMonitoring({ host: '127.0.0.1', port: 0 }, quiet);
+  let asked = 0;
+  const gate = Promise.withResolvers<void>();
+  monitoring.show({
+    async ask() {
+      asked++;
+      await gate.promise;
+      return new Map();
+    },
+  });
+  const open = Array.from({ length: 20 }, () =>
+    connectTcp(monitoring.port, '127.0.0.1').on('error', () => {}),
+  );
+  let closed = 0;
+  for (const socket of open) socket.resume().on('close', () => closed++);
+  try {
+    await until(() => closed === 8, 'those that are too many were closed');
+    const still = open.filter(({ destroyed, closed }) => !destroyed && !closed);
+    for (const socket of still) socket.write('GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n');
+    const answers = still.map(async (socket) => String((await once(socket, 'data'))[0]).slice(0, 12));
+    await until(() => asked === 1, 'it is asked');
+    await setTimeout(50);
+    gate.resolve();
+    assert.deepEqual(new Set(await Promise.all(answers)), new Set(['HTTP/1.1 200']));
+    assert.equal(asked, 1);
+  } finally {
+    for (const socket of open) socket.destroy();
+    await monitoring.close();
   }
 });
 
 test('a user of the host is one source, whichever of its addresses he takes', async () => {
   const server = createServer();
   server.on('tlsClientError', () => {});
-  const open = acceptWithin(server, { port: 'api', connections: 64, connectionsOfSource: 4 });
+  const open = acceptWithin(server, { port: 'api', connections: 64, connectionsOfSource: 4, isIdle });
   server.listen(0, '::');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
@@ -116,7 +187,7 @@ test('nor does he become another one by binding his sockets to devices', {
 }, async () => {
   const server = createServer();
   server.on('tlsClientError', () => {});
-  const open = acceptWithin(server, { port: 'api', connections: 64, connectionsOfSource: 3 });
+  const open = acceptWithin(server, { port: 'api', connections: 64, connectionsOfSource: 3, isIdle });
   server.listen(0, '::');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;

@@ -99,7 +99,7 @@ test('a server that chooses a group of its own for the handshake is not spoken t
 /** A server that takes connections as a CAS does, and asks for a certificate. */
 async function accepting(options: TlsOptions = {}): Promise<{ server: Server; port: number }> {
   const server = createServer({ ...shown(1), requestCert: true, rejectUnauthorized: false, ...options });
-  acceptWithin(server, { port: 'api', connections: 100, connectionsOfSource: 100 });
+  acceptWithin(server, { port: 'api', connections: 100, connectionsOfSource: 100, isIdle: () => false });
   server.on('tlsClientError', () => {});
   server.on('secureConnection', (socket) => void socket.on('error', () => {}).end('hello'));
   server.listen(0, '127.0.0.1');

@@ -86,6 +86,31 @@ test('by wrong shares, which throw away no right one', async () => {
   assert.deepEqual(await cas.rootKey, rootKey);
 });
 
+test('by many wrong shares at once, which wait for their turn', async () => {
+  const { cas, give, shares, rootKey, seal } = await sealed({ method: 'shares', threshold: 3, total: 16 });
+  const [slot] = seal.slots;
+  assert.ok(slot);
+  const wrong: string[] = [];
+  for (let time = 0; time < 4; time++)
+    for (const part of await split(new Uint8Array(randomBytes(32)), 16, 3)) wrong.push(forge(slot.id, part));
+  for (const share of wrong.slice(0, 32)) await give({ share }, ATTACKER);
+  await give({ share: shares[0] }, HONEST);
+  await give({ share: shares[1] }, HONEST);
+  let refused = 0;
+  const codes: (string | undefined)[] = [];
+  const attack = wrong.slice(32).map(async (share) => {
+    const { body } = await give({ share }, ATTACKER);
+    codes.push(body.code);
+    if (body.code === 'UNSEAL_REFUSED') refused++;
+  });
+  const opening = give({ share: shares[2] }, HONEST);
+  assert.equal((await opening).body.sealed, false);
+  assert.ok(refused <= 8, `${refused}`);
+  assert.deepEqual(await cas.rootKey, rootKey);
+  await Promise.allSettled(attack);
+  assert.ok(codes.includes('CAS_BUSY'));
+});
+
 /** As shares are written: the id of the slot, the part, and the beginning of their SHA-256. */
 function forge(id: string, part: Uint8Array): string {
   const content = Buffer.concat([Buffer.from(id, 'hex'), part]);

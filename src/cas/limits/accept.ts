@@ -21,6 +21,8 @@ interface Accepting {
   connectionsOfSource: number;
   /** Handshakes that one source may have under way; absent: 2048. */
   handshakesOfSource?: number;
+  /** Whether nothing is done for whoever is at the other end. */
+  isIdle(tls: TLSSocket): boolean;
 }
 
 /** A connection whose handshake is under way. */
@@ -40,7 +42,13 @@ interface Arrival {
  */
 export function acceptWithin(
   server: Server,
-  { port, connections: most, connectionsOfSource, handshakesOfSource = HANDSHAKES_OF_SOURCE }: Accepting,
+  {
+    port,
+    connections: most,
+    connectionsOfSource,
+    handshakesOfSource = HANDSHAKES_OF_SOURCE,
+    isIdle,
+  }: Accepting,
 ): ReadonlyMap<Socket, TLSSocket | undefined> {
   const arriving = new AsyncLocalStorage<Arrival>();
   const connections = new Map<Socket, TLSSocket | undefined>();
@@ -55,7 +63,7 @@ export function acceptWithin(
   server.on('connection', (socket: Socket) => {
     const source = sourceOf(socket);
     const isFull = connections.size >= most;
-    const victim = isFull ? oldestOfMost(connections, open) : undefined;
+    const victim = isFull ? oldestOfMost(connections, open, isIdle) : undefined;
     if (!mayCome(source) || (isFull && !victim)) {
       metrics.dropped({ port });
       socket.destroy();
@@ -119,14 +127,19 @@ export function acceptWithin(
   return connections;
 }
 
-/** The oldest connection without TLS of the source that has most: whoever says nothing makes room for who comes. */
+/** The oldest connection of the source that has most: first one without TLS, then one for which nothing is done. */
 function oldestOfMost(
   connections: ReadonlyMap<Socket, TLSSocket | undefined>,
   open: Pick<Counts, 'of'>,
+  isIdle: (tls: TLSSocket) => boolean,
 ): Socket | undefined {
-  let found: Socket | undefined;
-  for (const [socket, tls] of connections)
-    if (!tls && !socket.destroyed && (!found || open.of(sourceOf(socket)) > open.of(sourceOf(found))))
-      found = socket;
-  return found;
+  const oldest = (mayGo: (tls: TLSSocket | undefined) => boolean) => {
+    let found: Socket | undefined;
+    for (const [socket, tls] of connections) {
+      if (socket.destroyed || !mayGo(tls)) continue;
+      if (!found || open.of(sourceOf(socket)) > open.of(sourceOf(found))) found = socket;
+    }
+    return found;
+  };
+  return oldest((tls) => !tls) ?? oldest((tls) => tls !== undefined && isIdle(tls));
 }

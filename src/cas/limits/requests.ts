@@ -21,21 +21,31 @@ type Listener = (request: IncomingMessage, response: ServerResponse) => void;
 /** Requests that may wait for their answers on one connection (RFC 9112 §9.3.2). */
 const ON_CONNECTION = 32;
 
+/** Requests on the connections of a server. */
+export interface OnConnections {
+  /** Wraps each listener of the server. */
+  few(listener: Listener): Listener;
+  /** Whether no request is under way on a connection. */
+  isIdle(socket: Socket): boolean;
+}
+
 /**
- * Closes a connection on which many requests come before the first is answered. What comes in one piece would be worked on
- * at once: some thousand requests of a few bytes.
- * @returns what wraps each listener of a server
+ * Closes a connection on which many requests come before the first is answered. What comes in one piece would be worked on at
+ * once: some thousand requests of a few bytes.
  */
-export function fewAtOnce(): (listener: Listener) => Listener {
+export function onConnections(): OnConnections {
   const answering = new WeakMap<Socket, number>();
-  return (listener) => (request, response) => {
-    const { socket } = request;
-    if (socket.destroyed) return;
-    const open = (answering.get(socket) ?? 0) + 1;
-    if (open > ON_CONNECTION) return void socket.destroy();
-    answering.set(socket, open);
-    response.once('close', () => answering.set(socket, (answering.get(socket) ?? 1) - 1));
-    listener(request, response);
+  const of = (socket: Socket) => answering.get(socket) ?? 0;
+  return {
+    few: (listener) => (request, response) => {
+      const { socket } = request;
+      if (socket.destroyed) return;
+      if (of(socket) >= ON_CONNECTION) return void socket.destroy();
+      answering.set(socket, of(socket) + 1);
+      response.once('close', () => answering.set(socket, of(socket) - 1));
+      listener(request, response);
+    },
+    isIdle: (socket) => of(socket) === 0,
   };
 }
 

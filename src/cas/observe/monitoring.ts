@@ -3,6 +3,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import { failure, reason } from '../../errors.ts';
 import { type Address, formatAddress } from '../../policy/address.ts';
 import type { Log } from '../cas.ts';
+import { sourceOf } from '../limits/source.ts';
 import { aggregate, contentType, metrics, type Readings, readings, remains } from './metrics.ts';
 import type { NotReady } from './readiness.ts';
 
@@ -29,6 +30,9 @@ export interface Monitoring {
 }
 
 const CONNECTIONS = 32;
+const CONNECTIONS_OF_SOURCE = 12;
+/** An answer is given again for as many times as long as it took: who asks all the time has others wait little. */
+const AGAIN = 4;
 /** Milliseconds for a request, and for whoever reads an answer. */
 const REQUEST = 5_000;
 const READ = 10_000;
@@ -70,10 +74,12 @@ export async function serveMonitoring({ host, port }: Address, log: Log): Promis
     // One that is ready is enough: the others do not take connections while they are busy.
     return answers.some((reasons) => reasons.length === 0) ? [] : (answers[0] ?? []);
   };
+  const gather = sharedFor(AGAIN, text);
+  const look = sharedFor(AGAIN, notReady);
   const calls: Record<string, (response: ServerResponse) => Promise<void>> = {
     '/metrics': async (response) => {
       response.setHeader('content-type', contentType);
-      response.end(await text());
+      response.end(await gather());
     },
     // Not whether it is of use: a CAS that lacks its store is not helped by a restart.
     '/healthz': async (response) => {
@@ -81,7 +87,7 @@ export async function serveMonitoring({ host, port }: Address, log: Log): Promis
       sendJson(response, isAlive ? 200 : 503, { alive: isAlive });
     },
     '/readyz': async (response) => {
-      const reasons = await notReady();
+      const reasons = await look();
       sendJson(response, reasons.length === 0 ? 200 : 503, { ready: reasons.length === 0, reasons });
     },
   };
@@ -109,13 +115,19 @@ export async function serveMonitoring({ host, port }: Address, log: Log): Promis
     },
   );
   // Whoever says nothing makes room for who comes.
-  const open = new Set<Socket>();
+  const open = new Map<Socket, string>();
+  const of = (source: string) => [...open.values()].filter((each) => each === source).length;
   server.on('connection', (socket) => {
-    open.add(socket);
+    const source = sourceOf(socket);
+    open.set(socket, source);
     socket.once('close', () => open.delete(socket));
-    if (open.size <= CONNECTIONS) return;
-    const idle = [...open].find((each) => !answering.has(each));
-    (idle ?? socket).destroy();
+    const isOfMany = of(source) > CONNECTIONS_OF_SOURCE;
+    if (!isOfMany && open.size <= CONNECTIONS) return;
+    const idle = [...open.keys()].filter((each) => !answering.has(each));
+    const victim = isOfMany
+      ? idle.find((each) => open.get(each) === source)
+      : idle.toSorted((a, b) => of(open.get(b) ?? '') - of(open.get(a) ?? ''))[0];
+    (victim ?? socket).destroy();
   });
   server.setTimeout(READ);
   await new Promise<void>((resolve, reject) => {
@@ -140,6 +152,25 @@ export async function serveMonitoring({ host, port }: Address, log: Log): Promis
         server.close(() => resolve());
         server.closeAllConnections();
       }),
+  };
+}
+
+/**
+ * Does something once for all who ask for it meanwhile.
+ * @param times as long as it took, for which it is not done again
+ */
+function sharedFor<Result>(times: number, work: () => Promise<Result>): () => Promise<Result> {
+  let result: Promise<Result> | undefined;
+  let until = 0;
+  return () => {
+    if (result && performance.now() < until) return result;
+    const start = performance.now();
+    until = Number.POSITIVE_INFINITY;
+    result = work().finally(() => {
+      const end = performance.now();
+      until = end + times * (end - start);
+    });
+    return result;
   };
 }
 
