@@ -28,7 +28,7 @@ export async function fillStore(directory: string, policy: string, names: Iterab
   const path = join(directory, 'cas.db');
   const database = openSqlite(path);
   const means = { keyFile: join(directory, 'master.key'), directory, env: process.env };
-  const unsealed = await unsealBySelf(database, means);
+  const unsealed = await unsealBySelf(openState(database), means);
   if (!('rootKey' in unsealed)) throw new Error('a new store opens by its key file');
   const keyring = createKeyring(openSeal((await readSeal(openState(database))) as Seal, unsealed.rootKey));
   await database.close();

@@ -778,6 +778,18 @@ export const errors = {
     message: 'line {line} of the backup is not right: {detail}',
     hint: 'Nothing was changed. Take another copy of the backup, or an earlier one.',
   },
+  BACKUP_WITHOUT_CODE: {
+    exit: 65,
+    http: 400,
+    message: 'the backup has no code, so rows may have been taken out of it, or put back from earlier',
+    hint: 'Nothing was changed. For a backup that version 0.1.0 has made, `scone cas restore --without-code` shows what it would change.',
+  },
+  RESTORE_UNFINISHED: {
+    exit: 78,
+    http: 500,
+    message: 'a restore of the store {store} was begun, and the audit log does not tell of it',
+    hint: 'Restore the backup into an empty database, by `scone cas restore` of this version.',
+  },
   AUDIT_LOG_DAMAGED: {
     exit: 74,
     http: 500,

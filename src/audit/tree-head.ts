@@ -57,6 +57,8 @@ export interface RememberedLog {
   root: string;
   /** Number of the entry that says when the store was restored last, where it was. */
   restored?: number | undefined;
+  /** Time of that entry, RFC 3339; 0.1.0 does not remember it. */
+  restoredAt?: string | undefined;
 }
 
 /**
@@ -79,12 +81,11 @@ export function checkHead(
   if (!isHeadSigned(head, key)) throw untrue('the head of its audit log is not signed');
   const now = {
     ...{ key: answer.key, size: head.size, root: head.root },
-    ...(restored && { restored: restored.sequence }),
+    ...(restored && { restored: restored.sequence, restoredAt: restored.time }),
   };
   if (!before) return now;
   if (before.key === answer.key && isExtension(before, now, answer.proof)) return now;
-  // One that was known already explains nothing.
-  if (restored && restored.sequence !== before.restored)
+  if (restored && isNew(restored, before))
     throw failure('CAS_RESTORED', {
       address,
       time: restored.time,
@@ -93,6 +94,12 @@ export function checkHead(
     });
   throw failure('CAS_ROLLED_BACK', { address, size: before.size, now: head.size });
 }
+
+/** Whether a restore came after the one that is remembered: one that was known already explains nothing. */
+const isNew = (restored: { sequence: number; time: string }, before: RememberedLog): boolean =>
+  before.restoredAt === undefined
+    ? restored.sequence !== before.restored
+    : Date.parse(restored.time) > Date.parse(before.restoredAt);
 
 function isExtension(before: RememberedLog, now: RememberedLog, proof: readonly string[] = []): boolean {
   const tree = ({ size, root }: RememberedLog): Tree => ({ size, root: Buffer.from(root, 'hex') });

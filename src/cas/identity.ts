@@ -2,9 +2,10 @@ import { createPrivateKey, generateKeyPairSync, type KeyObject, X509Certificate 
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import * as v from 'valibot';
+import { failure } from '../errors.ts';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
 import type { Keyring } from './keyring.ts';
-import type { Store } from './store/store.ts';
+import type { State, Store } from './store/store.ts';
 
 const YEAR = 365 * 24 * 3600 * 1000;
 const CLOCK_SKEW = 3600 * 1000;
@@ -22,7 +23,7 @@ export async function openIdentity(
   { commonName, names }: { commonName: string; names: readonly string[] },
   now: number,
 ): Promise<Identity> {
-  const read = (sealed: Buffer) => v.parse(stored, JSON.parse(keyring.open(sealed, PLACE).toString()));
+  const read = (sealed: Buffer) => opened(sealed, keyring);
   const seal = (identity: Identity) => keyring.seal(Buffer.from(JSON.stringify(identity)), PLACE);
   const all = [...new Set(['localhost', 'cas', '127.0.0.1', '::1', hostname(), ...names])].filter(Boolean);
   const issue = async (key: string): Promise<Identity> => ({
@@ -52,6 +53,16 @@ export async function openIdentity(
   // Where another process was faster, its certificate is as good.
   const isKept = await store.replaceState('identity', seal(renewed), kept);
   return isKept ? renewed : read((await store.readState('identity')) ?? kept);
+}
+
+const opened = (sealed: Buffer, keyring: Keyring): Identity =>
+  v.parse(stored, JSON.parse(keyring.open(sealed, PLACE).toString()));
+
+/** The identity that is kept. @throws Failure STORE_DAMAGED where there is none */
+export async function readIdentity(state: Pick<State, 'readState'>, keyring: Keyring): Promise<Identity> {
+  const kept = await state.readState('identity');
+  if (!kept) throw failure('STORE_DAMAGED', { store: 'of the CAS', detail: 'its identity is missing' });
+  return opened(kept, keyring);
 }
 
 /** The X25519 key that opens sessions which were encrypted for this CAS; made once and kept. */

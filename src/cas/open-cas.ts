@@ -12,7 +12,7 @@ import { keyring as createKeyring, type MasterKeys } from './keyring.ts';
 import { MEBIBYTES_PER_CLIENT, SESSIONS_PER_CLIENT } from './limits/stored.ts';
 import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
-import { announceRestore } from './owner/backup.ts';
+import { checkRestored } from './owner/backup.ts';
 import { readOwner } from './owner/owner.ts';
 import { openSeal, readSeal, type Seal } from './seal/record.ts';
 import { unsealBySelf } from './seal/unseal.ts';
@@ -41,6 +41,7 @@ export const storeAddress = ({ store, directory }: Pick<CasOptions, 'store' | 'd
 /** What a CAS keeps, and what opens it. */
 async function openKept(database: Database, options: CasOptions) {
   await checkNotMoved(database);
+  await checkRestored(database);
   const rootKey = options.rootKey ?? (await rootKeyByFile(database, options));
   const readPresent = async () => {
     const present = await readSeal(openState(database));
@@ -74,7 +75,6 @@ export async function openCas(database: Database, options: CasOptions): Promise<
   const opened = await openKept(database, options);
   const { audit, identity, key, rootKey, seal, readKeys, settings, ...kept } = opened;
   const { store, keyring } = kept;
-  await announceRestore({ audit, log: options.log });
   const cas: Cas = {
     ...kept,
     audit,
@@ -112,7 +112,7 @@ export async function settingsOf(
 /** @throws Failure CAS_SEALED where people have to open the store */
 async function rootKeyByFile(database: Database, { directory }: CasOptions): Promise<Buffer> {
   const keyFile = join(directory, 'master.key');
-  const unsealed = await unsealBySelf(database, { keyFile, directory, env: process.env });
+  const unsealed = await unsealBySelf(openState(database), { keyFile, directory, env: process.env });
   if ('rootKey' in unsealed) return unsealed.rootKey;
   throw failure('CAS_SEALED');
 }

@@ -19,6 +19,7 @@ import { readInput } from './input.ts';
 import type { Output } from './output.ts';
 import { warn } from './report.ts';
 import { knownCas, openIdentity } from './state.ts';
+import { confirmChanges, type WithoutCodeOptions } from './store.ts';
 import { readSecretLine } from './unseal-input.ts';
 
 /** Commands of whoever a CAS belongs to. */
@@ -162,16 +163,27 @@ export async function backupCas(file: string, options: NetworkOptions): Promise<
   }
 }
 
+const restoration = v.object({ changes: v.optional(v.array(v.string()), []) });
+
 /** `scone cas restore FILE`: puts a backup in the place of what a running CAS has. */
-export async function restoreCas(file: string, options: NetworkOptions): Promise<Output> {
+export async function restoreCas(
+  file: string,
+  options: NetworkOptions & WithoutCodeOptions,
+): Promise<Output> {
   const path = resolve(file);
   const facts = await readDump(backupLines(createReadStream(path)), () => {});
-  const { connection, name } = await openOwned(options);
-  const content = createReadStream(path);
-  const call = { method: 'POST', path: '/v1/restorations', type: BACKUP, content } as const;
-  await transfer(connection, call, async (answer) => {
-    for await (const _ of answer);
-  });
+  const send = async (to: string) => {
+    const { connection, name } = await openOwned(options);
+    const content = createReadStream(path);
+    const call = { method: 'POST', path: `/v1/restorations${to}`, type: BACKUP, content } as const;
+    let answer = '';
+    await transfer(connection, call, async (response) => {
+      for await (const chunk of response) answer += chunk;
+    });
+    return { name, ...v.parse(restoration, JSON.parse(answer)) };
+  };
+  if (options.withoutCode) confirmChanges((await send('/without-code/changes')).changes, options.yes);
+  const { name } = await send(options.withoutCode ? '/without-code' : '');
   const at = new Date(facts.created).toISOString();
   return {
     text: `The CAS ${name} has what it had on ${at}; its audit log says so, and clients are told\n`,

@@ -15,6 +15,7 @@ const remembered = v.object({
   size: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
   root: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
   restored: v.optional(v.pipe(v.number(), v.safeInteger())),
+  restoredAt: v.optional(v.pipe(v.string(), v.isoTimestamp())),
 });
 
 /** What was seen last of a CAS's log. */

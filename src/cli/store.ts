@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
-import { keyring as createKeyring, makeMasterKeys } from '../cas/keyring.ts';
+import { keyring as createKeyring, type Keyring, makeMasterKeys } from '../cas/keyring.ts';
 import { storeAddress } from '../cas/open-cas.ts';
-import { restoreInto } from '../cas/owner/backup.ts';
+import { restoreInto, type WithoutCode } from '../cas/owner/backup.ts';
 import { openSlot, type Wanted } from '../cas/seal/methods.ts';
 import {
   createSeal,
@@ -18,6 +18,7 @@ import type { Database } from '../cas/store/database.ts';
 import { checkNotMoved, moveStore } from '../cas/store/move.ts';
 import { openDatabase } from '../cas/store/open.ts';
 import { openState } from '../cas/store/sql.ts';
+import type { State } from '../cas/store/store.ts';
 import { failure } from '../errors.ts';
 import { makePrivateDirectory } from '../platform/private-file.ts';
 import type { Output } from './output.ts';
@@ -77,7 +78,7 @@ export async function initStore(options: StoreOptions & MethodOptions): Promise<
 export async function rekeyStore(options: StoreOptions & MethodOptions): Promise<Output> {
   return withStore(options, async (database) => {
     const state = openState(database);
-    const { seal, rootKey } = await openByHand(database, options);
+    const { seal, rootKey } = await openByHand(state, options);
     const { shares } = await replaceSlots(state, seal, rootKey, wantedMethods(options));
     return made((await readSeal(state)) as Seal, shares);
   });
@@ -86,7 +87,7 @@ export async function rekeyStore(options: StoreOptions & MethodOptions): Promise
 /** `scone cas rotate --dir`: a new master key, under which everything is wrapped anew. */
 export async function rotateStore(options: StoreOptions): Promise<Output> {
   return withStore(options, async (database) => {
-    const { seal, rootKey } = await openByHand(database, options);
+    const { seal, rootKey } = await openByHand(openState(database), options);
     const keyring = createKeyring(openSeal(seal, rootKey));
     const { present, rewrapped } = await rotate({
       database,
@@ -105,7 +106,7 @@ export async function rotateStore(options: StoreOptions): Promise<Output> {
 /** `scone cas check-store`: looks at every row. */
 export async function checkWholeStore(options: StoreOptions): Promise<Output> {
   return withStore(options, async (database) => {
-    const { seal, rootKey } = await openByHand(database, options);
+    const { seal, rootKey } = await openByHand(openState(database), options);
     const { rows, problems } = await checkStore(database, createKeyring(openSeal(seal, rootKey)));
     for (const problem of problems) warn(problem);
     requireWhole(database.name, problems);
@@ -113,10 +114,31 @@ export async function checkWholeStore(options: StoreOptions): Promise<Output> {
   });
 }
 
+export interface WithoutCodeOptions {
+  /** Takes a backup of 0.1.0, which has no code. */
+  withoutCode?: boolean;
+  /** Takes it without a look at what it changes. */
+  yes?: boolean;
+}
+
 /** `scone cas restore --dir … FILE`: puts a backup into an empty store. */
-export async function restoreStore(file: string, options: StoreOptions): Promise<Output> {
+export async function restoreStore(
+  file: string,
+  options: StoreOptions & WithoutCodeOptions,
+): Promise<Output> {
   return withStore(options, async (database) => {
-    const { rows, created } = await restoreInto(database, resolve(file));
+    let keyring: Keyring | undefined;
+    const open = async (state: State) => {
+      // Once, since shares are read from standard input.
+      if (!keyring) {
+        const { seal, rootKey } = await openByHand(state, options);
+        keyring = createKeyring(openSeal(seal, rootKey));
+      }
+      return keyring;
+    };
+    const restore = (how: WithoutCode) => restoreInto(database, resolve(file), open, how);
+    if (options.withoutCode) confirmChanges((await restore('listed')).changes, options.yes);
+    const { rows, created } = await restore(options.withoutCode ? 'taken' : 'refused');
     const seal = await readSeal(openState(database));
     const methods = seal ? describeMethods(seal.slots) : 'master.key';
     const at = new Date(created).toISOString();
@@ -125,6 +147,19 @@ export async function restoreStore(file: string, options: StoreOptions): Promise
       json: { rows, created: at, store: database.name, methods },
     };
   });
+}
+
+/**
+ * Shows what a backup without a code changes of what security rests on.
+ * @throws Failure USAGE where nobody has said that this is wanted
+ */
+export function confirmChanges(changes: readonly string[], isWanted = false): void {
+  for (const change of changes) warn(change);
+  if (changes.length === 0) warn('it changes neither seal, identity, owner nor registrations');
+  if (!isWanted)
+    throw failure('USAGE', {
+      detail: 'the backup has no code, and the lines above are what it changes; say --yes if that is wanted',
+    });
 }
 
 /** `scone cas migrate --from ADDRESS --to ADDRESS`: moves a store to another database. */
@@ -147,16 +182,13 @@ export async function migrateStore({ from, to }: { from: string; to: string }): 
 }
 
 /** By what is there, or by whoever is at the keyboard. */
-async function openByHand(
-  database: Database,
-  options: StoreOptions,
-): Promise<{ seal: Seal; rootKey: Buffer }> {
+async function openByHand(state: State, options: StoreOptions): Promise<{ seal: Seal; rootKey: Buffer }> {
   const directory = resolve(options.dir);
-  const unsealed = await unsealBySelf(database, {
+  const unsealed = await unsealBySelf(state, {
     ...{ directory, env: process.env, keyFile: options.keyFile ?? resolve(directory, 'master.key') },
     passphraseFile: options.passphraseFile,
   });
-  const seal = (await readSeal(openState(database))) as Seal;
+  const seal = (await readSeal(state)) as Seal;
   if ('rootKey' in unsealed) return { seal, rootKey: unsealed.rootKey };
   const passphrase = seal.slots.find(({ method }) => method === 'passphrase');
   if (passphrase) {

@@ -51,7 +51,7 @@ async function unsealByMachine(options: CasServeOptions, log: Log): Promise<Unse
     };
     let unsealed: Unsealed;
     try {
-      unsealed = await unsealBySelf(database, means);
+      unsealed = await unsealBySelf(openState(database), means);
     } catch (error) {
       const seal = others.length > 0 ? await readSeal(openState(database)) : undefined;
       if (!seal) throw error;

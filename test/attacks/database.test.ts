@@ -9,6 +9,7 @@ import { moveStore } from '../../src/cas/store/move.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
 import { type Engine, onEachEngine } from '../support/engines.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
+import { missingPostgres, startPostgres } from '../support/postgres.ts';
 import { executables, run } from '../support/stack.ts';
 
 /** What who administers a database puts in the place of tables. */
@@ -118,4 +119,108 @@ test('a virtual table is none either, and a pipe is no store', async () => {
   );
   assert.equal(status, 74, stderr);
   assert.match(stderr, /it is not a regular file/);
+});
+
+/** What answers or acts in the place of a table, and is seen by no check of rows. */
+const deeds = {
+  SQLite: {
+    'a trigger that forgets what was spent': [
+      'CREATE TRIGGER forget AFTER INSERT ON process BEGIN DELETE FROM process; END',
+    ],
+    'a trigger that ignores what is written': [
+      'CREATE TRIGGER ignore BEFORE INSERT ON audit_log BEGIN SELECT RAISE(IGNORE); END',
+    ],
+    'a view of a table under its name': [
+      'ALTER TABLE version RENAME TO kept',
+      'CREATE VIEW version AS SELECT * FROM kept WHERE number = 1',
+    ],
+    'a table that compares otherwise': [
+      'DROP TABLE wrong_code',
+      `CREATE TABLE wrong_code (account TEXT NOT NULL, source TEXT COLLATE NOCASE NOT NULL, count INTEGER NOT NULL,
+       last INTEGER NOT NULL, code BLOB, PRIMARY KEY (account, source)) STRICT, WITHOUT ROWID`,
+    ],
+    'a column more': ['ALTER TABLE issued ADD COLUMN more INTEGER GENERATED ALWAYS AS (generation + 1)'],
+    'an index of an expression': ['CREATE INDEX more ON version (lower(session))'],
+    'no index': ['DROP INDEX session_of_creator'],
+  },
+  PostgreSQL: {
+    'a view that hides a row from one query': [
+      'ALTER TABLE version RENAME TO kept',
+      "CREATE VIEW version AS SELECT * FROM kept WHERE current_query() NOT LIKE '%DESC LIMIT 1%' OR number = 1",
+    ],
+    'a rule that ignores what is written': ['CREATE RULE ignore AS ON INSERT TO process DO INSTEAD NOTHING'],
+    'a trigger that empties a table': [
+      'CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM process; RETURN NULL; END $$',
+      'CREATE TRIGGER forget AFTER INSERT ON process FOR EACH STATEMENT EXECUTE FUNCTION forget()',
+    ],
+    'a policy that hides rows': [
+      'ALTER TABLE state ENABLE ROW LEVEL SECURITY',
+      "CREATE POLICY hide ON state USING (name <> 'owner')",
+    ],
+    'row security without a policy': ['ALTER TABLE version FORCE ROW LEVEL SECURITY'],
+    'a policy alone': ["CREATE POLICY hide ON state USING (name <> 'owner')"],
+    'a table that a crash empties': ['ALTER TABLE one_time_password SET UNLOGGED'],
+    'a table whose rows others join': ['CREATE TABLE more () INHERITS (attestation_key)'],
+    'another type of a column': ['ALTER TABLE wrong_code ALTER COLUMN count TYPE smallint'],
+    'another order of texts': ['ALTER TABLE version ALTER COLUMN namespace TYPE text COLLATE "default"'],
+    'a default that nobody has made': ['ALTER TABLE process ALTER COLUMN code SET DEFAULT $$x$$'],
+    'a check that refuses what was spent': ['ALTER TABLE process ADD CHECK (session = $$$$) NOT VALID'],
+    'no constraint': ['ALTER TABLE process DROP CONSTRAINT process_pkey'],
+    'an index of an expression': ['CREATE INDEX more ON version (lower(session))'],
+    'a function of a name that statements call': [
+      'CREATE FUNCTION max(bytea) RETURNS bytea LANGUAGE sql AS $$ SELECT NULL::bytea $$',
+    ],
+    'an operator for texts': [
+      'CREATE FUNCTION never(text, bytea) RETURNS boolean LANGUAGE sql AS $$ SELECT false $$',
+      'CREATE OPERATOR = (LEFTARG = text, RIGHTARG = bytea, FUNCTION = never)',
+    ],
+  },
+};
+
+onEachEngine('the tables of a store', (engine) => {
+  for (const [what, statements] of Object.entries(deeds[engine.name]))
+    test(`are those of migrations alone: ${what} is refused when the store is opened`, async () => {
+      const at = await engine.address();
+      const database = await openDatabase(at);
+      for (const statement of statements) await database.run(statement);
+      await database.close();
+      await assert.rejects(openDatabase(at), { code: 'STORE_DAMAGED' });
+    });
+
+  test('may have tables of others beside them', async () => {
+    const at = await engine.address();
+    const database = await openDatabase(at);
+    await database.run('CREATE TABLE theirs (name TEXT PRIMARY KEY)');
+    await database.run('CREATE INDEX their_index ON theirs (name)');
+    await database.close();
+    await (await openDatabase(at)).close();
+  });
+});
+
+test('names mean the same on every connection, whatever comes before them in the search path', {
+  skip: missingPostgres,
+}, async () => {
+  const postgres = await startPostgres();
+  const at = await postgres.database();
+  const database = await openDatabase(at);
+  const put = (name: string) =>
+    database.run('INSERT INTO state (name, value) VALUES ($1, $2)', name, Buffer.from(name));
+  for (const name of ['owner', 'other']) await put(name);
+  await database.run(`CREATE SCHEMA ${postgres.user}`);
+  await database.run(`CREATE VIEW ${postgres.user}.state AS SELECT * FROM state WHERE name <> 'owner'`);
+  await database.run(
+    `CREATE FUNCTION ${postgres.user}.never(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT false $$`,
+  );
+  await database.run(
+    `CREATE OPERATOR ${postgres.user}.= (LEFTARG = text, RIGHTARG = text, FUNCTION = ${postgres.user}.never)`,
+  );
+  await database.run(`ALTER ROLE ${postgres.user} SET search_path = ${postgres.user}, public, pg_catalog`);
+  await database.close();
+  const opened = await openDatabase(at);
+  const read = () => opened.all("SELECT name FROM state WHERE name = 'owner'");
+  // More connections than one.
+  const all = await Promise.all(Array.from({ length: 20 }, read));
+  assert.deepEqual([...new Set(all.map((rows) => rows.length))], [1]);
+  await opened.close();
+  await postgres.stop();
 });

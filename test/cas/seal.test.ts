@@ -161,20 +161,25 @@ onEachEngine('a store', (engine) => {
     const address = await engine.address();
     const path = join(folder, 'master.key');
     const [one, two] = await Promise.all(
-      [await open(address), await open(address)].map((database) => unsealBySelf(database, means(path))),
+      [await open(address), await open(address)].map((database) =>
+        unsealBySelf(openState(database), means(path)),
+      ),
     );
     assert.ok(one && two && 'rootKey' in one && 'rootKey' in two);
     assert.deepEqual(one.rootKey, two.rootKey);
     assert.equal(statSync(path).mode & 0o777, 0o600);
     const database = await open(address);
     await assert.rejects(
-      unsealBySelf(database, means(join(folder, 'none'))),
+      unsealBySelf(openState(database), means(join(folder, 'none'))),
       refused(/there is no key file/),
     );
     writeFileSync(join(folder, 'wrong'), randomBytes(32), { mode: 0o600 });
-    await assert.rejects(unsealBySelf(database, means(join(folder, 'wrong'))), refused(/another one/));
+    await assert.rejects(
+      unsealBySelf(openState(database), means(join(folder, 'wrong'))),
+      refused(/another one/),
+    );
     chmodSync(path, 0o640);
-    await assert.rejects(unsealBySelf(database, means(path)), {
+    await assert.rejects(unsealBySelf(openState(database), means(path)), {
       code: 'STATE_UNUSABLE',
       message: /must be 0600/,
     });

@@ -209,7 +209,10 @@ onEachEngine('a store of the release', (engine: Engine) => {
     await host.restart(present, '--store', store);
     host.scone(present, 'session', 'create', host.file('mistake.yaml', 'name: mistake\nversion: "0.3"\n'));
     host.scone(present, 'session', 'list');
-    host.scone(present, 'cas', 'restore', backup);
+    assert.match(host.tryScone(present, 'cas', 'restore', backup).stderr, /^Code: BACKUP_WITHOUT_CODE,/m);
+    const listed = host.tryScone(present, 'cas', 'restore', backup, '--without-code');
+    assert.match(listed.stderr, /changes neither seal, identity, owner nor registrations[\s\S]* say --yes/);
+    host.scone(present, 'cas', 'restore', backup, '--without-code', '--yes');
     assert.match(host.tryScone(present, 'cas', 'show-config').stderr, /^Code: CAS_RESTORED,/m);
     attest(host, present);
     assert.equal(host.scone(present, 'session', 'list'), 'code\nexporting\nkept\nlarge\n');
@@ -217,7 +220,13 @@ onEachEngine('a store of the release', (engine: Engine) => {
 
     const other = await engine.address();
     const cas = join(host.folder, 'cas');
-    host.scone(present, 'cas', 'restore', backup, '--dir', cas, '--store', other);
+    const into = ['--dir', cas, '--store', other, '--without-code'];
+    const brought = host.tryScone(present, 'cas', 'restore', backup, ...into);
+    assert.match(
+      brought.stderr,
+      /\+ seal: opens by file\n[\s\S]*\+ identity: [\s\S]*\+ owner: [\s\S]* say --yes/,
+    );
+    host.scone(present, 'cas', 'restore', backup, ...into, '--yes');
     await host.restart(present, '--store', other);
     attest(host, present);
     assert.equal(released(host, present), secrets);

@@ -9,6 +9,7 @@ import { keyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { release } from '../../src/cas/release.ts';
+import type { Database } from '../../src/cas/store/database.ts';
 import { openState, openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
 import { uploadSession } from '../../src/cas/upload.ts';
@@ -56,10 +57,14 @@ export const noCollateral: Cas['collateral'] = {
   close: () => {},
 };
 
-export function bareCas(trustedPlatforms: readonly string[] = []): BareCas {
+/** @param database of another engine, or one that the test looks into */
+export function bareCas(
+  trustedPlatforms: readonly string[] = [],
+  database: Database = openSqlite(':memory:'),
+  masterKeys = makeMasterKeys(),
+): BareCas {
   const quiet = () => {};
-  const keys = keyring(makeMasterKeys());
-  const database = openSqlite(':memory:');
+  const keys = keyring(masterKeys);
   const key = randomBytes(32);
   const audit = openAuditLog({
     ...{ database, store: openState(database), keyring: keys, cas: key },

@@ -101,13 +101,19 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
     return makeBackup({ ...control, ...cas }, cas.clock());
   });
   app.addContentTypeParser(STREAMED, (_request, payload, done) => done(null, payload));
-  app.post('/v1/restorations', owned, async (request) => {
-    if (request.headers['content-type'] !== STREAMED)
-      throw failure('REQUEST_INVALID', { detail: `a backup comes as ${STREAMED}` });
-    letTakeTime(request.raw);
-    const { created, rows } = await restoreBackup({ ...control, ...cas }, request.body as Readable);
-    return { created, rows };
-  });
+  for (const [path, withoutCode] of [
+    ['/v1/restorations', 'refused'],
+    ['/v1/restorations/without-code', 'taken'],
+    ['/v1/restorations/without-code/changes', 'listed'],
+  ] as const)
+    app.post(path, owned, async (request) => {
+      if (request.headers['content-type'] !== STREAMED)
+        throw failure('REQUEST_INVALID', { detail: `a backup comes as ${STREAMED}` });
+      letTakeTime(request.raw);
+      const backed = { ...control, ...cas };
+      const { created, rows, changes } = await restoreBackup(backed, request.body as Readable, withoutCode);
+      return { created, rows, ...(withoutCode !== 'refused' && { changes }) };
+    });
 
   app.get('/v1/registrations', owned, async () => ({ registrations: await listRegistrations(cas) }));
   // The first one takes what commands of older versions say, who do not know `runAs`.

@@ -3,8 +3,7 @@ import { existsSync } from 'node:fs';
 import { causes, failure } from '../../errors.ts';
 import { readOrCreatePrivate, readPrivate } from '../../platform/private-file.ts';
 import { KEY, keyring, keysOfOne, makeMasterKeys } from '../keyring.ts';
-import type { Database } from '../store/database.ts';
-import { openState } from '../store/sql.ts';
+import type { State } from '../store/store.ts';
 import { type Given, openSlot, type Slot } from './methods.ts';
 import { createSeal, describeMethods, openSeal, readSeal, type Seal } from './record.ts';
 
@@ -27,10 +26,9 @@ export type Unsealed = { rootKey: Buffer; isSealedNow?: boolean } | { seal: Seal
  * @returns the root key; or how the store is sealed, and why nothing here opens it, where people may
  * @throws Failure UNSEAL_REFUSED, SEAL_DAMAGED, STATE_UNUSABLE, or of the store
  */
-export async function unsealBySelf(database: Database, means: OwnMeans): Promise<Unsealed> {
-  const state = openState(database);
+export async function unsealBySelf(state: State, means: OwnMeans): Promise<Unsealed> {
   const sealed = await readSeal(state);
-  const seal = sealed ?? (await makeSeal(database, means));
+  const seal = sealed ?? (await makeSeal(state, means));
   const errors: unknown[] = [];
   for (const slot of seal.slots) {
     const given = givenFor(slot, means);
@@ -87,8 +85,7 @@ function requireMaster(key: Buffer, identity: Buffer): void {
   }
 }
 
-async function makeSeal(database: Database, { keyFile }: OwnMeans): Promise<Seal> {
-  const state = openState(database);
+async function makeSeal(state: State, { keyFile }: OwnMeans): Promise<Seal> {
   const identity = await state.readState('identity');
   const isOld = identity !== undefined;
   if (isOld && !existsSync(keyFile))

@@ -37,7 +37,16 @@ export function rowChecker(keyring: Keyring): RowChecker {
   /** The last entry about a restore, and the one that clients are told of. */
   let restored: number | undefined;
   let toldOf: string | undefined;
+  /** Names of the rows of `state`. */
+  const names = new Set<string>();
+  let isProvisioned = false;
 
+  const checkState = ({ name, value }: Row) => {
+    names.add(String(name));
+    if (name === RESTORED) toldOf = String(value);
+    if (name === 'restoring') throw new Error('a restore was begun that the audit log does not tell of');
+    if (name === 'moved') throw new Error('the store was moved, and is not gone on with');
+  };
   const checkSealed = (table: Table, row: Row) => {
     for (const { column, place } of sealedColumns(table, row)) {
       const plaintext = keyring.open(row[column] as Buffer, place);
@@ -85,6 +94,7 @@ export function rowChecker(keyring: Keyring): RowChecker {
     frontier = append(frontier, leafHash(line), (size, hash) => {
       if (size >= BLOCK) subtrees.push(hash);
     });
+    if (entry.operation === 'provisioned') isProvisioned = true;
     if (entry.operation === 'store_restored') restored = entry.sequence;
     if (entry.operation === 'session_created' || entry.operation === 'session_updated')
       newest.set(String(entry.session), Number(entry.version));
@@ -104,7 +114,7 @@ export function rowChecker(keyring: Keyring): RowChecker {
           throw new Error('it was not written by this CAS, or was changed');
         if (table === 'version') checkVersion(row);
         if (table === 'audit_log') checkEntry(row);
-        if (table === 'state' && row.name === RESTORED) toldOf = String(row.value);
+        if (table === 'state') checkState(row);
         checkSealed(table, row);
         return [];
       } catch (error) {
@@ -113,6 +123,11 @@ export function rowChecker(keyring: Keyring): RowChecker {
     },
     end() {
       const lost: string[] = [];
+      const isThere = position.sequence > 0;
+      if (names.has('identity') && !isThere) lost.push('audit_log: it is missing');
+      if (isThere && !names.has('identity')) lost.push('state identity: it is missing');
+      if (isProvisioned && !names.has('owner'))
+        lost.push('state owner: it is missing, and the audit log tells of it');
       if (toldOf !== restored?.toString())
         lost.push(`state ${RESTORED}: it is not the last entry of the audit log about a restore`);
       for (const [name, last] of newest)
@@ -124,7 +139,7 @@ export function rowChecker(keyring: Keyring): RowChecker {
 }
 
 /** Problems that are told of; one that is damaged has thousands. */
-const MOST_PROBLEMS = 100;
+export const MOST_PROBLEMS = 100;
 
 /**
  * Checks a whole store, as it is at one moment.

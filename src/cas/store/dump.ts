@@ -1,17 +1,20 @@
 import { createHash } from 'node:crypto';
 import * as v from 'valibot';
 import { failure } from '../../errors.ts';
+import type { Keyring } from '../keyring.ts';
 import type { Database, Row, Statements, Value } from './database.ts';
-import { migrations, type Table, tables } from './migrations.ts';
+import { integers, migrations, type Table, tables } from './migrations.ts';
 
 /**
  * A store as lines of JSON, the same whichever engine it comes from or goes to:
  *
  *     {"format":"envcas-store/1","version":…,"created":…}
  *     ["TABLE", value, …]                      values in the order of `tables`; bytes as {"base64":…}
+ *     ["state", "backup", value]               the code: sealed, over all lines before
  *     {"rows":…,"sha256":…}                    of all lines before
  *
- * What is sealed stays so; nothing in it is secret by itself.
+ * Sealed values stay sealed; nothing in it is secret by itself. The code is a row of `state`, which 0.1.0 reads as any other;
+ * 0.1.0 itself writes none.
  */
 const FORMAT = 'envcas-store/1';
 
@@ -31,89 +34,167 @@ const cell = v.union([
   v.string(),
   v.pipe(v.number(), v.safeInteger()),
   v.pipe(
-    v.strictObject({ base64: v.pipe(v.string(), v.base64()) }),
+    // A pattern over megabytes exceeds the stack.
+    v.strictObject({ base64: v.pipe(v.string(), v.check(isBase64)) }),
     v.transform(({ base64 }) => Buffer.from(base64, 'base64')),
   ),
 ]);
 const tableNames = Object.keys(tables) as Table[];
 const rowLine = v.tupleWithRest([v.picklist(tableNames)], cell);
 
-const ROWS_AT_ONCE = 500;
+/** Name of the row of `state` that holds the code of a backup. */
+const CODE = 'backup';
+const PLACE = `state/${CODE}`;
+/** Contents of the code. */
+interface Code {
+  /** SHA-256 of all lines before. */
+  sha256: string;
+  /** Numbers of rows, by table. */
+  rows: Record<string, number>;
+  /** Last entry of the audit log: its number, and SHA-256 of its line. */
+  head: { sequence: number; sha256: string } | null;
+}
 
-/** Rows of all tables, a table after the other, as they are at one moment. */
+const ROWS_AT_ONCE = 500;
+/** Bytes of rows that are held at a time; one row may have more. */
+const BYTES_AT_ONCE = 8 * 1024 * 1024;
+
+/** Rows of all tables, a table after the other, as they are at one moment; {@link BYTES_AT_ONCE} of them are held. */
 export async function eachRow(
   statements: Statements,
   visit: (table: Table, row: Row) => Promise<void> | void,
 ): Promise<void> {
   for (const table of tableNames) {
-    const { key } = tables[table];
-    const columns = columnsOf(table).join(', ');
+    const key = tables[table].key.join(', ');
+    const [columns, size] = [columnsOf(table).join(', '), sizeOf(table)];
     let after: Value[] = [];
+    /** The next rows of the table. */
+    const next = (what: string, limit: number) => {
+      const places = after.map((_, at) => `$${at + 1}`).join(', ');
+      const from = after.length > 0 ? `WHERE (${key}) > (${places})` : '';
+      return statements.all(`SELECT ${what} FROM ${table} ${from} ORDER BY ${key} LIMIT ${limit}`, ...after);
+    };
     for (;;) {
-      const from =
-        after.length > 0
-          ? `WHERE (${key.join(', ')}) > (${key.map((_, at) => `$${at + 1}`).join(', ')})`
-          : '';
-      const rows = await statements.all(
-        `SELECT ${columns} FROM ${table} ${from} ORDER BY ${key.join(', ')} LIMIT ${ROWS_AT_ONCE}`,
-        ...after,
-      );
-      for (const row of rows) await visit(table, row);
-      const last = rows.at(-1);
-      if (!last || rows.length < ROWS_AT_ONCE) break;
-      after = key.map((column) => last[column] ?? null);
+      const sizes = await next(`${size} AS size`, ROWS_AT_ONCE);
+      for (const count of portions(sizes.map((row) => Number(row.size)))) {
+        const rows = await next(columns, count);
+        for (const row of rows) await visit(table, row);
+        const last = rows.at(-1);
+        if (last) after = tables[table].key.map((column) => last[column] ?? null);
+      }
+      if (sizes.length < ROWS_AT_ONCE) break;
     }
   }
 }
 
-/** Writes a store; `write` is given a few lines at a time. @param now milliseconds since 1970 */
+/** SQL for the bytes of a row, numbers aside; of large values neither engine reads more than their length. */
+const sizeOf = (table: Table): string =>
+  columnsOf(table)
+    .filter((column) => !integers.has(column))
+    .map((column) => `COALESCE(octet_length(${column}), 0)`)
+    .join(' + ');
+
+/** Lengths of parts of a list, none of which has more than {@link BYTES_AT_ONCE} unless it is one alone. */
+function* portions(sizes: readonly number[]): Generator<number> {
+  let [count, bytes] = [0, 0];
+  for (const size of sizes) {
+    if (count > 0 && bytes + size > BYTES_AT_ONCE) {
+      yield count;
+      [count, bytes] = [0, 0];
+    }
+    count++;
+    bytes += size;
+  }
+  if (count > 0) yield count;
+}
+
+/** Finds out what the code of a backup is over. */
+function summary() {
+  const digest = createHash('sha256');
+  const rows: Record<string, number> = {};
+  let head: Code['head'] = null;
+  return {
+    line: (text: string) => void digest.update(text).update('\n'),
+    row(table: Table, row: Row) {
+      rows[table] = (rows[table] ?? 0) + 1;
+      if (table === 'audit_log') head = { sequence: Number(row.sequence), sha256: sha256(row.line ?? '') };
+    },
+    sha256: () => digest.copy().digest('hex'),
+    rows: () => Object.values(rows).reduce((sum, count) => sum + count, 0),
+    code: (): Code => ({ sha256: digest.copy().digest('hex'), rows, head }),
+  };
+}
+
+const sha256 = (value: Value) =>
+  createHash('sha256')
+    .update(Buffer.isBuffer(value) ? value : String(value))
+    .digest('hex');
+
+/** Writes a store; `write` is given a line at a time. @param now milliseconds since 1970 */
 export async function dump(
   database: Database,
-  write: (lines: string) => Promise<void>,
+  keyring: Pick<Keyring, 'seal'>,
+  write: (line: string) => Promise<void>,
   now: number,
 ): Promise<{ rows: number; sha256: string }> {
-  const digest = createHash('sha256');
-  const say = async (line: string) => {
-    digest.update(line);
-    await write(line);
+  const all = summary();
+  const say = async (content: unknown) => {
+    const line = JSON.stringify(content);
+    all.line(line);
+    await write(`${line}\n`);
   };
-  let rows = 0;
-  await say(`${JSON.stringify({ format: FORMAT, version: migrations.length, created: now })}\n`);
+  const sayRow = async (table: Table, row: Row) => {
+    const cells = columnsOf(table).map((column) => {
+      const value = row[column] ?? null;
+      return Buffer.isBuffer(value) ? { base64: value.toString('base64') } : value;
+    });
+    await say([table, ...cells]);
+  };
+  await say({ format: FORMAT, version: migrations.length, created: now });
   await database.snapshot((statements) =>
     eachRow(statements, async (table, row) => {
-      rows++;
-      const cells = columnsOf(table).map((column) => {
-        const value = row[column] ?? null;
-        return Buffer.isBuffer(value) ? { base64: value.toString('base64') } : value;
-      });
-      await say(`${JSON.stringify([table, ...cells])}\n`);
+      // A restore by 0.1.0 has left it.
+      if (isCode(table, row)) return;
+      all.row(table, row);
+      await sayRow(table, row);
     }),
   );
-  const end = { rows, sha256: digest.digest('hex') };
+  const sealed = keyring.seal(Buffer.from(JSON.stringify(all.code())), PLACE);
+  await sayRow('state', { name: CODE, value: sealed });
+  const end = { rows: all.rows() + 1, sha256: all.sha256() };
   await write(`${JSON.stringify(end)}\n`);
   return end;
 }
+
+const isCode = (table: Table, row: Row) => table === 'state' && row.name === CODE;
 
 /** What {@link readDump} has found. */
 export interface DumpFacts {
   created: number;
   rows: number;
   sha256: string;
+  /** The code, sealed; undefined of a backup of 0.1.0. */
+  code: Buffer | undefined;
 }
 
 /**
  * Reads what {@link dump} has written, and checks that it is whole.
  * @param visit is given each row before it is known whether the rest is right
+ * @param keyring opens the code, which without it is not checked
  * @throws Failure BACKUP_INVALID with the line
  */
 export async function readDump(
   lines: AsyncIterable<string>,
   visit: (table: Table, row: Row) => Promise<void> | void,
+  keyring?: Pick<Keyring, 'open'>,
 ): Promise<DumpFacts> {
-  const digest = createHash('sha256');
+  const all = summary();
   let number = 0;
   let created: number | undefined;
-  let rows = 0;
+  /** The code, if it is the last row; and what it is to be. */
+  let coded: { sealed: Buffer; expected: string } | undefined;
+  /** Rows named as the code is. */
+  let codes = 0;
   let end: v.InferOutput<typeof trailer> | undefined;
   for await (const line of lines) {
     number++;
@@ -139,31 +220,55 @@ export async function readDump(
       const [table, ...cells] = parsed.output;
       const columns = columnsOf(table);
       if (cells.length !== columns.length) throw invalid(`a row of ${table} has ${columns.length} values`);
-      rows++;
-      await visit(table, Object.fromEntries(columns.map((column, at) => [column, cells[at] ?? null])));
+      const row: Row = Object.fromEntries(columns.map((column, at) => [column, cells[at] ?? null]));
+      if (isCode(table, row)) {
+        if (!Buffer.isBuffer(row.value)) throw invalid('it is no code');
+        codes++;
+        coded = { sealed: row.value, expected: JSON.stringify(all.code()) };
+      } else {
+        coded = undefined;
+        all.row(table, row);
+        await visit(table, row);
+      }
     } else {
       const parsed = v.safeParse(trailer, content);
       if (!parsed.success) throw invalid('it is neither a row nor the end');
       end = parsed.output;
+      const rows = all.rows() + codes;
       if (end.rows !== rows) throw invalid(`${rows} rows came before, and it says ${end.rows}`);
-      if (end.sha256 !== digest.digest('hex'))
-        throw invalid('a line before was changed: the digest is another');
+      if (end.sha256 !== all.sha256()) throw invalid('a line before was changed: the digest is another');
+      if (coded && keyring && !isRight(coded, keyring))
+        throw invalid('what came before is not as this CAS has written it: the code is another');
       continue;
     }
-    digest.update(`${line}\n`);
+    all.line(line);
   }
   if (!end || created === undefined)
     throw failure('BACKUP_INVALID', { line: number + 1, detail: 'it ends early' });
-  return { created, ...end };
+  return { created, rows: all.rows(), sha256: end.sha256, code: coded?.sealed };
+}
+
+function isRight(coded: { sealed: Buffer; expected: string }, keyring: Pick<Keyring, 'open'>): boolean {
+  try {
+    return keyring.open(coded.sealed, PLACE).toString() === coded.expected;
+  } catch {
+    return false;
+  }
+}
+
+function isBase64(text: string): boolean {
+  return Buffer.from(text, 'base64').toString('base64') === text;
 }
 
 /** Puts rows into tables, many at a time. @returns `add`, and `flush` for what is left in the end */
 export function rowWriter(statements: Statements) {
   let table: Table | undefined;
   let rows: Row[] = [];
+  let bytes = 0;
   const flush = async () => {
     const [into, all] = [table, rows];
     rows = [];
+    bytes = 0;
     if (!into || all.length === 0) return;
     const columns = columnsOf(into);
     let place = 0;
@@ -175,23 +280,29 @@ export function rowWriter(statements: Statements) {
   };
   return {
     async add(into: Table, row: Row) {
-      if (into !== table || rows.length >= ROWS_AT_ONCE) {
+      const size = Object.values(row).reduce<number>((sum, value) => sum + lengthOf(value), 0);
+      if (into !== table || rows.length >= ROWS_AT_ONCE || bytes + size > BYTES_AT_ONCE) {
         await flush();
         table = into;
       }
       rows.push(row);
+      bytes += size;
     },
     flush,
   };
 }
 
+const lengthOf = (value: Value) => (Buffer.isBuffer(value) || typeof value === 'string' ? value.length : 8);
+
 export async function emptyTables(statements: Statements): Promise<void> {
   for (const table of tableNames) await statements.run(`DELETE FROM ${table}`);
 }
 
-/** Whether anything was ever kept in a database. */
-export async function isEmpty(database: Database): Promise<boolean> {
-  return (await database.all('SELECT 1 FROM state LIMIT 1')).length === 0;
+/** Whether nothing is in any table. */
+export async function isEmpty(database: Statements): Promise<boolean> {
+  for (const table of tableNames)
+    if ((await database.all(`SELECT 1 FROM ${table} LIMIT 1`)).length > 0) return false;
+  return true;
 }
 
 export const columnsOf = (table: Table): readonly string[] => [...tables[table].key, ...tables[table].rest];

@@ -200,6 +200,12 @@ export const tables = {
 } as const;
 export type Table = keyof typeof tables;
 
+/** Columns that hold integers, in whichever table. */
+export const integers: ReadonlySet<string> = new Set([
+  ...['number', 'generation', 'step', 'count', 'last', 'reset_count', 'restart_count'],
+  ...['issued', 'until', 'kept', 'sequence', 'news'],
+]);
+
 /** All that migrations read or change. */
 export const tablesEver: readonly string[] = [...Object.keys(tables), 'certificate', 'migration'];
 

@@ -5,6 +5,7 @@ import pgpass from 'pgpass';
 import { failure, reason } from '../../errors.ts';
 import { Conflict, type Database, type Row, type Statements, type Value } from './database.ts';
 import { migrations, requireTable, tablesEver } from './migrations.ts';
+import { expectedOfPostgres, POSTGRES_SHAPE, requireShape, type Shape } from './shape.ts';
 
 const CONNECTIONS = 8;
 /** Milliseconds. */
@@ -27,7 +28,12 @@ const types: pg.CustomTypesConfig = {
  */
 export async function openPostgres(url: string): Promise<Database> {
   const name = nameOf(url);
+  let schema: string | undefined;
   const pool = new pg.Pool({
+    onConnect: async (client) => {
+      schema ??= await schemaOf(client);
+      await useSchema(client, schema);
+    },
     ...connectionOf(url),
     types,
     max: CONNECTIONS,
@@ -117,6 +123,30 @@ export async function openPostgres(url: string): Promise<Database> {
   return database;
 }
 
+/**
+ * The schema of the tables: of those that the server would look into, the first that has them, or the first. Until it is known,
+ * nothing is called by a name that another schema could have too.
+ */
+async function schemaOf(client: pg.ClientBase): Promise<string> {
+  const shown = await client.query<{ schemas: string[] }>(
+    'SELECT pg_catalog.current_schemas(false)::pg_catalog.text[] AS schemas',
+  );
+  const schemas = (shown.rows[0]?.schemas ?? []).filter((each) => !/^pg_(catalog|temp)/.test(each));
+  await client.query("SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)");
+  const { rows } = await client.query<{ nspname: string }>(
+    `SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE relname = 'migration'`,
+  );
+  const found = new Set(rows.map(({ nspname }) => nspname));
+  return schemas.find((each) => found.has(each)) ?? schemas[0] ?? 'public';
+}
+
+/** Has names mean what they mean in PostgreSQL itself, or in a schema; temporary tables hide none (PostgreSQL, §20.11). */
+const useSchema = (client: pg.ClientBase, schema: string) =>
+  client.query(
+    "SELECT pg_catalog.set_config('search_path', pg_catalog.quote_ident($1) || ', pg_temp', false)",
+    [schema],
+  );
+
 /** Of two processes that do this at once, one makes the tables, and the other finds them made when it tries again. */
 async function migrate(database: Database, isAgain = false): Promise<void> {
   try {
@@ -150,7 +180,15 @@ async function migrateIn(statements: Statements, store: string): Promise<void> {
     for (const statement of postgres.split(';')) if (statement.trim()) await statements.run(statement);
     await statements.run('INSERT INTO migration (number) VALUES ($1)', index + 1);
   }
+  const [its] = await statements.all('SELECT current_schema()::text AS name');
+  // For the rest of the transaction.
+  await statements.run("SELECT set_config('search_path', 'pg_catalog', true)");
+  const found = await statements.all(POSTGRES_SHAPE, its?.name ?? null);
+  requireShape(store, shapeOf(found), expectedOfPostgres());
 }
+
+const shapeOf = (rows: readonly Row[]): Shape =>
+  new Map(rows.map(({ name, what }) => [String(name), String(what)]));
 
 /**
  * What is said in the URL, and where it says nothing, what is safe: to another host TLS, with its certificate checked.

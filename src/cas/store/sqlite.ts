@@ -8,6 +8,7 @@ import { correlated, newCorrelationId } from '../observe/correlation.ts';
 import { inThread } from '../threads.ts';
 import { Conflict, type Database, type Row, type Statements, type Value } from './database.ts';
 import { migrations, requireTable } from './migrations.ts';
+import { expectedOfSqlite, requireShape, sqliteShape } from './shape.ts';
 
 /** Statements that are kept compiled; there are fewer, but for those that write several rows at once. */
 const MOST_PREPARED = 256;
@@ -179,6 +180,7 @@ function migrate(db: DatabaseSync, path: string): void {
     const kinds = db.prepare("SELECT name, type FROM pragma_table_list WHERE schema = 'main'").all();
     for (const { name, type } of kinds) requireTable(path, name, type);
     for (const { sqlite } of migrations.slice(version)) db.exec(sqlite);
+    requireShape(path, sqliteShape(db), expectedOfSqlite());
     db.exec(`PRAGMA user_version = ${migrations.length}; COMMIT`);
   } catch (error) {
     if (db.isTransaction) db.exec('ROLLBACK');

@@ -79,6 +79,10 @@ export function addOwnerCommands(cas: Command): void {
     .argument('<file>', 'made by `scone cas backup`')
     .option('--dir <dir>', 'an empty store, of a CAS that is started afterwards')
     .option('--store <address>', 'where it is not in --dir')
+    .option('--key-file <file>', 'with --dir: key that opens the backup (default: master.key in --dir)')
+    .option('--passphrase-file <file>', 'with --dir: passphrase that opens the backup')
+    .option('--without-code', 'show what a backup that 0.1.0 has made changes; with --yes, restore it')
+    .option('-y, --yes', 'with --without-code: this is wanted')
     .addOption(
       new Option('--run-as <whom>').hideHelp().argParser(() => {
         throw new InvalidArgumentError(
