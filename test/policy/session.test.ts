@@ -253,7 +253,7 @@ const warned: [what: string, lines: string[], ...warnings: RegExp[]][] = [
   [
     'a service whose template on the host may use everything',
     [
-      `services: [{name: a, image_name: i, attestation: {mrenclave: ${upper}}, ${otp}: "$$SCONE::k:base32nopad$$"}, {name: b, image_name: i, mrenclaves: [${upper}]}]`,
+      `services: [{name: a, image_name: i, attestation: {mrenclave: ${upper}}, ${otp}: "$$SCONE::k:base32nopad$$"}, {name: b, image_name: i, attestation: {mrenclave: ${upper}}, ${otp}: "$$SCONE::k:base32nopad$$"}]`,
       'images: [{name: i, injection_files: [/etc/template]}, {name: j, injection_files: [/x], provide_secrets: [t]}]',
       'secrets: [{name: k, kind: binary}, {name: t, kind: ascii}, {name: u, kind: ascii}]',
     ],
