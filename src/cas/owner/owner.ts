@@ -56,9 +56,9 @@ export async function authorizeOwner(cas: Kept, certificate: string): Promise<Ow
 const TOKEN = 'provisioning-token';
 const TOKEN_PLACE = `state/${TOKEN}`;
 
-/** What whoever provisions the CAS must know: 32 hexadecimal digits, made once; undefined once it is provisioned. */
-export async function provisioningToken(cas: Kept): Promise<string | undefined> {
-  if (await cas.store.readState(NAME)) return undefined;
+/** What whoever provisions the CAS must know: 32 hexadecimal digits, made once; undefined once it was provisioned. */
+export async function provisioningToken(cas: Kept & Pick<Cas, 'facts'>): Promise<string | undefined> {
+  if ((await cas.facts.has('provisioned')) || (await cas.store.readState(NAME))) return undefined;
   const fresh = () => cas.keyring.seal(Buffer.from(randomBytes(16).toString('hex')), TOKEN_PLACE);
   const sealed = (await cas.store.readState(TOKEN)) ?? (await cas.store.createState(TOKEN, fresh()));
   return cas.keyring.open(sealed, TOKEN_PLACE).toString();
@@ -92,6 +92,9 @@ export async function provision(
       sealed,
     );
     if (added === 0) throw failure('PROVISIONED_ALREADY');
+    // The token is spent by the seal; the row could be put back.
+    await cas.facts.note(['provisioned'], statements);
+    await statements.run('DELETE FROM state WHERE name = $1', TOKEN);
     return { result: undefined, entries: [{ operation: 'provisioned', owner: certificate }] };
   });
   cas.log.info({ owner: certificate }, 'this CAS is provisioned');
