@@ -18,6 +18,7 @@ import { type Fact, openFacts, requireFacts } from './seal/facts.ts';
 import { openSeal, readSeal, type Seal } from './seal/record.ts';
 import { unsealBySelf } from './seal/unseal.ts';
 import type { CasOptions } from './serve.ts';
+import { checkStore, requireWhole } from './store/check.ts';
 import type { Database } from './store/database.ts';
 import { checkNotMoved } from './store/move.ts';
 import { openState, openStore } from './store/sql.ts';
@@ -58,6 +59,8 @@ async function openKept(database: Database, options: CasOptions) {
   const store = openStore(database, keyring.authenticate);
   const kept = { store, keyring, facts };
   if (isOld) {
+    // Where there is no owner, the log says whether there was one, and so whether the token is spent.
+    if (!(await readOwner(kept))) requireWhole(database.name, (await checkStore(database, keyring)).problems);
     await noteBegun(kept);
     options.log.warn(
       {},

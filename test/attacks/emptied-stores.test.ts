@@ -80,6 +80,12 @@ test('a row without a code becomes authentic by no start, nor by an emptied log'
   await assert.rejects(cas.store.endorsementKey(name), { code: 'STORE_DAMAGED' });
 });
 
+test('a store of 0.1.0 whose owner is gone is not taken for one that had none', async () => {
+  await forgetFacts();
+  await remove('owner');
+  await assert.rejects(start(), { code: 'STORE_DAMAGED', message: /state owner: it is missing/ });
+});
+
 test('a store of 0.1.0 is taken once as it is, and missed in it is from then on what was there', async () => {
   await forgetFacts();
   assert.deepEqual(await requireFacts(database, openSeal(await seal(), store.rootKey)), { isOld: true });
