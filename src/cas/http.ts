@@ -28,9 +28,11 @@ export const STREAMED = 'application/x-ndjson';
 /** Open at a time; and of one source, which may be a balancer that many come through. */
 const CONNECTIONS = 4096;
 const CONNECTIONS_OF_SOURCE = 1024;
-/** Bytes of requests and answers that are not counted. */
+/** Bytes of a request or an answer that are not counted: so much a connection takes anyway. */
+const UNCOUNTED = 4096;
+/** Bytes of an answer that is sent at once. */
 const SHORT = 65_536;
-/** Bytes of a longer answer that are sent at once. */
+/** Bytes of each piece of a longer one. */
 const PIECE = 262_144;
 const HANDSHAKE = 10_000;
 const GRACE = 1000;
@@ -153,7 +155,7 @@ export function createHttps(
 
 /** Counts bytes that are held until a request has its answer. @throws Failure CAS_BUSY */
 function countHeld({ raw: { socket } }: FastifyRequest, { raw }: FastifyReply, size: number): void {
-  if (size <= SHORT) return;
+  if (size <= UNCOUNTED) return;
   const source = sourceOf(socket);
   if (size > roomFor(source)) throw failure('CAS_BUSY');
   raw.once('close', hold(source, size));

@@ -1,6 +1,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import type { Claims } from '../attestation/claims.ts';
 import { failure, reason } from '../errors.ts';
+import { createAllowances } from '../platform/allowances.ts';
 import { formatConfigId } from '../policy/names.ts';
 import { accessTokenProof } from '../protocol/access-token.ts';
 import type { ReceivedLaunchRequest } from '../protocol/launch.ts';
@@ -9,7 +10,7 @@ import type { Secret } from '../secrets/secret.ts';
 import type { Admission, Factors } from './admission.ts';
 import type { Cas } from './cas.ts';
 import { metrics } from './observe/metrics.ts';
-import type { Comer, Spent } from './store/store.ts';
+import type { Attempt, AttemptResult, Comer, Spent } from './store/store.ts';
 import type { Interest } from './watch.ts';
 
 /** The connection a request came on. */
@@ -67,6 +68,20 @@ export async function completeLaunch(cas: Cas, { spent, source }: LaunchConnecti
     });
 }
 
+/** Wrong ones of one source at once, and a second: each is remembered for a day. */
+const WRONG = 1000;
+const WRONG_A_SECOND = 1;
+const wrong = createAllowances(WRONG, WRONG_A_SECOND);
+
+/** Takes a code or a token for right or wrong, unless its source has shown too many wrong ones, whatever for. */
+async function judge(cas: Cas, attempt: Attempt): Promise<AttemptResult> {
+  const missing = 1 - wrong.left(attempt.source);
+  if (missing > 0) return { outcome: 'throttled', seconds: Math.ceil(missing / WRONG_A_SECOND) };
+  const result = await cas.store.attempt(attempt);
+  if (result.outcome === 'invalid') wrong.take(attempt.source, 1);
+  return result;
+}
+
 /**
  * The service access token: the launcher shows that it knows it, and only then the CAS does.
  * @returns the CAS's own proof, where a token is asked for
@@ -82,7 +97,7 @@ export async function checkAccessToken(
   const configId = formatConfigId(request);
   const context = { channel: connection.channel, casKey: cas.key, configId };
   const now = cas.clock();
-  const result = await cas.store.attempt({
+  const result = await judge(cas, {
     account: `token ${cas.keyring.pseudonym(Buffer.from(token)).toString('hex')}`,
     source: connection.source,
     right: timingSafeEqual(accessTokenProof(token, { role: 'launcher', ...context }), request.accessToken),
@@ -161,7 +176,7 @@ export async function checkOneTimePassword(
   const step = matchOneTimePassword(secret, code, now);
   const once = step === undefined ? undefined : { secret: pseudonym, step };
   const comer = comerOf(cas, attempt, claims);
-  const result = await cas.store.attempt({
+  const result = await judge(cas, {
     // Guesses at one secret count together, however many services ask for it.
     account: `code ${pseudonym.toString('hex')}`,
     source: connection.source,

@@ -63,6 +63,8 @@ export const tooManyValues = () =>
   });
 /** Bytes of secrets in all forms that one request may hold: the largest configuration, twice. */
 const MOST_HELD = 16 * 1024 * 1024;
+/** Bytes of sessions that one request may read: several of the largest. */
+const MOST_READ = 32 * 1024 * 1024;
 
 /** For whom secrets are resolved. */
 export interface Recipient {
@@ -96,11 +98,22 @@ const OTHER_CAS_AGAIN = 60_000;
  */
 export function openSessions(cas: Cas, interest: Interest | undefined) {
   const sessions = new Map<string, Promise<SessionVersion | undefined>>();
+  let size = 0;
+  const open = async (name: string) => {
+    const version = await activeSession(cas, name);
+    size += version?.size ?? 0;
+    if (size > MOST_READ)
+      throw failure('POLICY_UNUSABLE', {
+        section: 'its imports',
+        detail: `the sessions that it reads have more than ${MOST_READ} bytes`,
+      });
+    return version;
+  };
   const definitions = new Map<SessionVersion, Map<string, SecretDefinition>>();
   return {
     read(name: string): Promise<SessionVersion | undefined> {
       interest?.session(name);
-      const reading = sessions.get(name) ?? activeSession(cas, name);
+      const reading = sessions.get(name) ?? open(name);
       sessions.set(name, reading);
       return reading;
     },

@@ -1,6 +1,7 @@
 import { getRawAsset, isSea } from 'node:sea';
 import { Worker } from 'node:worker_threads';
 import { Failure, failure } from '../errors.ts';
+import { createAllowances } from '../platform/allowances.ts';
 import { InvalidText } from '../policy/problem.ts';
 import { SecretUnusable } from '../secrets/kinds.ts';
 import { createTurns } from './limits/turns.ts';
@@ -10,20 +11,31 @@ import type { Job, Jobs, Outcome } from './thread.ts';
 /** Milliseconds for one job in the thread for short ones, and in the other: the longest takes a few seconds. */
 const SHORT = 250;
 const LONG = 30_000;
+/** Milliseconds that a short job may take; and what those of one source that take longer may take at once, and each second. */
+const FREE = 50;
+const SLOW = 500;
+const SLOW_A_SECOND = 10;
 /** Milliseconds after which a thread without work ends. */
 const IDLE = 60_000;
 /** Mebibytes of objects that a thread may have; a text that needs more is refused. */
 const MEMORY = 512;
 
+const slow = createAllowances(SLOW, SLOW_A_SECOND);
+
 /**
  * Threads for what takes long, so that everybody else is answered meanwhile. There are two, each with a queue of its own:
  * what takes milliseconds does not wait for what takes seconds.
  */
-const threads = { short: createThread(SHORT), long: createThread(LONG) };
+const threads = {
+  short: createThread(SHORT, (milliseconds) => {
+    if (milliseconds > FREE) slow.take(asker().source, milliseconds);
+  }),
+  long: createThread(LONG),
+};
 
 /**
  * Does a job in a thread, when it is the turn of who asks for it. Jobs may be done twice: one that turns out to take long in the thread
- * for short ones is done anew in the other.
+ * for short ones is done anew in the other. Whose short jobs often take long has all of them done in the other.
  * @throws what the job throws, or Failure CAS_BUSY
  */
 export async function inThread<Name extends Job>(
@@ -31,7 +43,8 @@ export async function inThread<Name extends Job>(
   job: Name,
   input: Parameters<Jobs[Name]>[0],
 ): Promise<Awaited<ReturnType<Jobs[Name]>>> {
-  const inShort = thread === 'short' ? await threads.short(job, input) : 'late';
+  const isShort = thread === 'short' && slow.left(asker().source) > 0;
+  const inShort = isShort ? await threads.short(job, input) : 'late';
   const outcome = inShort === 'late' ? await threads.long(job, input) : inShort;
   if (outcome === 'late') throw failure('CAS_BUSY');
   if ('invalidText' in outcome) throw new InvalidText(outcome.invalidText);
@@ -41,8 +54,14 @@ export async function inThread<Name extends Job>(
   return outcome.done as Awaited<ReturnType<Jobs[Name]>>;
 }
 
-/** @param most milliseconds for one job */
-function createThread(most: number): (job: Job, input: unknown) => Promise<Outcome | 'late'> {
+/**
+ * @param most milliseconds for one job
+ * @param took is told of the milliseconds that a job has taken, on behalf of who asked for it
+ */
+function createThread(
+  most: number,
+  took = (_milliseconds: number): void => {},
+): (job: Job, input: unknown) => Promise<Outcome | 'late'> {
   const turns = createTurns(1);
   let worker: Worker | undefined;
   let idle: NodeJS.Timeout | undefined;
@@ -89,13 +108,19 @@ function createThread(most: number): (job: Job, input: unknown) => Promise<Outco
       const leave = () => endIn(SHORT);
       // A thread that has yet to start takes longer for that than for most jobs.
       endIn(LONG);
-      underWay = { begun: () => endIn(gone?.aborted ? SHORT : most), ended };
+      let begun: number | undefined;
+      const begin = () => {
+        begun = performance.now();
+        endIn(gone?.aborted ? SHORT : most);
+      };
+      underWay = { begun: begin, ended };
       gone?.addEventListener('abort', leave);
       try {
         its.postMessage({ job, input });
         return await ended.promise;
       } finally {
         clearTimeout(late);
+        if (begun !== undefined) took(performance.now() - begun);
         gone?.removeEventListener('abort', leave);
         its.unref();
         idle = setTimeout(end, IDLE).unref();

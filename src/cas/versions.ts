@@ -21,6 +21,8 @@ import {
 export interface SessionVersion {
   number: number;
   hash: string;
+  /** Bytes that it has in the store. */
+  size: number;
   /** The text as it was uploaded. */
   text: string;
   session: Session;
@@ -50,7 +52,7 @@ interface Upload {
 }
 
 /** A version that is to be stored; what its parts say of it is not looked at again. */
-export type NewVersion = Omit<SessionVersion, 'session' | 'text' | 'launchers'>;
+export type NewVersion = Omit<SessionVersion, 'session' | 'size' | 'text' | 'launchers'>;
 
 /** A version as it goes into the store. */
 export async function sealVersion(
@@ -122,12 +124,13 @@ export async function openVersion(cas: Cas, stored: StoredVersion): Promise<Sess
 }
 
 function versionOf(
-  { number }: StoredVersion,
+  { number, sealed }: StoredVersion,
   { launchers, secrets, ...rest }: WrittenVersion,
 ): SessionVersion {
   return {
     ...rest,
     number,
+    size: sealed.length,
     launchers: new Map(launchers),
     secrets: new Map(secrets.map(({ name, value }) => [name, new Secret(value)])),
   };

@@ -73,6 +73,23 @@ test('what takes long among short jobs is done with the long ones, and keeps nob
   assert.deepEqual(done, ['honest', 'attacker']);
 });
 
+test('whose short jobs often take long has all of them done with the long ones', async () => {
+  const done: string[] = [];
+  const parse = async (source: string, thread: 'short' | 'long', text: string) => {
+    await as(source, () => inThread(thread, 'parseSession', text));
+    done.push(source);
+  };
+  const tiny = 'name: a\nversion: "0.3.12"\nservices: []\n';
+  for (let time = 0; time < 3; time++) await parse('slow', 'short', SLOW);
+  done.length = 0;
+  await Promise.all([
+    parse('who has much', 'long', SLOW),
+    parse('slow', 'short', tiny),
+    parse('honest', 'short', tiny),
+  ]);
+  assert.deepEqual(done, ['honest', 'who has much', 'slow']);
+});
+
 test('nothing is done any more for who has gone, and what is under way is ended', async () => {
   const busy = { code: 'CAS_BUSY' };
   const leaving = new AbortController();
@@ -140,7 +157,7 @@ test('so much of one source waits, and no more', async () => {
   await ask('attacker');
 });
 
-test('whoever has much recorded, by whatever keys, has to wait; others do not', () => {
+test('whoever has much recorded, by whatever keys, has to wait; others do not', (t) => {
   as('192.0.2.66', () => {
     for (let stored = 0; stored < 64; stored++) countStored(MEBIBYTE);
     assert.throws(() => countStored(2 * MEBIBYTE), { code: 'CAS_BUSY' });
@@ -154,6 +171,20 @@ test('whoever has much recorded, by whatever keys, has to wait; others do not', 
     );
   });
   as('192.0.2.1', () => countStored(MEBIBYTE));
+  // Whoever goes on for a day may not go on as fast.
+  const now = performance.now();
+  let seconds = 0;
+  t.mock.method(performance, 'now', () => now + 1000 * seconds);
+  const refused = as('198.51.100.7', () => {
+    for (; seconds < 24 * 3600; seconds += 32)
+      try {
+        countStored(32 * MEBIBYTE);
+      } catch {
+        return true;
+      }
+    return false;
+  });
+  assert.ok(refused && seconds > 3600, `${seconds}`);
   // What the CAS does by itself.
   for (let stored = 0; stored < 300; stored++) countStored(MEBIBYTE);
 });
@@ -435,6 +466,24 @@ secrets: [{name: b, kind: binary, size: 1000000}]
   const inFile = `, content: "${'$$SCONE::b$$'.repeat(8)}"`;
   const without = await roundsOf(inFile, '');
   assert.ok((await roundsOf(inFile, 'supervise: {redact: true}, ')) >= without + 4);
+});
+
+test('one request reads no more sessions than have some megabytes', async () => {
+  const bare = bareCas();
+  const large = 'a'.repeat(1_900_000);
+  const names = each(20, (at) => `s${at}`);
+  for (const name of names)
+    await bare.upload(`name: ${name}
+${none}services: []
+secrets: [{name: v, kind: ascii, value: b, export: [{session: many}]}, {name: w, kind: ascii, value: ${large}}]
+`);
+  const imports = names.map((name) => `{name: ${name}, import: {session: ${name}, secret: v}}`);
+  const files = names.map((name) => `$$SCONE::${name}$$`).join('');
+  await bare.upload(`name: many\n${withFile(files)}secrets: [${imports.join(', ')}]\n`);
+  await assert.rejects(bare.launch('many', 's'), {
+    code: 'POLICY_UNUSABLE',
+    message: /the sessions that it reads have more than \d+ bytes/,
+  });
 });
 
 test('what decides over launches is looked for while others are served', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { base32 } from '@scure/base';
 import { parseSession } from '../../src/policy/session.ts';
 import { oneTimePassword, parseSharedSecret } from '../../src/secrets/one-time-password.ts';
 import { bareCas } from '../support/cas.ts';
@@ -60,4 +61,35 @@ services: [${services}]
     });
   await assert.rejects(bare.launch('guessed', 's6', { oneTimePassword: right }), { code: 'OTP_THROTTLED' });
   await bare.launch('guessed', 's6', { oneTimePassword: right, source: 'elsewhere' });
+});
+
+test('guesses of one source at whatever there is fill no table, and are no longer told right or wrong', async () => {
+  const bare = bareCas();
+  const count = 1010;
+  const secrets = Array.from({ length: count }, (_, at) => Buffer.from(`secret number ${at}`.padEnd(20)));
+  const session = (at: number) => `many${at}`;
+  const text = (at: number) => {
+    const secret = base32.encode(secrets[at] ?? Buffer.alloc(20)).replaceAll('=', '');
+    return `name: ${session(at)}
+version: "0.3.10"
+security: {attestation: {mode: none, one_time_password_shared_secret: ${secret}}}
+services: [{name: s}]
+`;
+  };
+  const codes = new Map<string, number>();
+  for (let at = 0; at < count; at++) {
+    await bare.upload(text(at));
+    const code = await bare.launch(session(at), 's', { oneTimePassword: '000000' }).then(
+      () => 'launched',
+      ({ code }) => String(code),
+    );
+    codes.set(code, (codes.get(code) ?? 0) + 1);
+  }
+  assert.ok((codes.get('OTP_INVALID') ?? 0) >= 990 && (codes.get('OTP_THROTTLED') ?? 0) > 0, `${[...codes]}`);
+  const shared = parseSharedSecret(base32.encode(secrets[count - 1] ?? Buffer.alloc(20)).replaceAll('=', ''));
+  assert.ok(typeof shared !== 'string');
+  const right = oneTimePassword(shared, bare.now);
+  await assert.rejects(bare.launch(session(count - 1), 's', { oneTimePassword: right }), {
+    code: 'OTP_THROTTLED',
+  });
 });

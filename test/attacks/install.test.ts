@@ -32,3 +32,13 @@ test('whoever can write where programs are to lie has none installed there', { s
   assert.match(stderr, /his belongs to another user than root/);
   assert.equal(status, 1);
 });
+
+test('no group of the system is given to the launcher', { skip: notRoot }, () => {
+  executables();
+  const env = { PATH: process.env.PATH ?? '', DESTDIR: join(temporaryFolder(), 'package') };
+  for (const group of ['root', 'disk', 'shadow']) {
+    const { status, stderr } = run('sh', [join(root, 'packaging/install.sh'), '--group', group], env);
+    assert.match(stderr, new RegExp(`the group ${group} is one of the system's own`));
+    assert.equal(status, 1);
+  }
+});

@@ -10,6 +10,7 @@ import { promisify } from 'node:util';
 import type { FastifyInstance } from 'fastify';
 import { createHttps } from '../../src/cas/http.ts';
 import { createLaunchPort } from '../../src/cas/launch-port.ts';
+import { roomFor } from '../../src/cas/limits/held.ts';
 import { believeBalancers } from '../../src/cas/limits/proxy-protocol.ts';
 import { MEBIBYTE } from '../../src/cas/limits/stored.ts';
 import { asker } from '../../src/cas/observe/correlation.ts';
@@ -18,6 +19,7 @@ import { LAUNCH_PROTOCOL } from '../../src/protocol/launch.ts';
 import { bareCas } from '../support/cas.ts';
 import { makeIdentity } from '../support/client.ts';
 import { balancers, connectFrom } from '../support/proxy-protocol.ts';
+import { until } from '../support/until.ts';
 
 const ATTACKER = '198.51.100.66';
 const HONEST = '198.51.100.1';
@@ -29,6 +31,8 @@ const LONG = '€'.repeat(MEBIBYTE);
 /** Bytes that were written at once. */
 const pieces: number[] = [];
 const counted: number[] = [];
+const SHORT = 'a'.repeat(60_000);
+const rooms: number[] = [];
 const waiting = Promise.withResolvers<AbortSignal | undefined>();
 before(async () => {
   const quiet = () => {};
@@ -43,6 +47,12 @@ before(async () => {
     };
     return reply.send(LONG);
   });
+  // Hooks that are added later see what the others have done.
+  const onSend = async (_request: unknown, _reply: unknown, payload: unknown) => {
+    rooms.push(roomFor(ATTACKER));
+    return payload;
+  };
+  app.post('/short', { onSend }, async () => SHORT);
   app.post('/counted', async () => {
     counted.push(1);
     return {};
@@ -156,6 +166,16 @@ test('a process whose memory is taken by buffers takes on no more, until they ar
     ...['--max-old-space-size=64', '--expose-gc', '--input-type=module', '-e', program],
   ]);
   assert.equal(stdout, 'room CAS_BUSY\n');
+});
+
+test('answers of some kilobytes are counted, too, as long as they are not taken', async () => {
+  const whole = roomFor(ATTACKER);
+  const { asked, answer } = ask(ATTACKER, '/short');
+  asked.end();
+  assert.equal(await answer, 200);
+  const [first = whole] = rooms;
+  assert.ok(whole - first >= SHORT.length, `${whole} ${rooms}`);
+  await until(() => roomFor(ATTACKER) === whole, 'it was taken');
 });
 
 test('requests that come in one piece, before any is answered, are not worked on, and end their connection', async () => {

@@ -253,11 +253,11 @@ const warned: [what: string, lines: string[], ...warnings: RegExp[]][] = [
   [
     'a service whose template on the host may use everything',
     [
-      `services: [{name: a, image_name: i, attestation: {mrenclave: ${upper}}, ${otp}: "$$SCONE::k:base32nopad$$"}]`,
+      `services: [{name: a, image_name: i, attestation: {mrenclave: ${upper}}, ${otp}: "$$SCONE::k:base32nopad$$"}, {name: b, image_name: i, attestation: {mrenclave: ${upper}}, ${otp}: "$$SCONE::k:base32nopad$$"}]`,
       'images: [{name: i, injection_files: [/etc/template]}, {name: j, injection_files: [/x], provide_secrets: [t]}]',
       'secrets: [{name: k, kind: binary}, {name: t, kind: ascii}, {name: u, kind: ascii}]',
     ],
-    /images\[0\]\.injection_files: \/etc\/template is a template on the host, and may use each of these secrets: t, u; provide_secrets/,
+    /images\[0\]\.injection_files: \/etc\/template is a template on the host, and may give a, b each of the secrets t, u; provide_secrets/,
   ],
   [
     'a template on the host that may use what decides',

@@ -12,6 +12,9 @@ export const MEBIBYTE = 1024 * 1024;
 const entries = createAllowances(262_144, 256);
 /** Bytes of versions that one source may have stored at once, and then each second: SQLite writes some fifty a microsecond. */
 const versions = createAllowances(64 * MEBIBYTE, MEBIBYTE);
+/** Bytes of versions that one source may have stored at once, and then each day. */
+const A_DAY = 4096 * MEBIBYTE;
+const versionsOfDay = createAllowances(A_DAY, A_DAY / (24 * 3600));
 
 /**
  * Counts what is stored on behalf of whoever asks, since a client may have any number of keys. What the CAS does by itself
@@ -23,8 +26,10 @@ export function countStored(bytes = 0): void {
   const { source } = asker();
   if (source === '') return;
   // What is refused does not count.
-  if (entries.left(source) < 1 || versions.left(source) < bytes)
+  if (entries.left(source) < 1 || Math.min(versions.left(source), versionsOfDay.left(source)) < bytes)
     throw failure('CAS_BUSY', new Error('as much was stored for one address as may be at a time'));
   entries.take(source, 1);
-  if (bytes > 0) versions.take(source, bytes);
+  if (bytes === 0) return;
+  versions.take(source, bytes);
+  versionsOfDay.take(source, bytes);
 }

@@ -65,20 +65,23 @@ function decidingIn({ session, secrets, nameOf }: Scope): Set<string> {
   return deciding;
 }
 
+function shown(names: readonly string[]): string {
+  const [named, others] = [names.slice(0, MOST_NAMED).join(', '), names.length - MOST_NAMED];
+  return others > 0 ? `${named} and ${others} others` : named;
+}
+
 /** What a template on the host may use is for whoever writes that template to choose. */
 function checkProvided(scope: Scope): void {
   const { session, warn, secrets } = scope;
-  const used = new Set(session.services.map(({ image_name }) => image_name));
   const open = session.images.flatMap(({ name, injection_files, provide_secrets }, index) => {
     const template = injection_files.find(({ content }) => content === undefined);
-    return template && used.has(name) ? { index, template, provide_secrets } : [];
+    const services = session.services.filter(({ image_name }) => image_name === name);
+    return template && services.length > 0 ? { index, template, services, provide_secrets } : [];
   });
   if (open.length === 0) return;
   const deciding = decidingIn(scope);
   const names = [...secrets.keys()].filter((name) => !deciding.has(name));
-  const [named, others] = [names.slice(0, MOST_NAMED).join(', '), names.length - MOST_NAMED];
-  const shown = others > 0 ? `${named} and ${others} others` : named;
-  for (const { index, template, provide_secrets } of open) {
+  for (const { index, template, services, provide_secrets } of open) {
     provide_secrets?.forEach((name, position) => {
       if (deciding.has(name))
         warn(
@@ -89,7 +92,7 @@ function checkProvided(scope: Scope): void {
     if (!provide_secrets && names.length > 0)
       warn(
         ['images', index, 'injection_files'],
-        `${template.path} is a template on the host, and may use each of these secrets: ${shown}; provide_secrets of the image names those that it needs`,
+        `${template.path} is a template on the host, and may give ${shown(services.map(({ name }) => name))} each of the secrets ${shown(names)}; provide_secrets of the image names those that it needs`,
       );
   }
 }
