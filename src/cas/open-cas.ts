@@ -13,7 +13,7 @@ import { MEBIBYTES_PER_CLIENT, SESSIONS_PER_CLIENT } from './limits/stored.ts';
 import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
 import { checkRestored } from './owner/backup.ts';
-import { readOwner } from './owner/owner.ts';
+import { presentOwner, readOwner } from './owner/owner.ts';
 import { type Fact, openFacts, requireFacts } from './seal/facts.ts';
 import { openSeal, readSeal, type Seal } from './seal/record.ts';
 import { unsealBySelf } from './seal/unseal.ts';
@@ -118,10 +118,10 @@ export async function noteBegun(cas: Pick<Cas, 'store' | 'keyring' | 'facts'>): 
 
 /** What the operator says, and the owner. */
 export async function settingsOf(
-  kept: Pick<Cas, 'store' | 'keyring'>,
+  kept: Pick<Cas, 'store' | 'keyring' | 'facts'>,
   { names, trustedPlatforms }: Pick<CasOptions, 'names' | 'trustedPlatforms'>,
 ): Promise<{ commonName: string; names: string[]; trustedPlatforms: string[] }> {
-  const { api_identity, trusted_platforms = [] } = (await readOwner(kept))?.configuration ?? {};
+  const { api_identity, trusted_platforms = [] } = (await presentOwner(kept))?.configuration ?? {};
   return {
     commonName: api_identity?.common_name ?? 'cas',
     names: [...names, ...(api_identity?.alt_names ?? [])],

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
 import { keyring as createKeyring, KEY, type MasterKeys } from '../../src/cas/keyring.ts';
-import { openCas } from '../../src/cas/open-cas.ts';
-import { provision } from '../../src/cas/owner/owner.ts';
+import { openCas, settingsOf } from '../../src/cas/open-cas.ts';
+import { authorizeOwner, provision } from '../../src/cas/owner/owner.ts';
 import { openFacts, requireFacts } from '../../src/cas/seal/facts.ts';
 import { openSeal, readSeal, replaceKeys, replaceSlots, type Seal } from '../../src/cas/seal/record.ts';
 import { rotate } from '../../src/cas/seal/rotate.ts';
@@ -11,7 +11,7 @@ import type { Database } from '../../src/cas/store/database.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
 import { openState } from '../../src/cas/store/sql.ts';
 import { keyOf } from '../support/cas.ts';
-import { type WholeStore, wholeStore } from '../support/whole-store.ts';
+import { OWNER, type WholeStore, wholeStore } from '../support/whole-store.ts';
 
 /** What is deleted from a store so that its CAS begins anew, or takes for its own what it finds. */
 
@@ -49,6 +49,9 @@ test('a spent token makes nobody an owner again, though the row of the owner is 
   const request = { token: store.token, configuration: { owners: [], trusted_platforms: [] } };
   const seize = () => provision(cas, request, keyOf('mallory'), '192.0.2.1');
   await assert.rejects(seize(), { code: 'PROVISIONED_ALREADY' });
+  const gone = { code: 'STORE_DAMAGED', message: /its owner is missing/ };
+  for (const who of [OWNER, keyOf('mallory')]) await assert.rejects(authorizeOwner(cas, who), gone);
+  await assert.rejects(settingsOf(cas, { names: [], trustedPlatforms: [] }), gone);
   await assert.rejects(start(), { code: 'STORE_DAMAGED', message: /state owner is missing/ });
   // A process that has seen it goes by that, also with the seal of before.
   const its = await seal();
