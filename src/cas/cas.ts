@@ -5,6 +5,7 @@ import type { CollateralKeeper } from './collateral/collateral.ts';
 import type { Keyring } from './keyring.ts';
 import type { MachineNonces } from './machine-nonce.ts';
 import type { OtherCases } from './other-cas.ts';
+import type { Facts } from './seal/facts.ts';
 import type { Store } from './store/store.ts';
 import type { OpenedVersions } from './versions.ts';
 import type { Watches } from './watch.ts';
@@ -15,6 +16,7 @@ export interface Cas {
   /** What was decided. */
   audit: Pick<AuditLog, 'record' | 'recordWith' | 'recordRefusal' | 'head' | 'lines'>;
   keyring: Keyring;
+  facts: Facts;
   /** Versions that were decrypted. */
   opened: OpenedVersions;
   /** SHA-256 of the CAS's public key, by which launchers know it. */

@@ -13,13 +13,15 @@ import { MEBIBYTES_PER_CLIENT, SESSIONS_PER_CLIENT } from './limits/stored.ts';
 import { openMachineNonces } from './machine-nonce.ts';
 import { createOtherCases } from './other-cas.ts';
 import { checkRestored } from './owner/backup.ts';
-import { readOwner } from './owner/owner.ts';
+import { presentOwner, readOwner } from './owner/owner.ts';
+import { type Fact, openFacts, requireFacts } from './seal/facts.ts';
 import { openSeal, readSeal, type Seal } from './seal/record.ts';
 import { unsealBySelf } from './seal/unseal.ts';
 import type { CasOptions } from './serve.ts';
+import { checkStore, requireWhole } from './store/check.ts';
 import type { Database } from './store/database.ts';
 import { checkNotMoved } from './store/move.ts';
-import { codeRows, openState, openStore } from './store/sql.ts';
+import { openState, openStore } from './store/sql.ts';
 import { createOpenedVersions } from './versions.ts';
 import { createWatches } from './watch.ts';
 
@@ -50,10 +52,21 @@ async function openKept(database: Database, options: CasOptions) {
   };
   const seal = await readPresent();
   const readKeys = async () => openSeal(await readPresent(), rootKey, seal);
-  const keyring = createKeyring(openSeal(seal, rootKey));
+  const keys = openSeal(seal, rootKey);
+  const keyring = createKeyring(keys);
+  const { isOld } = await requireFacts(database, keys);
+  const facts = openFacts(database, rootKey, seal);
   const store = openStore(database, keyring.authenticate);
-  await codeRows(database, keyring.authenticate);
-  const kept = { store, keyring };
+  const kept = { store, keyring, facts };
+  if (isOld) {
+    // Where there is no owner, the log says whether there was one, and so whether the token is spent.
+    if (!(await readOwner(kept))) requireWhole(database.name, (await checkStore(database, keyring)).problems);
+    await noteBegun(kept);
+    options.log.warn(
+      {},
+      'a version of before has begun this store: from now on, what it has is missed if it is gone',
+    );
+  }
   const settings = await settingsOf(kept, options);
   const identity = await openIdentity(store, keyring, settings, Date.now());
   const key = publicKeyDigest(createPublicKey(identity.certificate));
@@ -96,12 +109,19 @@ export async function openCas(database: Database, options: CasOptions): Promise<
   return { cas, audit, identity, rootKey, seal, readKeys };
 }
 
+/** Notes that a store has its keys, its audit log, and its owner where there is one. */
+export async function noteBegun(cas: Pick<Cas, 'store' | 'keyring' | 'facts'>): Promise<void> {
+  const isOwned = (await readOwner(cas)) !== undefined;
+  const facts: Fact[] = isOwned ? ['begun', 'provisioned'] : ['begun'];
+  for (const fact of facts) if (!(await cas.facts.has(fact))) return cas.facts.note(facts);
+}
+
 /** What the operator says, and the owner. */
 export async function settingsOf(
-  kept: Pick<Cas, 'store' | 'keyring'>,
+  kept: Pick<Cas, 'store' | 'keyring' | 'facts'>,
   { names, trustedPlatforms }: Pick<CasOptions, 'names' | 'trustedPlatforms'>,
 ): Promise<{ commonName: string; names: string[]; trustedPlatforms: string[] }> {
-  const { api_identity, trusted_platforms = [] } = (await readOwner(kept))?.configuration ?? {};
+  const { api_identity, trusted_platforms = [] } = (await presentOwner(kept))?.configuration ?? {};
   return {
     commonName: api_identity?.common_name ?? 'cas',
     names: [...names, ...(api_identity?.alt_names ?? [])],

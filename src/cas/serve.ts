@@ -20,7 +20,7 @@ import { followNews } from './news.ts';
 import { observeDatabase } from './observe/database.ts';
 import { startTracing, stopTracing } from './observe/tracing.ts';
 import { watchSelf } from './observe/watched.ts';
-import { openCas, settingsOf, storeAddress } from './open-cas.ts';
+import { noteBegun, openCas, settingsOf, storeAddress } from './open-cas.ts';
 import { provisioningToken } from './owner/owner.ts';
 import type { Control } from './owner/routes.ts';
 import { rotate } from './seal/rotate.ts';
@@ -147,6 +147,11 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       launchPort.server.setSecureContext({ ...context, ...LAUNCH_TLS });
       log.info({}, 'the certificate was made anew');
     };
+    const newConfiguration = async () => {
+      await refresh();
+      // A replica of 0.1.0 does not note that there is an owner.
+      await noteBegun(cas);
+    };
     const daily = setInterval(
       () => void refresh().catch((error: unknown) => log.warn({ error: reason(error) }, 'not refreshed')),
       DAY,
@@ -154,9 +159,10 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
     const watched = watchSelf({ cas, database, identity: () => identity, held: launchPort.held });
     const self = { host: hostname(), pid: process.pid };
     await audit.record({ operation: 'cas_started', ...self, version, ...introduce(audit, identity) });
+    await noteBegun(cas);
     const news = followNews(cas, audit, {
       newKeys: async () => cas.keyring.use(await readKeys()),
-      newConfiguration: refresh,
+      newConfiguration,
       sealed: sealed.resolve,
     });
     return {

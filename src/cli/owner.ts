@@ -8,7 +8,7 @@ import { backupLines } from '../cas/owner/backup.ts';
 import { type OwnerConfiguration, ownerConfiguration, unusedParts } from '../cas/owner/configuration.ts';
 import { readDump } from '../cas/store/dump.ts';
 import { failure, reason } from '../errors.ts';
-import { defaultPorts, formatAddress, parseAddress, portSetting } from '../policy/address.ts';
+import { type Address, defaultPorts, formatAddress, parseAddress, portSetting } from '../policy/address.ts';
 import { formatKeyHash, parseKeyHash } from '../policy/key-hash.ts';
 import { callApi, connectApi, transfer } from '../protocol/api-client.ts';
 import { checkKey } from '../protocol/connect.ts';
@@ -165,6 +165,18 @@ export async function backupCas(file: string, options: NetworkOptions): Promise<
 
 const restoration = v.object({ changes: v.optional(v.array(v.string()), []) });
 
+/** Characters of what a CAS says of a restore; 0.1.0 says nothing of changes. */
+const LARGEST_ANSWER = 1024 * 1024;
+
+/** @throws Failure CAS_PROTOCOL */
+function readRestoration(answer: string, address: Address): v.InferOutput<typeof restoration> {
+  try {
+    return v.parse(restoration, JSON.parse(answer));
+  } catch {
+    throw failure('CAS_PROTOCOL', { address: formatAddress(address), detail: 'an answer of another form' });
+  }
+}
+
 /** `scone cas restore FILE`: puts a backup in the place of what a running CAS has. */
 export async function restoreCas(
   file: string,
@@ -178,9 +190,10 @@ export async function restoreCas(
     const call = { method: 'POST', path: `/v1/restorations${to}`, type: BACKUP, content } as const;
     let answer = '';
     await transfer(connection, call, async (response) => {
-      for await (const chunk of response) answer += chunk;
+      for await (const chunk of response.setEncoding('utf8'))
+        if (answer.length < LARGEST_ANSWER) answer += chunk;
     });
-    return { name, ...v.parse(restoration, JSON.parse(answer)) };
+    return { name, ...readRestoration(answer, connection.address) };
   };
   if (options.withoutCode) confirmChanges((await send('/without-code/changes')).changes, options.yes);
   const { name } = await send(options.withoutCode ? '/without-code' : '');

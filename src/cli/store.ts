@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { keyring as createKeyring, type Keyring, makeMasterKeys } from '../cas/keyring.ts';
 import { storeAddress } from '../cas/open-cas.ts';
 import { restoreInto, type WithoutCode } from '../cas/owner/backup.ts';
+import { requireFacts } from '../cas/seal/facts.ts';
 import { openSlot, type Wanted } from '../cas/seal/methods.ts';
 import {
   createSeal,
@@ -107,9 +108,11 @@ export async function rotateStore(options: StoreOptions): Promise<Output> {
 export async function checkWholeStore(options: StoreOptions): Promise<Output> {
   return withStore(options, async (database) => {
     const { seal, rootKey } = await openByHand(openState(database), options);
-    const { rows, problems } = await checkStore(database, createKeyring(openSeal(seal, rootKey)));
+    const keys = openSeal(seal, rootKey);
+    const { rows, problems } = await checkStore(database, createKeyring(keys));
     for (const problem of problems) warn(problem);
     requireWhole(database.name, problems);
+    await requireFacts(database, keys);
     return { text: `All ${rows} rows of ${database.name} are as they were written\n`, json: { rows } };
   });
 }

@@ -224,3 +224,30 @@ test('names mean the same on every connection, whatever comes before them in the
   await opened.close();
   await postgres.stop();
 });
+
+test('tables stay where they are when the search path of their user changes', {
+  skip: missingPostgres,
+}, async () => {
+  const postgres = await startPostgres();
+  const at = await postgres.database();
+  const name = new URL(at).pathname.slice(1);
+  const during = async (path: string, work: (database: Database) => Promise<unknown>) => {
+    const database = await openDatabase(at);
+    await work(database);
+    await database.run(`ALTER DATABASE ${name} SET search_path = ${path}`);
+    await database.close();
+  };
+  const put = (database: Database) =>
+    database.run("INSERT INTO state (name, value) VALUES ('identity', $1)", Buffer.of(1));
+  const find = async (database: Database) =>
+    assert.equal((await database.all("SELECT name FROM state WHERE name = 'identity'")).length, 1);
+  await during('"a schema", public', (database) => database.run('DROP TABLE IF EXISTS none'));
+  const other = await openDatabase(at);
+  await other.run('CREATE SCHEMA "a schema"');
+  await other.close();
+  // The tables that the first one made are in `public`.
+  await during('public, "a schema"', put);
+  await during('"a schema"', find);
+  await during('"a schema", public', async (database) => assert.equal(await isEmpty(database), true));
+  await postgres.stop();
+});

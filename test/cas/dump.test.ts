@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
-import type { Database, Row } from '../../src/cas/store/database.ts';
+import type { Database, Row, Statements } from '../../src/cas/store/database.ts';
 import { columnsOf, dump, eachRow, readDump, rowWriter } from '../../src/cas/store/dump.ts';
 import { type Table, tables } from '../../src/cas/store/migrations.ts';
 import { moveStore } from '../../src/cas/store/move.ts';
@@ -101,6 +101,39 @@ onEachEngine('what is kept', (engine) => {
     await moveStore(inMemory, back);
     assert.equal(await textOf(back), text);
     await assert.rejects(moveStore(back, database), { code: 'STORE_NOT_EMPTY' });
+  });
+
+  test('is read and written a few megabytes at a time, however large its rows are', async () => {
+    const most = 8 * 1024 * 1024;
+    const [rows, large] = [9, 3 * 1024 * 1024];
+    const counted: number[] = [];
+    const bytesOf = (values: unknown[]) =>
+      values.reduce<number>((sum, value) => sum + (Buffer.isBuffer(value) ? value.length : 0), 0);
+    const counting = (its: Statements): Statements => ({
+      async all(sql, ...values) {
+        const found = await its.all(sql, ...values);
+        counted.push(bytesOf(found.flatMap((row) => Object.values(row))));
+        return found;
+      },
+      run(sql, ...values) {
+        counted.push(bytesOf(values));
+        return its.run(sql, ...values);
+      },
+    });
+    for (const size of [large, most + 1])
+      await database.transaction(async (statements) => {
+        const writer = rowWriter(counting(statements));
+        for (let number = 1; number <= rows; number++)
+          await writer.add('issued', {
+            ...{ session: `s${size}`, number, name: 'n', generation: 1, sealed: Buffer.alloc(size) },
+          });
+        await writer.flush();
+      });
+    let read = 0;
+    await eachRow(counting(database), () => void read++);
+    assert.equal(read, 2 * rows);
+    // One row alone may have more.
+    assert.deepEqual([...new Set(counted.filter((bytes) => bytes > most))], [most + 1]);
   });
 
   test('is read as of one moment, while others write', async () => {

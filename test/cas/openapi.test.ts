@@ -32,7 +32,7 @@ import { signSession } from '../../src/policy/signed-session.ts';
 import { encryptSession } from '../../src/protocol/encrypted-session.ts';
 import { version } from '../../src/version.ts';
 import { ENDORSEMENT, ecKey, publicArea, rsaKey } from '../attestation/tpm/synthetic.ts';
-import { noCollateral } from '../support/cas.ts';
+import { factsInMemory, noCollateral } from '../support/cas.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { certificate } from '../support/pki.ts';
 import { type Answer, type Rest, rest } from '../support/rest.ts';
@@ -177,6 +177,7 @@ test('the calls are those of the server', async () => {
           ...{ database, store, keyring, cas: Buffer.alloc(32), clock: Date.now },
         }),
         keyring,
+        facts: factsInMemory(),
         key: Buffer.alloc(32),
         encryptionKey: await openEncryptionKey(store, keyring),
         otherCases: createOtherCases(identity),

@@ -233,5 +233,24 @@ onEachEngine('a store of the release', (engine: Engine) => {
     const log = join(host.files, 'restored.log');
     host.scone(present, '-o', log, 'cas', 'read-audit-log');
     verify(host, log, 0);
+
+    // Who goes back restores by the release what the present version has made, which that goes on with.
+    const newer = join(host.files, 'newer');
+    host.scone(present, 'cas', 'backup', newer);
+    const third = await engine.address();
+    host.scone(release, 'cas', 'restore', newer, '--dir', cas, '--store', third);
+    const early = host.tryScone(present, 'cas', 'serve', '--dir', cas, '--store', third, '--api-port', '0');
+    assert.match(early.stderr, /^Code: RESTORE_UNFINISHED,/m);
+    for (const build of [release, present]) {
+      await host.restart(build, '--store', third);
+      attest(host, build);
+      assert.equal(released(host, build), secrets);
+    }
+    host.scone(present, 'cas', 'backup', join(host.files, 'newest'));
+    await host.cas.server.stop();
+    host.scone(present, 'cas', 'check-store', '--dir', cas, '--store', third);
+    const fourth = ['--dir', cas, '--store', await engine.address()];
+    host.scone(present, 'cas', 'restore', join(host.files, 'newest'), ...fourth);
+    host.scone(present, 'cas', 'check-store', ...fourth);
   });
 });

@@ -9,6 +9,7 @@ import { keyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import { createMachineNonces } from '../../src/cas/machine-nonce.ts';
 import { createOtherCases } from '../../src/cas/other-cas.ts';
 import { release } from '../../src/cas/release.ts';
+import type { Fact, Facts } from '../../src/cas/seal/facts.ts';
 import type { Database } from '../../src/cas/store/database.ts';
 import { openState, openStore } from '../../src/cas/store/sql.ts';
 import { openSqlite } from '../../src/cas/store/sqlite.ts';
@@ -57,6 +58,17 @@ export const noCollateral: Cas['collateral'] = {
   close: () => {},
 };
 
+/** Facts of a store without a seal, which they would stand in. */
+export function factsInMemory(): Facts {
+  const noted = new Set<Fact>();
+  return {
+    has: async (fact) => noted.has(fact),
+    note: async (facts) => {
+      for (const fact of facts) noted.add(fact);
+    },
+  };
+}
+
 /** @param database of another engine, or one that the test looks into */
 export function bareCas(
   trustedPlatforms: readonly string[] = [],
@@ -82,6 +94,7 @@ export function bareCas(
         lines: async (first, limit) => (await audit).lines(first, limit),
       },
       keyring: keys,
+      facts: factsInMemory(),
       key,
       encryptionKey: generateKeyPairSync('x25519').privateKey,
       otherCases: createOtherCases({ key: '', certificate: '' }),

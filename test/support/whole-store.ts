@@ -3,7 +3,8 @@ import { openIdentity } from '../../src/cas/identity.ts';
 import { KEY, type Keyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import { provision, provisioningToken } from '../../src/cas/owner/owner.ts';
 import { register } from '../../src/cas/owner/registrations.ts';
-import { createSeal } from '../../src/cas/seal/record.ts';
+import { openFacts } from '../../src/cas/seal/facts.ts';
+import { createSeal, readSeal, type Seal } from '../../src/cas/seal/record.ts';
 import type { Database } from '../../src/cas/store/database.ts';
 import { openState } from '../../src/cas/store/sql.ts';
 import { type BareCas, bareCas, keyOf } from './cas.ts';
@@ -13,8 +14,9 @@ export interface WholeStore {
   bare: BareCas;
   database: Database;
   keyring: Keyring;
-  /** Opens it, as a key file. */
-  key: Buffer;
+  rootKey: Buffer;
+  /** What its owner has shown to become that. */
+  token: string;
 }
 
 export interface Counts {
@@ -33,13 +35,15 @@ const MEASUREMENT = 'ab'.repeat(32);
 
 export async function wholeStore(database: Database, counts: Counts): Promise<WholeStore> {
   const masters = makeMasterKeys();
-  const key = randomBytes(KEY);
-  await createSeal(openState(database), masters, [{ method: 'file', key }]);
+  const state = openState(database);
+  const { rootKey } = await createSeal(state, masters, [{ method: 'file', key: randomBytes(KEY) }]);
   const bare = bareCas([], database, masters);
   const { cas } = bare;
+  cas.facts = openFacts(database, rootKey, (await readSeal(state)) as Seal);
   const { store, keyring } = cas;
   await openIdentity(store, keyring, { commonName: 'cas', names: [] }, bare.now);
   await cas.audit.record({ operation: 'cas_started' });
+  await cas.facts.note(['begun']);
   const token = (await provisioningToken(cas)) ?? '';
   const configuration = { owners: [], trusted_platforms: [MEASUREMENT] };
   await provision(cas, { token, configuration }, OWNER, '192.0.2.1');
@@ -84,5 +88,5 @@ export async function wholeStore(database: Database, counts: Counts): Promise<Wh
   }
   for (let entry = 1; entry <= counts.entries; entry++)
     await cas.audit.record({ operation: 'session_read', session: `s${entry}` });
-  return { bare, database, keyring, key };
+  return { bare, database, keyring, rootKey, token };
 }

@@ -26,10 +26,21 @@ const stored = v.strictObject({
   configuration: v.unknown(),
 });
 
-/** The owner, or undefined of a CAS that is not provisioned. */
+/** The owner that is kept, or undefined. */
 export async function readOwner({ store, keyring }: Kept): Promise<Owner | undefined> {
   const sealed = await store.readState(NAME);
   return sealed && openOwner(keyring, sealed);
+}
+
+/**
+ * The owner of a CAS, or undefined of one that never had any.
+ * @throws Failure STORE_DAMAGED where it had one, who is gone
+ */
+export async function presentOwner(cas: Kept & Pick<Cas, 'facts'>): Promise<Owner | undefined> {
+  const owner = await readOwner(cas);
+  if (!owner && (await cas.facts.has('provisioned')))
+    throw failure('STORE_DAMAGED', { store: 'of the CAS', detail: 'its owner is missing' });
+  return owner;
 }
 
 function openOwner(keyring: Keyring, sealed: Buffer): Owner {
@@ -44,10 +55,10 @@ function openOwner(keyring: Keyring, sealed: Buffer): Owner {
 /**
  * Sees to it that somebody is an owner.
  * @param certificate digest of the client's key, hexadecimal
- * @throws Failure NOT_PROVISIONED or NOT_OWNER
+ * @throws Failure NOT_PROVISIONED, NOT_OWNER or STORE_DAMAGED
  */
-export async function authorizeOwner(cas: Kept, certificate: string): Promise<Owner> {
-  const owner = await readOwner(cas);
+export async function authorizeOwner(cas: Kept & Pick<Cas, 'facts'>, certificate: string): Promise<Owner> {
+  const owner = await presentOwner(cas);
   if (!owner) throw failure('NOT_PROVISIONED');
   if (!owner.keys.includes(certificate)) throw failure('NOT_OWNER');
   return owner;
@@ -56,9 +67,9 @@ export async function authorizeOwner(cas: Kept, certificate: string): Promise<Ow
 const TOKEN = 'provisioning-token';
 const TOKEN_PLACE = `state/${TOKEN}`;
 
-/** What whoever provisions the CAS must know: 32 hexadecimal digits, made once; undefined once it is provisioned. */
-export async function provisioningToken(cas: Kept): Promise<string | undefined> {
-  if (await cas.store.readState(NAME)) return undefined;
+/** What whoever provisions the CAS must know: 32 hexadecimal digits, made once; undefined once it was provisioned. */
+export async function provisioningToken(cas: Kept & Pick<Cas, 'facts'>): Promise<string | undefined> {
+  if ((await cas.facts.has('provisioned')) || (await cas.store.readState(NAME))) return undefined;
   const fresh = () => cas.keyring.seal(Buffer.from(randomBytes(16).toString('hex')), TOKEN_PLACE);
   const sealed = (await cas.store.readState(TOKEN)) ?? (await cas.store.createState(TOKEN, fresh()));
   return cas.keyring.open(sealed, TOKEN_PLACE).toString();
@@ -92,6 +103,9 @@ export async function provision(
       sealed,
     );
     if (added === 0) throw failure('PROVISIONED_ALREADY');
+    // The token is spent by the seal; the row could be put back.
+    await cas.facts.note(['provisioned'], statements);
+    await statements.run('DELETE FROM state WHERE name = $1', TOKEN);
     return { result: undefined, entries: [{ operation: 'provisioned', owner: certificate }] };
   });
   cas.log.info({ owner: certificate }, 'this CAS is provisioned');

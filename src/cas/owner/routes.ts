@@ -10,7 +10,7 @@ import { body, type ClientOf, query, SMALL } from '../routes.ts';
 import { removeTpm } from '../tpm.ts';
 import { type Backed, makeBackup, restoreBackup } from './backup.ts';
 import { ownerConfiguration } from './configuration.ts';
-import { authorizeOwner, provision, readOwner, updateOwnerConfiguration } from './owner.ts';
+import { authorizeOwner, presentOwner, provision, updateOwnerConfiguration } from './owner.ts';
 import {
   listRegistrations,
   ROOT_KEY_EXPORTER,
@@ -50,7 +50,7 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
   };
 
   app.get('/v1/provisioning', async () => {
-    const owner = await readOwner(cas);
+    const owner = await presentOwner(cas);
     return { provisioned: owner !== undefined, version: owner?.version ?? 0 };
   });
   app.post('/v1/provisioning', { ...identified, ...SMALL }, async (request, reply) => {
@@ -62,7 +62,7 @@ export function addOwnerRoutes(app: FastifyInstance, cas: Cas, control: Control,
     return provision(cas, asked, known(request), sourceOf(request.raw.socket));
   });
   app.get('/v1/owner-configuration', owned, async () => {
-    const owner = await readOwner(cas);
+    const owner = await presentOwner(cas);
     if (!owner) throw failure('NOT_PROVISIONED');
     return { version: owner.version, configuration: owner.configuration };
   });

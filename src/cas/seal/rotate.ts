@@ -5,6 +5,7 @@ import type { Database, Statements } from '../store/database.ts';
 import { eachRow } from '../store/dump.ts';
 import { tables } from '../store/migrations.ts';
 import { openState } from '../store/sql.ts';
+import { nextNumber } from './facts.ts';
 import { openSeal, readSeal, replaceKeys, type Seal } from './record.ts';
 import { sealedColumns } from './sealed-rows.ts';
 
@@ -33,7 +34,7 @@ export async function rotate(options: RotateOptions): Promise<{ present: number;
     return { seal, keys: openSeal(seal, rootKey, opened) };
   };
   const before = await read();
-  const next = Math.max(...before.keys.masters.keys()) + 1;
+  const next = nextNumber(before.keys);
   const masters = new Map(before.keys.masters).set(next, randomBytes(KEY));
   await replaceKeys(state, before.seal, rootKey, { ...before.keys, masters });
   await announce();

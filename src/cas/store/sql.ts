@@ -324,27 +324,6 @@ function lastComing(kept: Value | undefined, comer: Comer, now: number): Coming 
 export const coded = ['one_time_password', 'wrong_code', 'process', 'attestation_key', 'collateral'] as const;
 export type Coded = (typeof coded)[number];
 
-/**
- * Gives codes to the rows of a database from before there were any; once, since afterwards a row without one is one that
- * somebody else has written. Whether it was done is told by the audit log, which began with them.
- */
-export async function codeRows(database: Database, authenticate: Authenticator): Promise<void> {
-  await database.transaction(async (statements) => {
-    if ((await statements.all('SELECT 1 FROM audit_log LIMIT 1')).length > 0) return;
-    for (const table of coded) {
-      const { key, rest } = tables[table];
-      for (const row of await statements.all(
-        `SELECT ${[...key, ...rest].join(', ')} FROM ${table} WHERE code IS NULL`,
-      ))
-        await statements.run(
-          `UPDATE ${table} SET code = $1 WHERE ${key.map((column, at) => `${column} = $${at + 2}`).join(' AND ')}`,
-          codeOfRow(authenticate, table, row),
-          ...key.map((column) => row[column] ?? null),
-        );
-    }
-  });
-}
-
 /** Whether the code of a row is right for what stands in it. */
 export function isAuthentic(authenticate: Authenticator, table: Coded, row: Row): boolean {
   // A row is no secret, and its code is checked as often as somebody likes by whoever can write rows.
