@@ -226,19 +226,20 @@ test('names mean the same on every connection, whatever comes before them in the
 }, async () => {
   const postgres = await startPostgres();
   const at = await postgres.database();
+  const theirs = `"${postgres.user}"`;
   const database = await openDatabase(at);
   const put = (name: string) =>
     database.run('INSERT INTO state (name, value) VALUES ($1, $2)', name, Buffer.from(name));
   for (const name of ['owner', 'other']) await put(name);
-  await database.run(`CREATE SCHEMA ${postgres.user}`);
-  await database.run(`CREATE VIEW ${postgres.user}.state AS SELECT * FROM state WHERE name <> 'owner'`);
+  await database.run(`CREATE SCHEMA ${theirs}`);
+  await database.run(`CREATE VIEW ${theirs}.state AS SELECT * FROM state WHERE name <> 'owner'`);
   await database.run(
-    `CREATE FUNCTION ${postgres.user}.never(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT false $$`,
+    `CREATE FUNCTION ${theirs}.never(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT false $$`,
   );
   await database.run(
-    `CREATE OPERATOR ${postgres.user}.= (LEFTARG = text, RIGHTARG = text, FUNCTION = ${postgres.user}.never)`,
+    `CREATE OPERATOR ${theirs}.= (LEFTARG = text, RIGHTARG = text, FUNCTION = ${theirs}.never)`,
   );
-  await database.run(`ALTER ROLE ${postgres.user} SET search_path = ${postgres.user}, public, pg_catalog`);
+  await database.run(`ALTER ROLE ${theirs} SET search_path = ${theirs}, public, pg_catalog`);
   await database.close();
   const opened = await openDatabase(at);
   const read = () => opened.all("SELECT name FROM state WHERE name = 'owner'");
