@@ -132,6 +132,15 @@ const cas: Record<string, () => Promise<unknown>> = {
       for (const socket of sockets) socket.destroy();
     }
   },
+  async 'requests on 500 connections'() {
+    const request = Buffer.from('GET /v1/version HTTP/1.1\r\nhost: cas\r\n\r\n');
+    await again(500, async () => {
+      const socket = connect(from(where)).on('error', () => {});
+      socket.on('data', () => socket.write(request));
+      socket.once('secureConnect', () => socket.write(request));
+      await new Promise((resolve) => socket.once('close', resolve));
+    });
+  },
   'RSA keys': () =>
     again(8, (number) => upload(number, secrets(16, 'kind: private-key, key_type: RSA-3072'))),
   'OpenPGP keys': () => again(8, (number) => upload(number, secrets(2000, 'kind: pgp-key'))),
@@ -224,7 +233,7 @@ const las: Record<string, () => Promise<unknown>> = {
   'a large environment': () => fromProcesses(4, Object.fromEntries(large), 4, beVouchedFor),
   async 'many threads and connections'() {
     await stat('/');
-    await fromProcesses(1, { ENVCAS_BENCH_0: '', UV_THREADPOOL_SIZE: '48' }, 250, beVouchedFor);
+    await fromProcesses(1, { ENVCAS_BENCH_0: '', UV_THREADPOOL_SIZE: '20' }, 250, beVouchedFor);
   },
 };
 

@@ -15,7 +15,7 @@ import type { Log } from './cas.ts';
 import { acceptWithin } from './limits/accept.ts';
 import { hold, roomFor } from './limits/held.ts';
 import { requireRoom } from './limits/overload.ts';
-import { limitRequests, onConnections } from './limits/requests.ts';
+import { beginRequest, limitRequests, onConnections } from './limits/requests.ts';
 import { sourceOf } from './limits/source.ts';
 import { metrics } from './observe/metrics.ts';
 import { observeRequests, requestId } from './observe/server.ts';
@@ -120,6 +120,7 @@ export function createHttps(
     isIdle,
   });
   app.addHook('onRequest', async ({ raw }) => {
+    await beginRequest(sourceOf(raw.socket));
     requireRoom();
     limitTime(raw);
   });

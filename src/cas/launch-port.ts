@@ -24,6 +24,7 @@ import { hold, roomFor } from './limits/held.ts';
 import { jsonInPieces } from './limits/json.ts';
 import { requireRoom } from './limits/overload.ts';
 import { createPace } from './limits/pace.ts';
+import { beginRequest } from './limits/requests.ts';
 import { sourceOf } from './limits/source.ts';
 import { type Asker, correlated, newCorrelationId } from './observe/correlation.ts';
 import { metrics } from './observe/metrics.ts';
@@ -132,7 +133,9 @@ async function serve({ cas, server, waiting, busy, asker }: Port, socket: TLSSoc
     requireRoom();
     if (socket.isSessionReused()) throw failure('REQUEST_INVALID', { detail: 'a resumed TLS session' });
     for (let round = 0; ; round++) {
-      const request = readRequest(await channel.read(Date.now() + REQUEST));
+      const message = await channel.read(Date.now() + REQUEST);
+      await beginRequest(source);
+      const request = readRequest(message);
       const { session, service } = request;
       busy.add(socket);
       first ??= { session, service };

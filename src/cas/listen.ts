@@ -1,5 +1,6 @@
 import type { AddressInfo, BlockList, Server } from 'node:net';
 import { failure, reason } from '../errors.ts';
+import { countConnection } from '../platform/in-turn.ts';
 import { formatAddress } from '../policy/address.ts';
 import type { Log } from './cas.ts';
 import { believeBalancers } from './limits/proxy-protocol.ts';
@@ -21,6 +22,7 @@ export function listen(
   log: Log,
 ): Promise<number> {
   if (balancers) believeBalancers(server, balancers, log);
+  server.prependListener('connection', countConnection);
   return new Promise((resolve, reject) => {
     server.once('error', (error) => {
       const address = 'fd' in where ? `descriptor ${where.fd}` : formatAddress(where);

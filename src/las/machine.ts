@@ -4,7 +4,7 @@ import type { MachineEvidence } from '../attestation/hardware-evidence.ts';
 import { machineReportData } from '../attestation/report-data.ts';
 import { platformOf } from '../attestation/software.ts';
 import { causes, failure } from '../errors.ts';
-import { oneAtATime } from '../one-at-a-time.ts';
+import { oneAtATime } from '../platform/in-turn.ts';
 import type { Mode } from '../platform/mode.ts';
 import type { LasKey } from './key.ts';
 import { isEnrolled, openTpm, type Tpm } from './tpm.ts';
@@ -40,9 +40,10 @@ export interface Machine {
   /**
    * Evidence about the machine and the key.
    * @param nonce of a CAS, which wants it made anew unless it was made over the same one; without, the last one does
+   * @param user whose turn it is to be, since a quote may take a second
    * @throws Failure HARDWARE_UNUSABLE or TPM_UNUSABLE
    */
-  evidence(nonce: Buffer | undefined): Promise<MachineEvidence>;
+  evidence(nonce: Buffer | undefined, user?: number): Promise<MachineEvidence>;
 }
 
 /**
@@ -127,12 +128,12 @@ async function createMachine(hardware: Hardware): Promise<Machine> {
   return {
     root: last.quote.type,
     key: { private: privateKey, platform },
-    async evidence(nonce) {
+    async evidence(nonce, user) {
       const { quote, nonce: over } = await inTurn(async () => {
         const isWanted = nonce === undefined || nonce.equals(last.nonce);
         if (!isWanted || !(await hardware.isSame(last.quote))) last = await take(nonce ?? last.nonce);
         return last;
-      });
+      }, user);
       return { ...quote, nonce: over.toString('base64') };
     },
   };

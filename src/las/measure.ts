@@ -64,37 +64,51 @@ const harmless = new Set([
 /** A file is taken for unchanged by its identity only when its last change is older than the clock is coarse. */
 const SETTLED = 2_000_000_000n;
 const CACHED_FILES = 256;
-const measurements = new Map<string, Promise<string>>();
+const measurements = new Map<string, string>();
+/** Files that are being hashed, by the user whose turns that takes: he has nobody else wait for it. */
+const underWay = new Map<string, Promise<string>>();
 
 /** Larger than any launcher; hashing it takes a second. */
 const LARGEST_EXECUTABLE = 1n << 30n;
 const HASHING = 20_000;
 
-/** Does short work in the turn of the user it is for. */
-type Turn = <Result>(work: () => Result) => Promise<Result>;
+/** Whom a process is looked at for. */
+export interface OnBehalf {
+  user: number;
+  /** Does work of some milliseconds in the turn of the user. */
+  turn: <Result>(work: () => Result) => Promise<Result>;
+}
 
 /** SHA-256 of an open file, remembered by what identifies an unchanged file. */
-async function measureFile(pid: number, fd: number, turn: Turn): Promise<string> {
+async function measureFile(pid: number, fd: number, { user, turn }: OnBehalf): Promise<string> {
   const identity = fileIdentity(fd);
   if (identity.size > LARGEST_EXECUTABLE)
     throw failure('EXECUTABLE_TOO_LARGE', { size: Number(identity.size), limit: Number(LARGEST_EXECUTABLE) });
   const key = identityKey(identity);
   const settled = BigInt(Date.now()) * 1_000_000n - identity.changed > SETTLED;
-  const hashing = measurements.get(key) ?? hashFile(fd, turn);
-  if (settled) {
+  const known = measurements.get(key);
+  if (known !== undefined) {
+    // The last one used is the last one to go.
     measurements.delete(key);
-    measurements.set(key, hashing); // The last one used is the last one to go.
-    if (measurements.size > CACHED_FILES) measurements.delete(measurements.keys().next().value ?? '');
+    measurements.set(key, known);
+    return known;
   }
+  const own = `${user} ${key}`;
+  const hashing = (settled && underWay.get(own)) || hashFile(fd, turn);
+  if (settled) underWay.set(own, hashing);
   try {
-    return await hashing;
+    const measurement = await hashing;
+    if (settled) measurements.set(key, measurement);
+    if (measurements.size > CACHED_FILES) measurements.delete(measurements.keys().next().value ?? '');
+    return measurement;
   } catch (error) {
-    measurements.delete(key);
     throw failure('PROCESS_UNREADABLE', { pid, detail: `its executable: ${reason(error)}` });
+  } finally {
+    underWay.delete(own);
   }
 }
 
-async function hashFile(fd: number, turn: Turn): Promise<string> {
+async function hashFile(fd: number, turn: OnBehalf['turn']): Promise<string> {
   const hash = createHash('sha256');
   const signal = AbortSignal.timeout(HASHING);
   const stream = createReadStream('', { fd, start: 0, autoClose: false, highWaterMark: 1 << 20, signal });
@@ -108,16 +122,15 @@ async function hashFile(fd: number, turn: Turn): Promise<string> {
  * The memory image is held before the executable is looked at, and must be the present one when everything
  * has been seen: so a process that was something else before, or turns into something else, is noticed.
  *
- * @param turn does pieces of some milliseconds
  * @throws Failure PROCESS_*, EXECUTABLE_TOO_LARGE
  */
-export async function observe(peer: PeerCredentials, demands: Demands, turn: Turn): Promise<Observation> {
+export async function observe(peer: PeerCredentials, demands: Demands, who: OnBehalf): Promise<Observation> {
   const { pid } = peer;
   const image = looking(pid, () => holdMemoryImage(pid));
   try {
     const executable = looking(pid, () => openExecutable(pid));
     try {
-      return await observeImage(peer, image, executable, demands, turn);
+      return await observeImage(peer, image, executable, demands, who);
     } finally {
       closeSync(executable);
     }
@@ -132,7 +145,7 @@ async function observeImage(
   image: MemoryImage,
   executable: number,
   demands: Demands,
-  turn: Turn,
+  who: OnBehalf,
 ): Promise<Observation> {
   const identity = identityKey(fileIdentity(executable));
   const started = looking(pid, () => startTime(pid));
@@ -170,10 +183,10 @@ async function observeImage(
     check();
     return { properties: found, cgroup: controlGroup(pid), credentials: named(pid, ids, isElsewhere) };
   };
-  const { properties, cgroup, credentials } = await turn(() => looking(pid, look));
+  const { properties, cgroup, credentials } = await who.turn(() => looking(pid, look));
   return {
     process: {
-      measurement: await measureFile(pid, executable, turn),
+      measurement: await measureFile(pid, executable, who),
       pid,
       uid,
       gid,
@@ -183,7 +196,7 @@ async function observeImage(
       properties,
     },
     confirm: (name) =>
-      turn(() =>
+      who.turn(() =>
         looking(pid, () => {
           bears(name);
           check();

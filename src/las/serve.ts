@@ -4,7 +4,7 @@ import * as v from 'valibot';
 import { signSoftwareEvidence } from '../attestation/software.ts';
 import { failure, reason } from '../errors.ts';
 import { createAllowances } from '../platform/allowances.ts';
-import { takeTurns } from '../platform/in-turn.ts';
+import { countConnection, takeTurns } from '../platform/in-turn.ts';
 import { type PeerCredentials, peerCredentials } from '../platform/libc.ts';
 import { cannotSeeMappedFiles } from '../platform/process.ts';
 import { commanderOf } from '../platform/users.ts';
@@ -50,6 +50,7 @@ export async function serveLas(options: LasOptions): Promise<{ close(): Promise<
   const open = new Map<Socket, number>();
   const told = refusalsIn(options.log);
   const server = createServer((socket) => {
+    countConnection();
     // The peer is known by what the kernel says of the socket, taken before a word is read.
     let peer: PeerCredentials;
     try {
@@ -70,7 +71,10 @@ export async function serveLas(options: LasOptions): Promise<{ close(): Promise<
     server.once('error', (error) =>
       reject(failure('ADDRESS_IN_USE', { address: options.socket, detail: reason(error) })),
     );
-    server.listen({ path: options.socket, readableAll: true, writableAll: true }, resolve);
+    server.listen(
+      { path: options.socket, backlog: CONNECTIONS, readableAll: true, writableAll: true },
+      resolve,
+    );
   });
   return {
     close: () =>
@@ -142,7 +146,7 @@ async function converse(
   };
   const { cas } = await receive(hello);
   const user = commanderOf(peer.uid);
-  const observation = await observe(peer, demands, (work) => inTurn(user, work));
+  const observation = await observe(peer, demands, { user, turn: (work) => inTurn(user, work) });
   try {
     const nonce = randomBytes(32);
     channel.write({ casKey: (cas && casKeys.get(cas)) ?? null, nonce: nonce.toString('base64') });
@@ -151,6 +155,7 @@ async function converse(
     await confirm();
     const hardware = await machine?.evidence(
       machineNonce === undefined ? undefined : Buffer.from(machineNonce, 'base64'),
+      user,
     );
     // A quote can take a second.
     if (hardware) await confirm();

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { tpmReportData } from '../attestation/report-data.ts';
 import type { Credential } from '../attestation/tpm/credential.ts';
 import { parsePublicArea } from '../attestation/tpm/structures.ts';
-import { oneAtATime } from '../one-at-a-time.ts';
+import { oneAtATime } from '../platform/in-turn.ts';
 import { makePrivateDirectory, writePrivate } from '../platform/private-file.ts';
 import { type TpmTools, tpmUnusable, withTpmTools } from '../platform/tpm-tools.ts';
 

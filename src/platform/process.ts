@@ -90,7 +90,7 @@ function statusField(status: string, name: string): string | undefined {
 }
 
 /** A launcher has about ten, a CAS twenty. */
-const MOST_THREADS = 64;
+const MOST_THREADS = 32;
 
 /** Pid of a process that traces any thread of this one, or 0 (proc_pid_status(5), TracerPid). */
 export function tracer(pid: number): number {

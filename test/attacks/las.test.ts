@@ -113,7 +113,8 @@ async function codeOf(action: () => unknown): Promise<string> {
   return 'no failure';
 }
 
-const observePid = (pid: number) => observe({ pid, uid: 0, gid: 0 }, undemanding, async (work) => work());
+const observePid = (pid: number) =>
+  observe({ pid, uid: 0, gid: 0 }, undemanding, { user: 0, turn: async (work) => work() });
 
 async function measurementOf(pid: number): Promise<string> {
   const observation = await observePid(pid);
@@ -170,15 +171,16 @@ describe('a process that would have the LAS read for long', () => {
     assert.match(await refusal(large), /its environ has more than 1048576 bytes/);
   });
   it('by many threads is refused', async () => {
-    assert.match(await refusal({ UV_THREADPOOL_SIZE: '100' }), /more than 64 threads/);
+    assert.match(await refusal({ UV_THREADPOOL_SIZE: '100' }), /more than 32 threads/);
   });
   it('is looked at when it is the turn of its user', async () => {
     let turns = 0;
     const { pid } = idle(cat);
-    const observation = await observe({ pid, uid: 0, gid: 0 }, undemanding, async (work) => {
+    const turn = async <Result>(work: () => Result) => {
       turns++;
       return work();
-    });
+    };
+    const observation = await observe({ pid, uid: 0, gid: 0 }, undemanding, { user: 0, turn });
     const before = turns;
     await assert.rejects(observation.confirm('another'), { code: 'CHALLENGE_FAILED' });
     observation.close();
@@ -298,6 +300,23 @@ describe('a process that executes something else after it was looked at', () => 
     await puppet.stop();
     assert.equal(await codeOf(() => observation.confirm('cat')), 'PROCESS_UNREADABLE');
     observation.close();
+  });
+});
+
+describe('an executable file that is new to the LAS', () => {
+  it('has nobody wait for another user’s turns, who came first', async () => {
+    const program = host.path('new');
+    copyFileSync(cat, program);
+    await setTimeout(2500);
+    const { pid } = idle(program);
+    const peer = { pid, uid: 0, gid: 0 };
+    let turns = 0;
+    // After the first look nothing more is done for him.
+    const turn = <Result>(work: () => Result) =>
+      turns++ === 0 ? Promise.resolve(work()) : new Promise<Result>(() => {});
+    void observe(peer, undemanding, { user: 61_002, turn });
+    await until(() => turns === 2, 'his is being hashed');
+    assert.equal(await measurementOf(pid), sha256(cat));
   });
 });
 

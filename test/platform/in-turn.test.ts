@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { takeTurns } from '../../src/platform/in-turn.ts';
+import { oneAtATime, takeTurns } from '../../src/platform/in-turn.ts';
 
 const pause = (milliseconds: number) => {
   const until = performance.now() + milliseconds;
@@ -48,4 +48,23 @@ test('work that fails ends nobody else’s', async () => {
     ['rejected', 'rejected', 'rejected', 'fulfilled'],
   );
   assert.equal(await inTurn(1, () => 'again'), 'again');
+});
+
+test('of works that take long, one is done at a time, in turn by whom it is for', async () => {
+  const inTurn = oneAtATime();
+  const order: string[] = [];
+  let running = 0;
+  const work = (who: string) =>
+    inTurn(async () => {
+      assert.equal(++running, 1);
+      await new Promise((next) => setImmediate(next));
+      order.push(who);
+      running--;
+    }, who);
+  const failing = inTurn(() => Promise.reject(new Error('no')), 'busy');
+  const all = [...Array.from({ length: 20 }, () => work('busy')), work('other')];
+  await assert.rejects(failing, /no/);
+  await Promise.all(all);
+  assert.ok(order.indexOf('other') <= 1, `${order}`);
+  assert.equal(await inTurn(async () => 'again'), 'again');
 });

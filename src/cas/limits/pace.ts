@@ -1,4 +1,4 @@
-import { setImmediate } from 'node:timers/promises';
+import { nextRound } from '../../platform/in-turn.ts';
 import { createTurns } from './turns.ts';
 
 /** Steps that one request does at once; each takes some microseconds. */
@@ -23,7 +23,7 @@ export function createPace(): Pace {
     done += steps;
     if (done < PIECE) return undefined;
     done = 0;
-    return turns(() => setImmediate());
+    return turns(nextRound);
   };
 }
 

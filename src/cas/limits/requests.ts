@@ -3,10 +3,16 @@ import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
 import { failure } from '../../errors.ts';
+import { takeTurns } from '../../platform/in-turn.ts';
 import { createCounts } from './counts.ts';
 
 /** Requests at a time of one client, so that others find room. */
 const AT_ONCE = 128;
+
+const inTurn = takeTurns<string>(0);
+
+/** Waits until it is the turn of a source to begin a request: one does each time the event loop comes round. */
+export const beginRequest = (source: string): Promise<void> => inTurn(source, () => {});
 
 interface Connection {
   who: string;

@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { setImmediate } from 'node:timers/promises';
 import { failure, reason } from '../../errors.ts';
-import { oneAtATime } from '../../one-at-a-time.ts';
+import { oneAtATime } from '../../platform/in-turn.ts';
 import { createPrivate } from '../../platform/private-file.ts';
 import { correlated, newCorrelationId } from '../observe/correlation.ts';
 import { inThread } from '../threads.ts';
