@@ -18,6 +18,7 @@ import { createLaunchPort, LAUNCH_TLS } from './launch-port.ts';
 import { listen } from './listen.ts';
 import { followNews } from './news.ts';
 import { observeDatabase } from './observe/database.ts';
+import { watchTables } from './observe/tables.ts';
 import { startTracing, stopTracing } from './observe/tracing.ts';
 import { watchSelf } from './observe/watched.ts';
 import { noteBegun, openCas, settingsOf, storeAddress } from './open-cas.ts';
@@ -156,6 +157,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       () => void refresh().catch((error: unknown) => log.warn({ error: reason(error) }, 'not refreshed')),
       DAY,
     ).unref();
+    const tables = watchTables(database, log);
     const watched = watchSelf({ cas, database, identity: () => identity, held: launchPort.held });
     const self = { host: hostname(), pid: process.pid };
     await audit.record({ operation: 'cas_started', ...self, version, ...introduce(audit, identity) });
@@ -183,6 +185,7 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       async close() {
         news.stop();
         watched.stop();
+        tables.stop();
         clearInterval(daily);
         cas.collateral.close();
         await Promise.all([closeApi(api), launchPort.close()]);

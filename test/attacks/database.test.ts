@@ -3,14 +3,16 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { watchTables } from '../../src/cas/observe/tables.ts';
 import type { Database } from '../../src/cas/store/database.ts';
-import { isEmpty } from '../../src/cas/store/dump.ts';
+import { eachRow, isEmpty } from '../../src/cas/store/dump.ts';
 import { moveStore } from '../../src/cas/store/move.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
 import { type Engine, onEachEngine } from '../support/engines.ts';
 import { temporaryFolder } from '../support/leave-nothing.ts';
 import { missingPostgres, startPostgres } from '../support/postgres.ts';
 import { executables, run } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 
 /** What who administers a database puts in the place of tables. */
 
@@ -179,10 +181,32 @@ const deeds = {
 
 onEachEngine('the tables of a store', (engine) => {
   for (const [what, statements] of Object.entries(deeds[engine.name]))
-    test(`are those of migrations alone: ${what} is refused when the store is opened`, async () => {
+    test(`are those of migrations alone: ${what} is refused, also under a process that runs`, async () => {
       const at = await engine.address();
       const database = await openDatabase(at);
-      for (const statement of statements) await database.run(statement);
+      const told: string[] = [];
+      const log = {
+        info() {},
+        warn() {},
+        error: (_fields: object, message: string) => void told.push(message),
+      };
+      await database.snapshot(async () => {});
+      const watch = watchTables(database, log, 10);
+      try {
+        for (const statement of statements) await database.run(statement);
+        await until(() => told.length > 0, 'told in the log');
+        assert.match(told[0] ?? '', /the tables of the store are not those/);
+      } finally {
+        watch.stop();
+      }
+      const read = () => assert.fail('a row was read');
+      await assert.rejects(
+        database.snapshot(async (its) => eachRow(its, read)),
+        { code: 'STORE_DAMAGED' },
+      );
+      await assert.rejects(moveStore(database, await openDatabase('sqlite::memory:')), {
+        code: 'STORE_DAMAGED',
+      });
       await database.close();
       await assert.rejects(openDatabase(at), { code: 'STORE_DAMAGED' });
     });
@@ -202,19 +226,20 @@ test('names mean the same on every connection, whatever comes before them in the
 }, async () => {
   const postgres = await startPostgres();
   const at = await postgres.database();
+  const theirs = `"${postgres.user}"`;
   const database = await openDatabase(at);
   const put = (name: string) =>
     database.run('INSERT INTO state (name, value) VALUES ($1, $2)', name, Buffer.from(name));
   for (const name of ['owner', 'other']) await put(name);
-  await database.run(`CREATE SCHEMA ${postgres.user}`);
-  await database.run(`CREATE VIEW ${postgres.user}.state AS SELECT * FROM state WHERE name <> 'owner'`);
+  await database.run(`CREATE SCHEMA ${theirs}`);
+  await database.run(`CREATE VIEW ${theirs}.state AS SELECT * FROM state WHERE name <> 'owner'`);
   await database.run(
-    `CREATE FUNCTION ${postgres.user}.never(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT false $$`,
+    `CREATE FUNCTION ${theirs}.never(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT false $$`,
   );
   await database.run(
-    `CREATE OPERATOR ${postgres.user}.= (LEFTARG = text, RIGHTARG = text, FUNCTION = ${postgres.user}.never)`,
+    `CREATE OPERATOR ${theirs}.= (LEFTARG = text, RIGHTARG = text, FUNCTION = ${theirs}.never)`,
   );
-  await database.run(`ALTER ROLE ${postgres.user} SET search_path = ${postgres.user}, public, pg_catalog`);
+  await database.run(`ALTER ROLE ${theirs} SET search_path = ${theirs}, public, pg_catalog`);
   await database.close();
   const opened = await openDatabase(at);
   const read = () => opened.all("SELECT name FROM state WHERE name = 'owner'");

@@ -12,7 +12,10 @@ export interface Database extends Statements {
    * where others were in the way, so it does nothing beside its statements.
    */
   transaction<Result>(work: (statements: Statements) => Promise<Result>): Promise<Result>;
-  /** Reads what there is at one moment, while others go on writing. `work` runs once, and writes nothing. */
+  /**
+   * Reads what there is at one moment, while others go on writing. `work` runs once, and writes nothing.
+   * @throws Failure STORE_DAMAGED where tables are not those that migrations make
+   */
   snapshot<Result>(work: (statements: Statements) => Promise<Result>): Promise<Result>;
   close(): Promise<void>;
 }

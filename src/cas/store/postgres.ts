@@ -111,7 +111,11 @@ export async function openPostgres(url: string): Promise<Database> {
           await new Promise((resolve) => setTimeout(resolve, Math.random() * 2 ** Math.min(attempt, 7)));
         }
     },
-    snapshot: (work) => transactionOnce('REPEATABLE READ READ ONLY', work),
+    snapshot: (work) =>
+      transactionOnce('REPEATABLE READ READ ONLY', async (statements) => {
+        await requireTables(statements, name);
+        return work(statements);
+      }),
     close: () => pool.end(),
   };
   try {
@@ -180,10 +184,19 @@ async function migrateIn(statements: Statements, store: string): Promise<void> {
     for (const statement of postgres.split(';')) if (statement.trim()) await statements.run(statement);
     await statements.run('INSERT INTO migration (number) VALUES ($1)', index + 1);
   }
-  const [its] = await statements.all('SELECT current_schema()::text AS name');
-  // For the rest of the transaction.
-  await statements.run("SELECT set_config('search_path', 'pg_catalog', true)");
-  const found = await statements.all(POSTGRES_SHAPE, its?.name ?? null);
+  await requireTables(statements, store);
+}
+
+/** Within a transaction. @throws Failure STORE_DAMAGED */
+async function requireTables(statements: Statements, store: string): Promise<void> {
+  const [its] = await statements.all(
+    "SELECT current_schema()::text AS schema, current_setting('search_path') AS path",
+  );
+  const search = (path: string) => statements.run("SELECT set_config('search_path', $1, true)", path);
+  // Whatever this is compared with has one meaning then.
+  await search('pg_catalog');
+  const found = await statements.all(POSTGRES_SHAPE, its?.schema ?? null);
+  await search(String(its?.path));
   requireShape(store, shapeOf(found), expectedOfPostgres());
 }
 

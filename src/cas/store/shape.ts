@@ -62,7 +62,7 @@ const TYPES: Record<string, string> = { TEXT: 'text collate C', INTEGER: 'bigint
 
 /** Columns and indexes as PostgreSQL has them: the same as in SQLite, by other names of types. */
 export function expectedOfPostgres(): Shape {
-  return withReference((db) => {
+  madeByPostgres ??= withReference((db) => {
     const shape = new Map<string, string>();
     for (const table of Object.keys(tables) as Table[]) {
       shape.set(table, 'table');
@@ -91,7 +91,9 @@ export function expectedOfPostgres(): Shape {
     }
     return shape;
   });
+  return madeByPostgres;
 }
+let madeByPostgres: Shape | undefined;
 
 const OURS = "'text'::regtype, 'bytea'::regtype, 'bigint'::regtype, 'integer'::regtype";
 

@@ -145,7 +145,10 @@ export function openSqlite(path: string): Database {
     },
     async snapshot(work) {
       // A connection of its own has a moment of its own; what is in memory has just one.
-      if (path === ':memory:') return work(statements);
+      if (path === ':memory:') {
+        requireShape(path, sqliteShape(db), expectedOfSqlite());
+        return work(statements);
+      }
       const reader = attempt(() => new DatabaseSync(path, { readOnly: true, timeout: PATIENCE }));
       try {
         const each = async (sql: string, values: Value[]) =>
@@ -156,6 +159,11 @@ export function openSqlite(path: string): Database {
             return statement.all(...values).map(toRow);
           });
         attempt(() => reader.exec('BEGIN'));
+        requireShape(
+          path,
+          attempt(() => sqliteShape(reader)),
+          expectedOfSqlite(),
+        );
         return await work({
           all: (sql, ...values) => each(sql, values),
           run: async (sql, ...values) => (await each(sql, values)).length,
