@@ -102,6 +102,9 @@ const NEWS: ReadonlySet<Operation> = new Set([
   'cas_sealed',
 ]);
 
+/** News that the process which writes them has acted on by then. */
+const OF_SESSIONS: ReadonlySet<Operation> = new Set<Operation>(['session_created', 'session_updated']);
+
 export const isNews = (operation: Operation): boolean => NEWS.has(operation);
 
 /** Where the log is, as far as this process knows. */
@@ -119,7 +122,8 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
   const publicKey = createPublicKey(privateKey);
   const key = publicKey.export({ type: 'spki', format: 'pem' }) as string;
   let known: Known | undefined = await load(database, publicKey);
-  let heard = known.position.sequence;
+  /** The last entry that was there when news were told. */
+  let heard = heardOf(known);
   /** Numbers of news that this process has written, and not met again yet. */
   const own = new Set<number>();
 
@@ -345,31 +349,43 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
       ).map(({ line }) => line as Buffer),
     async news() {
       const { position, last } = await current();
-      const rowsThere = last
-        ? await database.all(
-            'SELECT 1 FROM audit_log WHERE sequence = $1 AND line = $2',
-            position.sequence,
-            last,
-          )
-        : [1];
-      if (rowsThere.length === 0) {
-        // Somebody has put another log in its place.
+      const isThere = async ({ sequence, line }: Heard) =>
+        !line ||
+        (await database.all('SELECT 1 FROM audit_log WHERE sequence = $1 AND line = $2', sequence, line))
+          .length > 0;
+      const isSame =
+        (await isThere({ sequence: position.sequence, line: last })) &&
+        (heard.sequence === position.sequence || (await isThere(heard)));
+      if (!isSame) {
+        // Somebody has put another log in its place, which may be shorter.
         known = undefined;
-        heard = (await inTurn(current)).position.sequence;
+        heard = heardOf(await inTurn(current));
         own.clear();
         return { entries: [], replaced: true };
       }
       const rows = await database.all(
         'SELECT sequence, line FROM audit_log WHERE news = 1 AND sequence > $1 ORDER BY sequence LIMIT $2',
-        heard,
+        heard.sequence,
         READ_AT_ONCE,
       );
       const entries = rows.map(({ sequence, line }) => parseEntry(line as Buffer, Number(sequence)));
-      heard = entries.at(-1)?.sequence ?? heard;
-      return { entries: entries.filter(({ sequence }) => !own.delete(sequence)), replaced: false };
+      const end = rows.at(-1);
+      if (end) heard = { sequence: Number(end.sequence), line: end.line as Buffer };
+      // Whoever has watched sessions was told of those that were changed here when they were.
+      const isKnown = ({ sequence, operation }: SignedEntry) =>
+        own.delete(sequence) && OF_SESSIONS.has(operation);
+      return { entries: entries.filter((entry) => !isKnown(entry)), replaced: false };
     },
   };
 }
+
+/** An entry, or that there was none. */
+interface Heard {
+  sequence: number;
+  line: Buffer | undefined;
+}
+
+const heardOf = ({ position, last }: Known): Heard => ({ sequence: position.sequence, line: last });
 
 /** Whether it is the store that failed, and not what was to be recorded that must not be. */
 const isOfStore = (error: unknown) => !(error instanceof Failure) || error.code.startsWith('STORE_');

@@ -32,8 +32,8 @@ export interface Cas {
   machineNonces: MachineNonces;
   /** Whose TPMs may be enrolled. */
   trustedTpms: TrustedTpms;
-  /** LAS keys that the operator trusts, hexadecimal. */
-  trustedPlatforms: readonly string[];
+  /** What the operator says, beside the owner. */
+  operator: Operator;
   /** How many sessions one client may create. */
   sessionsPerClient: number;
   /** How much all versions may have that one client has uploaded. */
@@ -41,6 +41,14 @@ export interface Cas {
   /** Milliseconds since 1970. */
   clock: () => number;
   log: Log;
+}
+
+/** What whoever runs a CAS says of it. */
+export interface Operator {
+  /** Names in its certificate. */
+  names: readonly string[];
+  /** LAS keys that he trusts, hexadecimal. */
+  trustedPlatforms: readonly string[];
 }
 
 /** Structured log, one line an event. Fields never hold a secret. */

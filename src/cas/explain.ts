@@ -4,6 +4,7 @@ import type { ServiceName } from '../policy/names.ts';
 import { authorize, type Client } from './access.ts';
 import { admissionOf, factorsOf, sharedSecretOf } from './admission.ts';
 import type { Cas } from './cas.ts';
+import { trustedPlatforms } from './owner/owner.ts';
 import { usableSharedSecret } from './second-factors.ts';
 import { createResolver } from './secrets.ts';
 import { requireService } from './versions.ts';
@@ -16,7 +17,7 @@ export async function explainAdmission(cas: Cas, named: ServiceName, client: Cli
   const { version, service } = await requireService(cas, named);
   await authorize(cas, version, 'read', client);
   const resolver = createResolver(cas);
-  const { trustedPlatforms, ...admission } = await admissionOf(resolver, version, service);
+  const { trustedPlatforms: own, ...admission } = await admissionOf(resolver, version, service);
   const { oneTimePassword, accessToken } = await factorsOf(resolver, version, service);
   // What a fragment of another session refers to is that one's own.
   const others = new Set(resolver.found.map(({ from }) => from).filter((from) => from !== version));
@@ -25,7 +26,7 @@ export async function explainAdmission(cas: Cas, named: ServiceName, client: Cli
     session: version.session.name,
     service: service.name,
     ...admission,
-    trustedPlatforms: [...new Set([...cas.trustedPlatforms, ...trustedPlatforms])],
+    trustedPlatforms: [...new Set([...(await trustedPlatforms(cas)), ...own])],
     // That they are asked for, never what they are.
     oneTimePassword: oneTimePassword !== undefined,
     accessToken: accessToken !== undefined,

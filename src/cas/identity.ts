@@ -1,8 +1,15 @@
-import { createPrivateKey, generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypto';
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  X509Certificate,
+} from 'node:crypto';
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import * as v from 'valibot';
 import { failure } from '../errors.ts';
+import { publicKeyDigest } from '../policy/key-hash.ts';
 import { type Identity, selfSignedCertificate } from '../protocol/certificate.ts';
 import type { Keyring } from './keyring.ts';
 import type { State, Store } from './store/store.ts';
@@ -57,6 +64,10 @@ export async function openIdentity(
 
 const opened = (sealed: Buffer, keyring: Keyring): Identity =>
   v.parse(stored, JSON.parse(keyring.open(sealed, PLACE).toString()));
+
+/** SHA-256 of the public key of a CAS, by which others know it. */
+export const keyOf = ({ certificate }: Pick<Identity, 'certificate'>): Buffer =>
+  publicKeyDigest(createPublicKey(certificate));
 
 /** The identity that is kept. @throws Failure STORE_DAMAGED where there is none */
 export async function readIdentity(state: Pick<State, 'readState'>, keyring: Keyring): Promise<Identity> {

@@ -1,13 +1,11 @@
-import { createPublicKey } from 'node:crypto';
 import { join } from 'node:path';
 import { noTpms } from '../attestation/tpm/credential.ts';
 import { failure } from '../errors.ts';
-import { publicKeyDigest } from '../policy/key-hash.ts';
 import type { Identity } from '../protocol/certificate.ts';
 import { type AuditLog, openAuditLog } from './audit-log.ts';
-import type { Cas } from './cas.ts';
+import type { Cas, Operator } from './cas.ts';
 import { openCollateral } from './collateral/collateral.ts';
-import { openEncryptionKey, openIdentity } from './identity.ts';
+import { keyOf, openEncryptionKey, openIdentity } from './identity.ts';
 import { keyring as createKeyring, type MasterKeys } from './keyring.ts';
 import { MEBIBYTES_PER_CLIENT, SESSIONS_PER_CLIENT } from './limits/stored.ts';
 import { openMachineNonces } from './machine-nonce.ts';
@@ -21,7 +19,7 @@ import type { CasOptions } from './serve.ts';
 import { checkStore, requireWhole } from './store/check.ts';
 import type { Database } from './store/database.ts';
 import { checkNotMoved } from './store/move.ts';
-import { openState, openStore } from './store/sql.ts';
+import { codeRowsOf, openState, openStore } from './store/sql.ts';
 import { createOpenedVersions } from './versions.ts';
 import { createWatches } from './watch.ts';
 
@@ -69,10 +67,10 @@ async function openKept(database: Database, options: CasOptions) {
   }
   const settings = await settingsOf(kept, options);
   const identity = await openIdentity(store, keyring, settings, Date.now());
-  const key = publicKeyDigest(createPublicKey(identity.certificate));
+  const key = keyOf(identity);
   const { recorder } = options;
   const audit = await openAuditLog({ database, ...kept, cas: key, clock: Date.now, recorder });
-  return { ...kept, audit, identity, key, rootKey, seal, readKeys, settings };
+  return { ...kept, audit, identity, key, rootKey, seal, readKeys };
 }
 
 /** Opens the audit log alone, for a process that writes it for others, or into a file. @throws Failure as openCas */
@@ -86,7 +84,7 @@ export async function openRecorder(
 /** Opens everything that a CAS works with. @throws Failure STORE_*, SEAL_DAMAGED, CAS_SEALED or AUDIT_LOG_DAMAGED */
 export async function openCas(database: Database, options: CasOptions): Promise<OpenedCas> {
   const opened = await openKept(database, options);
-  const { audit, identity, key, rootKey, seal, readKeys, settings, ...kept } = opened;
+  const { audit, identity, key, rootKey, seal, readKeys, ...kept } = opened;
   const { store, keyring } = kept;
   const cas: Cas = {
     ...kept,
@@ -100,7 +98,7 @@ export async function openCas(database: Database, options: CasOptions): Promise<
     hardwareRoots: options.hardwareRoots,
     machineNonces: await openMachineNonces(store, keyring),
     trustedTpms: options.trustedTpms ?? noTpms,
-    trustedPlatforms: settings.trustedPlatforms,
+    operator: options,
     sessionsPerClient: options.sessionsPerClient ?? SESSIONS_PER_CLIENT,
     mebibytesPerClient: options.mebibytesPerClient ?? MEBIBYTES_PER_CLIENT,
     clock: Date.now,
@@ -116,23 +114,23 @@ export async function noteBegun(cas: Pick<Cas, 'store' | 'keyring' | 'facts'>): 
   for (const fact of facts) if (!(await cas.facts.has(fact))) return cas.facts.note(facts);
 }
 
-/** What the operator says, and the owner. */
+/** What the certificate of a CAS says: what the operator wants, and the owner. */
 export async function settingsOf(
   kept: Pick<Cas, 'store' | 'keyring' | 'facts'>,
-  { names, trustedPlatforms }: Pick<CasOptions, 'names' | 'trustedPlatforms'>,
-): Promise<{ commonName: string; names: string[]; trustedPlatforms: string[] }> {
-  const { api_identity, trusted_platforms = [] } = (await presentOwner(kept))?.configuration ?? {};
+  { names }: Pick<Operator, 'names'>,
+): Promise<{ commonName: string; names: string[] }> {
+  const { api_identity } = (await presentOwner(kept))?.configuration ?? {};
   return {
     commonName: api_identity?.common_name ?? 'cas',
     names: [...names, ...(api_identity?.alt_names ?? [])],
-    trustedPlatforms: [...trustedPlatforms, ...trusted_platforms],
   };
 }
 
 /** @throws Failure CAS_SEALED where people have to open the store */
 async function rootKeyByFile(database: Database, { directory }: CasOptions): Promise<Buffer> {
   const keyFile = join(directory, 'master.key');
-  const unsealed = await unsealBySelf(openState(database), { keyFile, directory, env: process.env });
+  const means = { keyFile, directory, env: process.env };
+  const unsealed = await unsealBySelf(openState(database), means, codeRowsOf(database));
   if ('rootKey' in unsealed) return unsealed.rootKey;
   throw failure('CAS_SEALED');
 }

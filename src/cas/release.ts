@@ -17,6 +17,7 @@ import { injectionOf } from './injection.ts';
 import { BYTES_OF_STEP, inPieces } from './limits/pace.ts';
 import { metrics, since } from './observe/metrics.ts';
 import { type Step, step, traced } from './observe/tracing.ts';
+import { trustedPlatforms } from './owner/owner.ts';
 import {
   checkAccessToken,
   checkOneTimePassword,
@@ -34,13 +35,21 @@ export function release(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessag
   return traced('release', () => decideAndRecord(cas, attempt));
 }
 
+/** How often a decision is made anew since what it rests on has changed meanwhile. */
+const TRIES = 4;
+
 async function decideAndRecord(cas: Cas, attempt: LaunchAttempt): Promise<GrantedMessage> {
-  const grounds: Grounds = { factors: [] };
+  let grounds: Grounds = { factors: [] };
   const { session, service } = attempt.request;
   const start = performance.now();
   const about = () => ({ session, service, ...shown(grounds), source: attempt.connection.source });
   try {
-    const granted = await decide(cas, attempt, grounds);
+    let granted = await decide(cas, attempt, grounds);
+    for (let tries = 1; !(await isPresent(cas, grounds)); tries++) {
+      if (tries === TRIES) throw failure('CAS_BUSY', new Error('its sessions change all the time'));
+      grounds = { factors: [] };
+      granted = await decide(cas, attempt, grounds);
+    }
     await step('audit', () => cas.audit.record({ operation: 'service_released', ...about() }));
     cas.log.info(about(), 'released');
     metrics.released({ root: grounds.claims?.root ?? 'none' });
@@ -56,9 +65,18 @@ async function decideAndRecord(cas: Cas, attempt: LaunchAttempt): Promise<Grante
   }
 }
 
+/** Whether no session has changed since a decision has read it: what was confirmed meanwhile is in force. */
+async function isPresent(cas: Cas, { sessions }: Grounds): Promise<boolean> {
+  const read = (await sessions?.()) ?? new Map();
+  const newest = await cas.store.newest([...read.keys()]);
+  return [...read].every(([name, number]) => newest.get(name) === number);
+}
+
 /** What a decision rests on, as far as it has come. */
 interface Grounds {
   version?: number;
+  /** Numbers of the versions that it has read, by session; undefined for one that is not there. */
+  sessions?: () => Promise<Map<string, number | undefined>>;
   claims?: Claims | undefined;
   /** Second factors that were shown, by kind. */
   factors: ('access token' | 'first of its process' | 'one-time password')[];
@@ -102,6 +120,7 @@ async function decide(cas: Cas, attempt: LaunchAttempt, grounds: Grounds): Promi
   grounds.version = version.number;
   const recipient: Recipient = {};
   const resolver = createResolver(cas, recipient, interest);
+  grounds.sessions = async () => (await resolver.sessions()).set(sessionName, version.number);
   const known = <Result>(
     what: Step,
     find: (...about: [Resolver, SessionVersion, Service]) => Promise<Result>,
@@ -121,7 +140,8 @@ async function decide(cas: Cas, attempt: LaunchAttempt, grounds: Grounds): Promi
   if (demand.mode !== 'none' && !claims) throw failure('EVIDENCE_MISSING');
   const admission = await known('admission', admissionOf);
   checkAge(cas, attempt, claims, admission.maxQuoteAge);
-  await step('appraisal', async () => admit(cas, admission, claims));
+  const trusted = claims ? await trustedPlatforms(cas) : [];
+  await step('appraisal', async () => admit(trusted, admission, claims));
   const { oneTimePassword, accessToken } = await known('factors', factorsOf);
   const proof = await step('second factors', async () => {
     const proof = await checkAccessToken(cas, accessToken, attempt);
@@ -137,7 +157,7 @@ async function decide(cas: Cas, attempt: LaunchAttempt, grounds: Grounds): Promi
     recipient.launcher = {
       measurement: claims.measurement,
       session: sessionName,
-      isTrustedByOperator: cas.trustedPlatforms.includes(claims.platform) || isProvenToAnybody(claims),
+      isTrustedByOperator: trusted.includes(claims.platform) || isProvenToAnybody(claims),
     };
 
   const configuration = await step('configuration', () => configurationOf(cas, resolver, version, service));
@@ -150,9 +170,9 @@ function isProvenToAnybody({ root, debug, weaknesses = [], advisories = [] }: Cl
 }
 
 /** @throws Failure of the first factor that failed, the others as its causes */
-function admit(cas: Cas, admission: Admission, claims: Claims | undefined): void {
+function admit(trusted: readonly string[], admission: Admission, claims: Claims | undefined): void {
   const refusals = appraise(
-    { ...admission, trustedPlatforms: [...cas.trustedPlatforms, ...admission.trustedPlatforms] },
+    { ...admission, trustedPlatforms: [...trusted, ...admission.trustedPlatforms] },
     claims,
   );
   const chain = chained(refusals);

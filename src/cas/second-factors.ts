@@ -77,8 +77,13 @@ const wrong = createAllowances(WRONG, WRONG_A_SECOND);
 async function judge(cas: Cas, attempt: Attempt): Promise<AttemptResult> {
   const missing = 1 - wrong.left(attempt.source);
   if (missing > 0) return { outcome: 'throttled', seconds: Math.ceil(missing / WRONG_A_SECOND) };
-  const result = await cas.store.attempt(attempt);
-  if (result.outcome === 'invalid') wrong.take(attempt.source, 1);
+  // Those that come at once count before they are judged.
+  wrong.take(attempt.source, 1);
+  const result = await cas.store.attempt(attempt).catch((error: unknown) => {
+    wrong.take(attempt.source, -1);
+    throw error;
+  });
+  if (result.outcome !== 'invalid') wrong.take(attempt.source, -1);
   return result;
 }
 

@@ -32,6 +32,8 @@ export interface Resolver {
   findFragment(version: SessionVersion, name: string): Promise<Resolved>;
   /** What was found so far, and where it is defined: undefined for another CAS. */
   readonly found: readonly { from: SessionVersion; name: string; home: SessionVersion | undefined }[];
+  /** Numbers of the versions that were read, by session; undefined for one that is not there. */
+  sessions(): Promise<Map<string, number | undefined>>;
   /** Who is told what the request depends on. */
   readonly interest: Interest | undefined;
   /**
@@ -117,6 +119,10 @@ export function openSessions(cas: Cas, interest: Interest | undefined) {
       sessions.set(name, reading);
       return reading;
     },
+    async numbers(): Promise<Map<string, number | undefined>> {
+      const read = [...sessions].map(async ([name, reading]) => [name, (await reading)?.number] as const);
+      return new Map(await Promise.all(read));
+    },
     /** Has a version that is known already read no more. */
     keep: (version: SessionVersion) => void sessions.set(version.session.name, Promise.resolve(version)),
     definitionOf(version: SessionVersion, name: string): SecretDefinition | undefined {
@@ -132,7 +138,7 @@ export function openSessions(cas: Cas, interest: Interest | undefined) {
  * @param interest is told what it depends on; of other CASes, only when one that failed is worth another try
  */
 export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: Interest): Resolver {
-  const { read, definitionOf } = openSessions(cas, interest);
+  const { read, numbers, definitionOf } = openSessions(cas, interest);
   const known = new Map<string, Promise<Resolved>>();
   const pace = createPace();
   let held = 0;
@@ -257,6 +263,7 @@ export function createResolver(cas: Cas, recipient: Recipient = {}, interest?: I
   let bytes = 0;
   return {
     found,
+    sessions: numbers,
     interest,
     pace,
     find: findNoted,

@@ -135,12 +135,10 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       throw error;
     });
 
-    let operator: Pick<CasOptions, 'names' | 'trustedPlatforms'> = options;
     /** What operator and owner say, and a certificate that runs out before long. */
     const refresh = async () => {
-      const settings = await settingsOf(cas, operator);
+      const settings = await settingsOf(cas, cas.operator);
       const renewed = await openIdentity(cas.store, cas.keyring, settings, Date.now());
-      cas.trustedPlatforms = settings.trustedPlatforms;
       if (renewed.certificate === identity.certificate) return;
       identity = renewed;
       const context = { key: identity.key, cert: identity.certificate };
@@ -175,10 +173,10 @@ export async function serveCas(options: CasOptions): Promise<RunningCas> {
       sealed: sealed.promise,
       answer: watched.answer,
       async reload(changes) {
-        const before = operator;
-        operator = changes;
+        const before = cas.operator;
+        cas.operator = changes;
         await refresh().catch((error: unknown) => {
-          operator = before;
+          cas.operator = before;
           throw error;
         });
       },

@@ -7,7 +7,7 @@ import { type Unsealed, unsealBySelf } from '../cas/seal/unseal.ts';
 import { serveSealed } from '../cas/sealed.ts';
 import { checkNotMoved } from '../cas/store/move.ts';
 import { openDatabase } from '../cas/store/open.ts';
-import { openState } from '../cas/store/sql.ts';
+import { codeRowsOf, openState } from '../cas/store/sql.ts';
 import { causes, failure } from '../errors.ts';
 import { makePrivateDirectory } from '../platform/private-file.ts';
 import { formatAddress } from '../policy/address.ts';
@@ -51,7 +51,7 @@ async function unsealByMachine(options: CasServeOptions, log: Log): Promise<Unse
     };
     let unsealed: Unsealed;
     try {
-      unsealed = await unsealBySelf(openState(database), means);
+      unsealed = await unsealBySelf(openState(database), means, codeRowsOf(database));
     } catch (error) {
       const seal = others.length > 0 ? await readSeal(openState(database)) : undefined;
       if (!seal) throw error;

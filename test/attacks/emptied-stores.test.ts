@@ -51,7 +51,7 @@ test('a spent token makes nobody an owner again, though the row of the owner is 
   await assert.rejects(seize(), { code: 'PROVISIONED_ALREADY' });
   const gone = { code: 'STORE_DAMAGED', message: /its owner is missing/ };
   for (const who of [OWNER, keyOf('mallory')]) await assert.rejects(authorizeOwner(cas, who), gone);
-  await assert.rejects(settingsOf(cas, { names: [], trustedPlatforms: [] }), gone);
+  await assert.rejects(settingsOf(cas, { names: [] }), gone);
   await assert.rejects(start(), { code: 'STORE_DAMAGED', message: /state owner is missing/ });
   // A process that has seen it goes by that, also with the seal of before.
   const its = await seal();

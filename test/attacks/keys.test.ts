@@ -98,7 +98,6 @@ const own = [
   'src/cas/audit-log.ts',
   'src/cas/identity.ts',
   'src/cas/observe/watched.ts',
-  'src/cas/open-cas.ts',
   'src/cas/sealed.ts',
   'src/cas/store/check.ts',
   'src/cli/cas.ts',

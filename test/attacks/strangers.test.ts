@@ -43,7 +43,7 @@ secrets: [${['token', 'otp', 'platform'].map(from).join(', ')}]
 test('nor is it found what Evidence is asked for by a value, a token or another CAS; by fragments of this CAS it is', async () => {
   const bare = bareCas();
   const las = testLas();
-  bare.cas.trustedPlatforms = [las.platform];
+  bare.cas.operator = { names: [], trustedPlatforms: [las.platform] };
   const touched: string[] = [];
   bare.cas.otherCases = {
     ...bare.cas.otherCases,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createPublicKey } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
-import { beginning, verifyEntry } from '../../src/audit/entry.ts';
+import { beginning, type Entry, verifyEntry } from '../../src/audit/entry.ts';
 import { append, emptyFrontier, leafHash, rootOf } from '../../src/audit/merkle-tree.ts';
 import { checkHead, type RememberedLog } from '../../src/audit/tree-head.ts';
 import { type AuditLog, openAuditLog } from '../../src/cas/audit-log.ts';
@@ -204,6 +204,33 @@ onEachEngine('an audit log', (engine) => {
     await database.run('DELETE FROM audit_log WHERE sequence > 1');
     assert.deepEqual(await other.news(), { entries: [], replaced: true });
     assert.deepEqual(await other.news(), { entries: [], replaced: false });
+  });
+
+  test('who has another write for him hears of a log that was put in its place, and what comes then', async () => {
+    await log.record(read(1));
+    const its = await openDatabase(address);
+    opened.push(its);
+    const recorder = (entry: Entry) => log.record(entry);
+    const kept = { database: its, store: openState(its), keyring: keys, cas, clock: Date.now };
+    const worker = await openAuditLog({ ...kept, recorder });
+    for (const session of ['a', 'b', 'c']) await log.record({ operation: 'session_updated', session });
+    const heard = async () => (await worker.news()).entries.map(({ session }) => session);
+    assert.deepEqual(await heard(), ['a', 'b', 'c']);
+    // A restore of what is shorter, which begins in the same way.
+    await database.run('DELETE FROM audit_log WHERE sequence > 1');
+    const restored = await open();
+    await restored.record({ operation: 'session_updated', session: 'd' });
+    assert.deepEqual(await worker.news(), { entries: [], replaced: true });
+    await restored.record({ operation: 'session_updated', session: 'e' });
+    assert.deepEqual(await heard(), ['e']);
+  });
+
+  test('who has changed keys or configuration hears of it like the others', async () => {
+    await log.record({ operation: 'owner_configuration_updated' });
+    assert.deepEqual(
+      (await log.news()).entries.map(({ operation }) => operation),
+      ['owner_configuration_updated'],
+    );
   });
 
   test('refusals beyond a number are counted, and not written one by one', async () => {

@@ -311,7 +311,7 @@ test('a token stays the same until a third of its life is left, or it would be a
   assert.equal((await isAnother('another claim')).aud, 'b');
 });
 
-test('answers at once give the same token; where a secret in it changes meanwhile, each says what it knows', async () => {
+test('answers at once give the same token; where a secret in it changes meanwhile, all say what it is then', async () => {
   const upload = uploads();
   await upload('parts', parts('one'));
   await upload('tokens', withToken());
@@ -336,12 +336,9 @@ test('answers at once give the same token; where a secret in it changes meanwhil
   };
   let reading = 0;
   bare.cas.store.activeVersion = async (name) =>
-    name === 'parts' && ++reading % 2 === 0 ? old : activeVersion(name);
+    name === 'parts' && ++reading <= 8 && reading % 2 === 0 ? old : activeVersion(name);
   const tokens = await Promise.all(Array.from({ length: 8 }, () => printed('tokens')));
-  assert.deepEqual(tokens.map((token) => claims(token).sub).sort(), [
-    ...Array(4).fill('three'),
-    ...Array(4).fill('two'),
-  ]);
+  assert.deepEqual(new Set(tokens.map((token) => claims(token).sub)), new Set(['three']));
   Object.assign(bare.cas.store, { activeVersion, issued });
   const next = await printed('tokens');
   assert.equal(claims(next).sub, 'three');

@@ -188,7 +188,7 @@ test('the calls are those of the server', async () => {
         trustedTpms: noTpms,
         sessionsPerClient: 10_000,
         mebibytesPerClient: 1024,
-        trustedPlatforms: [],
+        operator: { names: [], trustedPlatforms: [] },
         clock: Date.now,
         log,
       },

@@ -173,11 +173,11 @@ test('changes that come before the next request are told of once; those in the m
   bare.cas.store.activeVersion = async (name) => {
     bare.cas.store.activeVersion = activeVersion;
     const before = await activeVersion(name);
-    // Read, and outdated before the answer is out.
+    // Read, and outdated before the answer is out: it is decided anew.
     await upload('a', showing('5'));
     return before;
   };
-  assert.equal(shown(await it.ask(1, { session: 'a', service: 's' })), '4');
+  assert.equal(shown(await it.ask(1, { session: 'a', service: 's' })), '5');
   assert.deepEqual(await it.read(), CHANGED);
   assert.equal(shown(await it.ask(2, { session: 'a', service: 's' })), '5');
 });

@@ -105,7 +105,7 @@ export function bareCas(
       trustedTpms: noTpms,
       sessionsPerClient: 10_000,
       mebibytesPerClient: 1024,
-      trustedPlatforms,
+      operator: { names: [], trustedPlatforms },
       clock: () => bare.now,
       log: { info: quiet, warn: quiet, error: quiet },
     },

@@ -1,4 +1,3 @@
-import { createPublicKey } from 'node:crypto';
 import { createReadStream, createWriteStream, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,10 +5,9 @@ import { PassThrough, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { failure, reason } from '../../errors.ts';
 import { linesIn } from '../../lines.ts';
-import { publicKeyDigest } from '../../policy/key-hash.ts';
 import { openAuditLog, RESTORED } from '../audit-log.ts';
 import type { Cas } from '../cas.ts';
-import { readIdentity } from '../identity.ts';
+import { keyOf, readIdentity } from '../identity.ts';
 import type { Keyring } from '../keyring.ts';
 import { MOST_PROBLEMS, requireWhole, rowChecker } from '../store/check.ts';
 import type { Database, Statements } from '../store/database.ts';
@@ -121,8 +119,8 @@ export async function restoreInto(
     await putRows(statements, path, facts);
   });
   const store = openState(database);
-  const { certificate } = await readIdentity(store, keyring);
-  const cas = publicKeyDigest(createPublicKey(certificate));
+  const identity = await readIdentity(store, keyring);
+  const cas = keyOf(identity);
   const audit = await openAuditLog({ database, store, keyring, cas, clock: Date.now });
   await announceRestore({ audit }, facts);
   return restored;

@@ -43,13 +43,35 @@ export async function presentOwner(cas: Kept & Pick<Cas, 'facts'>): Promise<Owne
   return owner;
 }
 
+/** The last one that was read, so that it is not read anew for each launch. */
+const last = new WeakMap<Keyring, { sealed: Buffer; owner: Owner }>();
+
 function openOwner(keyring: Keyring, sealed: Buffer): Owner {
+  const known = last.get(keyring);
+  if (known?.sealed.equals(sealed)) return known.owner;
+  const owner = parseOwner(keyring, sealed);
+  last.set(keyring, { sealed, owner });
+  return owner;
+}
+
+function parseOwner(keyring: Keyring, sealed: Buffer): Owner {
   const { version, first, configuration } = v.parse(
     stored,
     JSON.parse(keyring.open(sealed, PLACE).toString()),
   );
   const parsed = v.parse(ownerConfiguration, configuration);
   return { version, keys: [first, ...parsed.owners], configuration: parsed };
+}
+
+/**
+ * LAS keys that operator and owner trust for all sessions, hexadecimal: as the owner has said last, to whichever process.
+ * @throws Failure STORE_DAMAGED, or of the store
+ */
+export async function trustedPlatforms(
+  cas: Kept & Pick<Cas, 'facts' | 'operator'>,
+): Promise<readonly string[]> {
+  const owner = await presentOwner(cas);
+  return [...cas.operator.trustedPlatforms, ...(owner?.configuration.trusted_platforms ?? [])];
 }
 
 /**

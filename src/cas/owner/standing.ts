@@ -1,6 +1,5 @@
-import { createPublicKey } from 'node:crypto';
-import { formatKeyHash, publicKeyDigest } from '../../policy/key-hash.ts';
-import { readIdentity } from '../identity.ts';
+import { formatKeyHash } from '../../policy/key-hash.ts';
+import { keyOf, readIdentity } from '../identity.ts';
 import type { Keyring } from '../keyring.ts';
 import { describeMethods, readSeal } from '../seal/record.ts';
 import type { State } from '../store/store.ts';
@@ -19,9 +18,7 @@ async function describe(store: State, keyring: Keyring): Promise<string[]> {
   const registrations = await listRegistrations(kept);
   return [
     ...(seal ? [`seal: opens by ${describeMethods(seal.slots)}`] : []),
-    ...(identity
-      ? [`identity: ${formatKeyHash(publicKeyDigest(createPublicKey(identity.certificate)))}`]
-      : []),
+    ...(identity ? [`identity: ${formatKeyHash(keyOf(identity))}`] : []),
     ...(owner?.keys ?? []).map((key) => `owner: ${key}`),
     ...Object.entries(owner?.configuration ?? {}).flatMap(([key, value]) =>
       [value].flat().map((each) => `configuration: ${key} ${JSON.stringify(each)}`),

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { causes, failure } from '../../errors.ts';
 import { readOrCreatePrivate, readPrivate } from '../../platform/private-file.ts';
-import { KEY, keyring, keysOfOne, makeMasterKeys } from '../keyring.ts';
+import { KEY, type Keyring, keyring, keysOfOne, makeMasterKeys } from '../keyring.ts';
 import type { State } from '../store/store.ts';
 import { type Given, openSlot, type Slot } from './methods.ts';
 import { createSeal, describeMethods, openSeal, readSeal, type Seal } from './record.ts';
@@ -23,12 +23,17 @@ export type Unsealed = { rootKey: Buffer; isSealedNow?: boolean } | { seal: Seal
 /**
  * Opens the store by what is here; makes a new one with a key file. One that an older version of this program has made, with its
  * master key in that file, is taken over.
+ * @param takeOver does what else is to be done with one from before there were seals, before it has one
  * @returns the root key; or how the store is sealed, and why nothing here opens it, where people may
  * @throws Failure UNSEAL_REFUSED, SEAL_DAMAGED, STATE_UNUSABLE, or of the store
  */
-export async function unsealBySelf(state: State, means: OwnMeans): Promise<Unsealed> {
+export async function unsealBySelf(
+  state: State,
+  means: OwnMeans,
+  takeOver = async (_keyring: Keyring): Promise<void> => {},
+): Promise<Unsealed> {
   const sealed = await readSeal(state);
-  const seal = sealed ?? (await makeSeal(state, means));
+  const seal = sealed ?? (await makeSeal(state, means, takeOver));
   const errors: unknown[] = [];
   for (const slot of seal.slots) {
     const given = givenFor(slot, means);
@@ -85,13 +90,20 @@ function requireMaster(key: Buffer, identity: Buffer): void {
   }
 }
 
-async function makeSeal(state: State, { keyFile }: OwnMeans): Promise<Seal> {
+async function makeSeal(
+  state: State,
+  { keyFile }: OwnMeans,
+  takeOver: (keyring: Keyring) => Promise<void>,
+): Promise<Seal> {
   const identity = await state.readState('identity');
   const isOld = identity !== undefined;
   if (isOld && !existsSync(keyFile))
     throw failure('STATE_UNUSABLE', { path: keyFile, detail: 'the master key of the store is missing' });
   const key = readKeyFile(keyFile);
-  if (isOld) requireMaster(key, identity);
+  if (isOld) {
+    requireMaster(key, identity);
+    await takeOver(keyring(keysOfOne(key)));
+  }
   await createSeal(
     state,
     isOld ? keysOfOne(key) : makeMasterKeys(),

@@ -17,6 +17,8 @@ import {
   type VersionHead,
 } from './store.ts';
 
+/** Sessions that are asked for in one statement. */
+const NAMES_AT_ONCE = 256;
 const FORGET_WRONG_CODES_AFTER = 24 * 3600 * 1000;
 /** SQLite has no OFFSET without a LIMIT. */
 const NO_LIMIT = 2 ** 31;
@@ -127,6 +129,19 @@ export function openStore(database: Database, authenticate: Authenticator): Stor
 
   return {
     ...openState(database),
+    async newest(sessions) {
+      const found = new Map<string, number>();
+      for (let from = 0; from < sessions.length; from += NAMES_AT_ONCE) {
+        const some = sessions.slice(from, from + NAMES_AT_ONCE);
+        const places = some.map((_, at) => `$${at + 1}`).join(', ');
+        const rows = await database.all(
+          `SELECT session, max(number) AS number FROM version WHERE session IN (${places}) GROUP BY session`,
+          ...some,
+        );
+        for (const { session, number } of rows) found.set(String(session), Number(number));
+      }
+      return found;
+    },
     activeVersion: async (session) =>
       versionOf(
         (await database.all(`${VERSION} WHERE session = $1 ORDER BY number DESC LIMIT 1`, session))[0],
@@ -323,6 +338,28 @@ function lastComing(kept: Value | undefined, comer: Comer, now: number): Coming 
 /** Tables whose rows are in the clear. */
 export const coded = ['one_time_password', 'wrong_code', 'process', 'attestation_key', 'collateral'] as const;
 export type Coded = (typeof coded)[number];
+
+/**
+ * Gives codes to the rows of a store that has no seal yet, from before there were either: a row without a code is one that
+ * somebody else has written, from then on. The audit log began with them.
+ */
+export const codeRowsOf =
+  (database: Database) =>
+  ({ authenticate }: { authenticate: Authenticator }): Promise<void> =>
+    database.transaction(async (statements) => {
+      if ((await statements.all('SELECT 1 FROM audit_log LIMIT 1')).length > 0) return;
+      for (const table of coded) {
+        const { key, rest } = tables[table];
+        for (const row of await statements.all(
+          `SELECT ${[...key, ...rest].join(', ')} FROM ${table} WHERE code IS NULL`,
+        ))
+          await statements.run(
+            `UPDATE ${table} SET code = $1 WHERE ${key.map((column, at) => `${column} = $${at + 2}`).join(' AND ')}`,
+            codeOfRow(authenticate, table, row),
+            ...key.map((column) => row[column] ?? null),
+          );
+      }
+    });
 
 /** Whether the code of a row is right for what stands in it. */
 export function isAuthentic(authenticate: Authenticator, table: Coded, row: Row): boolean {

@@ -17,6 +17,8 @@ export interface State {
 export interface Store extends State {
   /** The newest version of a session, or undefined. */
   activeVersion(session: string): Promise<StoredVersion | undefined>;
+  /** Numbers of the newest versions of those sessions that are there. */
+  newest(sessions: readonly string[]): Promise<Map<string, number>>;
   /** The version of a session with this pseudonym of its hash, or undefined. */
   versionByHash(session: string, hash: Buffer): Promise<StoredVersion | undefined>;
   /** What was issued last for a secret, or undefined. */
