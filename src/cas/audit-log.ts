@@ -50,13 +50,20 @@ export interface AuditLog {
   /** Lines, from a number on. */
   lines(first: number, limit: number): Promise<Buffer[]>;
   /**
-   * What other processes of the CAS have to hear of, of all that was recorded since this was last asked; `replaced` where the
-   * log is another one now.
+   * Has somebody react to what processes of the CAS have to hear of, of all that was recorded since the last reaction that
+   * succeeded. Of new versions of sessions, those of other processes alone: whoever stores one tells of it.
+   * @throws what the reaction throws, which is called with the same again the next time
    */
-  news(): Promise<{ entries: SignedEntry[]; replaced: boolean }>;
+  news(react: (news: News) => Promise<void>): Promise<void>;
   /** Public key, SPKI in PEM. */
   key: string;
   publicKey: KeyObject;
+}
+
+export interface News {
+  entries: SignedEntry[];
+  /** The log is another one now. */
+  replaced: boolean;
 }
 
 export interface Recorded<Result> {
@@ -90,10 +97,11 @@ const REFUSALS_A_SECOND = 2;
 /** Lines that are read at a time. */
 const READ_AT_ONCE = 2 * BLOCK;
 
-/** What changes something that other processes may hold in memory. */
+const OF_SESSIONS: ReadonlySet<Operation> = new Set(['session_created', 'session_updated']);
+
+/** What changes something that processes may hold in memory. */
 const NEWS: ReadonlySet<Operation> = new Set([
-  'session_created',
-  'session_updated',
+  ...OF_SESSIONS,
   'owner_configuration_updated',
   'provisioned',
   'keys_rotated',
@@ -120,7 +128,9 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
   const key = publicKey.export({ type: 'spki', format: 'pem' }) as string;
   let known: Known | undefined = await load(database, publicKey);
   let heard = known.position.sequence;
-  /** Numbers of news that this process has written, and not met again yet. */
+  /** The log was replaced, and nobody has reacted to it yet. */
+  let isReplaced = false;
+  /** Numbers of versions that this process has stored, and not met again yet. */
   const own = new Set<number>();
 
   const current = async (): Promise<Known> => {
@@ -192,7 +202,7 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
         const { result, at, entries } = await work();
         const first = at.position.sequence - entries.length + 1;
         for (const [index, { operation }] of entries.entries())
-          if (NEWS.has(operation)) own.add(first + index);
+          if (OF_SESSIONS.has(operation)) own.add(first + index);
         known = at;
         metrics.auditSeconds({}, since(start));
         return result;
@@ -343,7 +353,7 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
           limit,
         )
       ).map(({ line }) => line as Buffer),
-    async news() {
+    async news(react) {
       const { position, last } = await current();
       const rowsThere = last
         ? await database.all(
@@ -354,19 +364,23 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
         : [1];
       if (rowsThere.length === 0) {
         // Somebody has put another log in its place.
+        isReplaced = true;
         known = undefined;
         heard = (await inTurn(current)).position.sequence;
         own.clear();
-        return { entries: [], replaced: true };
       }
       const rows = await database.all(
         'SELECT sequence, line FROM audit_log WHERE news = 1 AND sequence > $1 ORDER BY sequence LIMIT $2',
         heard,
         READ_AT_ONCE,
       );
-      const entries = rows.map(({ sequence, line }) => parseEntry(line as Buffer, Number(sequence)));
-      heard = entries.at(-1)?.sequence ?? heard;
-      return { entries: entries.filter(({ sequence }) => !own.delete(sequence)), replaced: false };
+      const all = rows.map(({ sequence, line }) => parseEntry(line as Buffer, Number(sequence)));
+      const entries = all.filter(({ sequence }) => !own.has(sequence));
+      await react({ entries, replaced: isReplaced });
+      // Only now: what was not reacted to comes again.
+      isReplaced = false;
+      heard = all.at(-1)?.sequence ?? heard;
+      for (const { sequence } of all) own.delete(sequence);
     },
   };
 }

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { beginning, verifyEntry } from '../../src/audit/entry.ts';
 import { append, emptyFrontier, leafHash, rootOf } from '../../src/audit/merkle-tree.ts';
 import { checkHead, type RememberedLog } from '../../src/audit/tree-head.ts';
-import { type AuditLog, openAuditLog } from '../../src/cas/audit-log.ts';
+import { type AuditLog, type News, openAuditLog } from '../../src/cas/audit-log.ts';
 import { keyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import type { Database } from '../../src/cas/store/database.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
@@ -192,18 +192,50 @@ onEachEngine('an audit log', (engine) => {
     assert.match(String(now[3]), /"s44"/);
   });
 
-  test('others hear of what they have to know, once, and not of what they have done', async () => {
+  /** What a process hears of. */
+  const hear = async (its: AuditLog): Promise<News> => {
+    const heard: News[] = [];
+    await its.news(async (news) => void heard.push(news));
+    return heard[0] as News;
+  };
+
+  test('all hear of what they have to know, once, and of sessions only what others have stored', async () => {
     const other = await open();
     await log.record({ operation: 'session_updated', session: 'a' });
     await log.record(read(1));
     await other.record({ operation: 'session_created', session: 'b' });
-    const heard = async (its: AuditLog) => (await its.news()).entries.map(({ session }) => session);
+    const heard = async (its: AuditLog) => (await hear(its)).entries.map(({ session }) => session);
     assert.deepEqual(await heard(log), ['b']);
     assert.deepEqual(await heard(other), ['a']);
     assert.deepEqual(await heard(log), []);
     await database.run('DELETE FROM audit_log WHERE sequence > 1');
-    assert.deepEqual(await other.news(), { entries: [], replaced: true });
-    assert.deepEqual(await other.news(), { entries: [], replaced: false });
+    assert.deepEqual(await hear(other), { entries: [], replaced: true });
+    assert.deepEqual(await hear(other), { entries: [], replaced: false });
+  });
+
+  test('who has stored another configuration hears of it as others do', async () => {
+    const other = await open();
+    await log.record({ operation: 'owner_configuration_updated', version: 2 });
+    for (const each of [log, other])
+      assert.deepEqual(
+        (await hear(each)).entries.map(({ operation }) => operation),
+        ['owner_configuration_updated'],
+      );
+  });
+
+  test('what nobody could react to is heard of again, a log that was replaced too', async () => {
+    const other = await open();
+    const fail = () => other.news(() => Promise.reject(new Error('away')));
+    await log.record({ operation: 'session_updated', session: 'a' });
+    await log.record({ operation: 'owner_configuration_updated', version: 2 });
+    await assert.rejects(fail(), { message: 'away' });
+    assert.equal((await hear(other)).entries.length, 2);
+    assert.equal((await hear(other)).entries.length, 0);
+    await other.head();
+    await database.run('DELETE FROM audit_log WHERE sequence > 1');
+    await assert.rejects(fail(), { message: 'away' });
+    assert.equal((await hear(other)).replaced, true);
+    assert.equal((await hear(other)).replaced, false);
   });
 
   test('refusals beyond a number are counted, and not written one by one', async () => {
