@@ -120,6 +120,14 @@ interface Known {
   last: Buffer | undefined;
 }
 
+/** An entry, or none of an empty log. */
+interface Anchor {
+  sequence: number;
+  line: Buffer | undefined;
+}
+
+const further = (one: Anchor, other: Anchor): Anchor => (other.sequence > one.sequence ? other : one);
+
 /** @throws Failure AUDIT_LOG_DAMAGED, or of the store */
 export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> {
   const { database, cas, clock, recorder } = options;
@@ -128,6 +136,8 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
   const key = publicKey.export({ type: 'spki', format: 'pem' }) as string;
   let known: Known | undefined = await load(database, publicKey);
   let heard = known.position.sequence;
+  /** An entry not before the last one that was heard of: while it is there, no other log is in the place of this one. */
+  let anchor: Anchor = { sequence: heard, line: known.last };
   /** The log was replaced, and nobody has reacted to it yet. */
   let isReplaced = false;
   /** Numbers of versions that this process has stored, and not met again yet. */
@@ -355,18 +365,24 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
       ).map(({ line }) => line as Buffer),
     async news(react) {
       const { position, last } = await current();
-      const rowsThere = last
-        ? await database.all(
+      // The anchor is looked for after that, so that what is known cannot be of a log that took its place meanwhile.
+      const isThere =
+        !anchor.line ||
+        (
+          await database.all(
             'SELECT 1 FROM audit_log WHERE sequence = $1 AND line = $2',
-            position.sequence,
-            last,
+            anchor.sequence,
+            anchor.line,
           )
-        : [1];
-      if (rowsThere.length === 0) {
-        // Somebody has put another log in its place.
+        ).length > 0;
+      if (isThere) anchor = further(anchor, { sequence: position.sequence, line: last });
+      else {
         isReplaced = true;
         known = undefined;
-        heard = (await inTurn(current)).position.sequence;
+        const anew = await inTurn(current);
+        anchor = { sequence: anew.position.sequence, line: anew.last };
+        // What came after a restore is heard of beside it.
+        heard = (await lastRestore(database))?.sequence ?? anchor.sequence;
         own.clear();
       }
       const rows = await database.all(
@@ -379,7 +395,11 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
       await react({ entries, replaced: isReplaced });
       // Only now: what was not reacted to comes again.
       isReplaced = false;
-      heard = all.at(-1)?.sequence ?? heard;
+      const latest = rows.at(-1);
+      if (latest) {
+        heard = Number(latest.sequence);
+        anchor = further(anchor, { sequence: heard, line: latest.line as Buffer });
+      }
       for (const { sequence } of all) own.delete(sequence);
     },
   };

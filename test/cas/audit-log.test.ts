@@ -238,6 +238,39 @@ onEachEngine('an audit log', (engine) => {
     assert.equal((await hear(other)).replaced, false);
   });
 
+  test('after another log took its place all hear of changes again, also who has written to that one', async () => {
+    const other = await open();
+    for (let version = 1; version <= 8; version++) {
+      await log.record({ operation: 'owner_configuration_updated', version });
+      await hear(other);
+    }
+    await database.run('DELETE FROM audit_log WHERE sequence > 2');
+    // It finds the shorter log by itself when it writes.
+    await other.record(read(1));
+    assert.equal((await hear(other)).replaced, true);
+    await log.record({ operation: 'owner_configuration_updated', version: 9 });
+    assert.deepEqual(
+      (await hear(other)).entries.map(({ operation }) => operation),
+      ['owner_configuration_updated'],
+    );
+  });
+
+  test('what was done after a restore is heard of together with that', async () => {
+    const other = await open();
+    for (let number = 1; number <= 4; number++) await log.record(read(number));
+    await other.head();
+    await hear(other);
+    await database.run('DELETE FROM audit_log WHERE sequence > 2');
+    await log.record({ operation: 'store_restored' });
+    await database.run("INSERT INTO state (name, value) VALUES ('restored', $1)", Buffer.from('3'));
+    await log.record({ operation: 'cas_sealed', certificate: 'a' });
+    const { entries, replaced } = await hear(other);
+    assert.deepEqual(
+      { replaced, heard: entries.map(({ operation }) => operation) },
+      { replaced: true, heard: ['cas_sealed'] },
+    );
+  });
+
   test('refusals beyond a number are counted, and not written one by one', async () => {
     const refuse = () => log.recordRefusal({ operation: 'service_refused', code: 'X' });
     await Promise.all(Array.from({ length: 500 }, refuse));
