@@ -50,13 +50,20 @@ export interface AuditLog {
   /** Lines, from a number on. */
   lines(first: number, limit: number): Promise<Buffer[]>;
   /**
-   * What other processes of the CAS have to hear of, of all that was recorded since this was last asked; `replaced` where the
-   * log is another one now.
+   * Has somebody react to what processes of the CAS have to hear of, of all that was recorded since the last reaction that
+   * succeeded. Of new versions of sessions, those of other processes alone: whoever stores one tells of it.
+   * @throws what the reaction throws, which is called with the same again the next time
    */
-  news(): Promise<{ entries: SignedEntry[]; replaced: boolean }>;
+  news(react: (news: News) => Promise<void>): Promise<void>;
   /** Public key, SPKI in PEM. */
   key: string;
   publicKey: KeyObject;
+}
+
+export interface News {
+  entries: SignedEntry[];
+  /** The log is another one now. */
+  replaced: boolean;
 }
 
 export interface Recorded<Result> {
@@ -90,10 +97,11 @@ const REFUSALS_A_SECOND = 2;
 /** Lines that are read at a time. */
 const READ_AT_ONCE = 2 * BLOCK;
 
-/** What changes something that other processes may hold in memory. */
+const OF_SESSIONS: ReadonlySet<Operation> = new Set(['session_created', 'session_updated']);
+
+/** What changes something that processes may hold in memory. */
 const NEWS: ReadonlySet<Operation> = new Set([
-  'session_created',
-  'session_updated',
+  ...OF_SESSIONS,
   'owner_configuration_updated',
   'provisioned',
   'keys_rotated',
@@ -101,9 +109,6 @@ const NEWS: ReadonlySet<Operation> = new Set([
   'store_restored',
   'cas_sealed',
 ]);
-
-/** News that the process which writes them has acted on by then. */
-const OF_SESSIONS: ReadonlySet<Operation> = new Set<Operation>(['session_created', 'session_updated']);
 
 export const isNews = (operation: Operation): boolean => NEWS.has(operation);
 
@@ -115,6 +120,14 @@ interface Known {
   last: Buffer | undefined;
 }
 
+/** An entry, or none of an empty log. */
+interface Anchor {
+  sequence: number;
+  line: Buffer | undefined;
+}
+
+const further = (one: Anchor, other: Anchor): Anchor => (other.sequence > one.sequence ? other : one);
+
 /** @throws Failure AUDIT_LOG_DAMAGED, or of the store */
 export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> {
   const { database, cas, clock, recorder } = options;
@@ -122,9 +135,12 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
   const publicKey = createPublicKey(privateKey);
   const key = publicKey.export({ type: 'spki', format: 'pem' }) as string;
   let known: Known | undefined = await load(database, publicKey);
-  /** The last entry that was there when news were told. */
-  let heard = heardOf(known);
-  /** Numbers of news that this process has written, and not met again yet. */
+  let heard = known.position.sequence;
+  /** An entry not before the last one that was heard of: while it is there, no other log is in the place of this one. */
+  let anchor: Anchor = { sequence: heard, line: known.last };
+  /** The log was replaced, and nobody has reacted to it yet. */
+  let isReplaced = false;
+  /** Numbers of versions that this process has stored, and not met again yet. */
   const own = new Set<number>();
 
   const current = async (): Promise<Known> => {
@@ -196,7 +212,7 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
         const { result, at, entries } = await work();
         const first = at.position.sequence - entries.length + 1;
         for (const [index, { operation }] of entries.entries())
-          if (NEWS.has(operation)) own.add(first + index);
+          if (OF_SESSIONS.has(operation)) own.add(first + index);
         known = at;
         metrics.auditSeconds({}, since(start));
         return result;
@@ -347,45 +363,47 @@ export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> 
           limit,
         )
       ).map(({ line }) => line as Buffer),
-    async news() {
+    async news(react) {
       const { position, last } = await current();
-      const isThere = async ({ sequence, line }: Heard) =>
-        !line ||
-        (await database.all('SELECT 1 FROM audit_log WHERE sequence = $1 AND line = $2', sequence, line))
-          .length > 0;
-      const isSame =
-        (await isThere({ sequence: position.sequence, line: last })) &&
-        (heard.sequence === position.sequence || (await isThere(heard)));
-      if (!isSame) {
-        // Somebody has put another log in its place, which may be shorter.
+      // The anchor is looked for after that, so that what is known cannot be of a log that took its place meanwhile.
+      const isThere =
+        !anchor.line ||
+        (
+          await database.all(
+            'SELECT 1 FROM audit_log WHERE sequence = $1 AND line = $2',
+            anchor.sequence,
+            anchor.line,
+          )
+        ).length > 0;
+      if (isThere) anchor = further(anchor, { sequence: position.sequence, line: last });
+      else {
+        isReplaced = true;
         known = undefined;
-        heard = heardOf(await inTurn(current));
+        const anew = await inTurn(current);
+        anchor = { sequence: anew.position.sequence, line: anew.last };
+        // What came after a restore is heard of beside it.
+        heard = (await lastRestore(database))?.sequence ?? anchor.sequence;
         own.clear();
-        return { entries: [], replaced: true };
       }
       const rows = await database.all(
         'SELECT sequence, line FROM audit_log WHERE news = 1 AND sequence > $1 ORDER BY sequence LIMIT $2',
-        heard.sequence,
+        heard,
         READ_AT_ONCE,
       );
-      const entries = rows.map(({ sequence, line }) => parseEntry(line as Buffer, Number(sequence)));
-      const end = rows.at(-1);
-      if (end) heard = { sequence: Number(end.sequence), line: end.line as Buffer };
-      // Whoever has watched sessions was told of those that were changed here when they were.
-      const isKnown = ({ sequence, operation }: SignedEntry) =>
-        own.delete(sequence) && OF_SESSIONS.has(operation);
-      return { entries: entries.filter((entry) => !isKnown(entry)), replaced: false };
+      const all = rows.map(({ sequence, line }) => parseEntry(line as Buffer, Number(sequence)));
+      const entries = all.filter(({ sequence }) => !own.has(sequence));
+      await react({ entries, replaced: isReplaced });
+      // Only now: what was not reacted to comes again.
+      isReplaced = false;
+      const latest = rows.at(-1);
+      if (latest) {
+        heard = Number(latest.sequence);
+        anchor = further(anchor, { sequence: heard, line: latest.line as Buffer });
+      }
+      for (const { sequence } of all) own.delete(sequence);
     },
   };
 }
-
-/** An entry, or that there was none. */
-interface Heard {
-  sequence: number;
-  line: Buffer | undefined;
-}
-
-const heardOf = ({ position, last }: Known): Heard => ({ sequence: position.sequence, line: last });
 
 /** Whether it is the store that failed, and not what was to be recorded that must not be. */
 const isOfStore = (error: unknown) => !(error instanceof Failure) || error.code.startsWith('STORE_');

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { beginning, type Entry, verifyEntry } from '../../src/audit/entry.ts';
 import { append, emptyFrontier, leafHash, rootOf } from '../../src/audit/merkle-tree.ts';
 import { checkHead, type RememberedLog } from '../../src/audit/tree-head.ts';
-import { type AuditLog, openAuditLog } from '../../src/cas/audit-log.ts';
+import { type AuditLog, type News, openAuditLog } from '../../src/cas/audit-log.ts';
 import { keyring, makeMasterKeys } from '../../src/cas/keyring.ts';
 import type { Database } from '../../src/cas/store/database.ts';
 import { openDatabase } from '../../src/cas/store/open.ts';
@@ -192,18 +192,83 @@ onEachEngine('an audit log', (engine) => {
     assert.match(String(now[3]), /"s44"/);
   });
 
-  test('others hear of what they have to know, once, and not of what they have done', async () => {
+  /** What a process hears of. */
+  const hear = async (its: AuditLog): Promise<News> => {
+    const heard: News[] = [];
+    await its.news(async (news) => void heard.push(news));
+    return heard[0] as News;
+  };
+
+  test('all hear of what they have to know, once, and of sessions only what others have stored', async () => {
     const other = await open();
     await log.record({ operation: 'session_updated', session: 'a' });
     await log.record(read(1));
     await other.record({ operation: 'session_created', session: 'b' });
-    const heard = async (its: AuditLog) => (await its.news()).entries.map(({ session }) => session);
+    const heard = async (its: AuditLog) => (await hear(its)).entries.map(({ session }) => session);
     assert.deepEqual(await heard(log), ['b']);
     assert.deepEqual(await heard(other), ['a']);
     assert.deepEqual(await heard(log), []);
     await database.run('DELETE FROM audit_log WHERE sequence > 1');
-    assert.deepEqual(await other.news(), { entries: [], replaced: true });
-    assert.deepEqual(await other.news(), { entries: [], replaced: false });
+    assert.deepEqual(await hear(other), { entries: [], replaced: true });
+    assert.deepEqual(await hear(other), { entries: [], replaced: false });
+  });
+
+  test('who has stored another configuration hears of it as others do', async () => {
+    const other = await open();
+    await log.record({ operation: 'owner_configuration_updated', version: 2 });
+    for (const each of [log, other])
+      assert.deepEqual(
+        (await hear(each)).entries.map(({ operation }) => operation),
+        ['owner_configuration_updated'],
+      );
+  });
+
+  test('what nobody could react to is heard of again, a log that was replaced too', async () => {
+    const other = await open();
+    const fail = () => other.news(() => Promise.reject(new Error('away')));
+    await log.record({ operation: 'session_updated', session: 'a' });
+    await log.record({ operation: 'owner_configuration_updated', version: 2 });
+    await assert.rejects(fail(), { message: 'away' });
+    assert.equal((await hear(other)).entries.length, 2);
+    assert.equal((await hear(other)).entries.length, 0);
+    await other.head();
+    await database.run('DELETE FROM audit_log WHERE sequence > 1');
+    await assert.rejects(fail(), { message: 'away' });
+    assert.equal((await hear(other)).replaced, true);
+    assert.equal((await hear(other)).replaced, false);
+  });
+
+  test('after another log took its place all hear of changes again, also who has written to that one', async () => {
+    const other = await open();
+    for (let version = 1; version <= 8; version++) {
+      await log.record({ operation: 'owner_configuration_updated', version });
+      await hear(other);
+    }
+    await database.run('DELETE FROM audit_log WHERE sequence > 2');
+    // It finds the shorter log by itself when it writes.
+    await other.record(read(1));
+    assert.equal((await hear(other)).replaced, true);
+    await log.record({ operation: 'owner_configuration_updated', version: 9 });
+    assert.deepEqual(
+      (await hear(other)).entries.map(({ operation }) => operation),
+      ['owner_configuration_updated'],
+    );
+  });
+
+  test('what was done after a restore is heard of together with that', async () => {
+    const other = await open();
+    for (let number = 1; number <= 4; number++) await log.record(read(number));
+    await other.head();
+    await hear(other);
+    await database.run('DELETE FROM audit_log WHERE sequence > 2');
+    await log.record({ operation: 'store_restored' });
+    await database.run("INSERT INTO state (name, value) VALUES ('restored', $1)", Buffer.from('3'));
+    await log.record({ operation: 'cas_sealed', certificate: 'a' });
+    const { entries, replaced } = await hear(other);
+    assert.deepEqual(
+      { replaced, heard: entries.map(({ operation }) => operation) },
+      { replaced: true, heard: ['cas_sealed'] },
+    );
   });
 
   test('who has another write for him hears of a log that was put in its place, and what comes then', async () => {
@@ -214,23 +279,15 @@ onEachEngine('an audit log', (engine) => {
     const kept = { database: its, store: openState(its), keyring: keys, cas, clock: Date.now };
     const worker = await openAuditLog({ ...kept, recorder });
     for (const session of ['a', 'b', 'c']) await log.record({ operation: 'session_updated', session });
-    const heard = async () => (await worker.news()).entries.map(({ session }) => session);
+    const heard = async () => (await hear(worker)).entries.map(({ session }) => session);
     assert.deepEqual(await heard(), ['a', 'b', 'c']);
     // A restore of what is shorter, which begins in the same way.
     await database.run('DELETE FROM audit_log WHERE sequence > 1');
     const restored = await open();
     await restored.record({ operation: 'session_updated', session: 'd' });
-    assert.deepEqual(await worker.news(), { entries: [], replaced: true });
+    assert.deepEqual(await hear(worker), { entries: [], replaced: true });
     await restored.record({ operation: 'session_updated', session: 'e' });
     assert.deepEqual(await heard(), ['e']);
-  });
-
-  test('who has changed keys or configuration hears of it like the others', async () => {
-    await log.record({ operation: 'owner_configuration_updated' });
-    assert.deepEqual(
-      (await log.news()).entries.map(({ operation }) => operation),
-      ['owner_configuration_updated'],
-    );
   });
 
   test('refusals beyond a number are counted, and not written one by one', async () => {

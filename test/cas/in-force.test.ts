@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import type { AuditLog } from '../../src/cas/audit-log.ts';
 import type { Cas } from '../../src/cas/cas.ts';
 import { followNews } from '../../src/cas/news.ts';
 import { provision, provisioningToken, updateOwnerConfiguration } from '../../src/cas/owner/owner.ts';
@@ -87,9 +89,14 @@ test('what follows from news is done again until it succeeds', async () => {
   const told: string[] = [];
   cas.log = { ...cas.log, warn: (_fields, message) => void told.push(message) };
   let tries = 0;
-  let asked = 0;
+  let isHeard = false;
   const entries = [{ operation: 'owner_configuration_updated', sequence: 1 }] as never[];
-  const audit = { news: async () => ({ entries: asked++ === 0 ? entries : [], replaced: false }) };
+  const audit: Pick<AuditLog, 'news'> = {
+    async news(react) {
+      await react({ entries: isHeard ? [] : entries, replaced: false });
+      isHeard = true;
+    },
+  };
   const news = followNews(cas, audit, {
     newKeys: () => assert.fail(),
     sealed: () => assert.fail(),
@@ -98,7 +105,8 @@ test('what follows from news is done again until it succeeds', async () => {
     },
   });
   try {
-    await until(() => tries === 3 && asked > 3, 'it has succeeded');
+    await until(() => isHeard, 'it has succeeded');
+    await setTimeout(1500);
     assert.equal(told.length, 2);
     assert.equal(tries, 3);
   } finally {
