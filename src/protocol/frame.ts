@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import { reason } from '../errors.ts';
 
 /**
  * Messages on a byte stream: a 32-bit big-endian length, then that many bytes of JSON. Used on the LAS's Unix
@@ -53,11 +54,12 @@ export function frames(stream: Duplex, limit: number): Frames {
     if (buffered > limit + 4) stream.pause();
     wake?.();
   });
-  stream.on('error', (error) => end(() => error));
+  stream.on('error', (error) => end(() => new FrameError(reason(error))));
   stream.on('end', endClosed);
   stream.on('close', endClosed);
   // Of what was before, a stream says nothing any more.
-  if (stream.destroyed) end(() => stream.errored ?? new FrameError('the connection was closed'));
+  if (stream.destroyed)
+    end(() => new FrameError(reason(stream.errored ?? new Error('the connection was closed'))));
 
   let needed = 4;
   const take = (): unknown => {

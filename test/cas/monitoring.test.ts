@@ -6,6 +6,7 @@ import { connect } from 'node:net';
 import { join, resolve } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { Secret as TotpSecret } from 'otpauth';
 import { documentMetrics, metricsDocument } from '../../scripts/document-metrics.ts';
 import { errors } from '../../src/errors.ts';
@@ -57,7 +58,11 @@ const ask = async (path: string, method = 'GET', at = address) => {
     return { status: 0, body: '' };
   }
 };
-const scrape = async (): Promise<Sample[]> => parseExposition((await ask('/metrics')).body);
+const scrape = async (): Promise<Sample[]> => {
+  // What was gathered lately is given again.
+  await setTimeout(300);
+  return parseExposition((await ask('/metrics')).body);
+};
 const reasons = async () =>
   JSON.parse((await ask('/readyz')).body).reasons.map(({ reason }: { reason: string }) => reason);
 

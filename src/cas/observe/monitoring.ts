@@ -31,8 +31,12 @@ export interface Monitoring {
 
 const CONNECTIONS = 32;
 const CONNECTIONS_OF_SOURCE = 12;
-/** An answer is given again for as many times as long as it took: who asks all the time has others wait little. */
+/**
+ * An answer is given again for as many times as long as it took, some milliseconds at most: who asks all the time has others wait
+ * little.
+ */
 const AGAIN = 4;
+const AGAIN_AT_MOST = 200;
 /** Milliseconds for a request, and for whoever reads an answer. */
 const REQUEST = 5_000;
 const READ = 10_000;
@@ -168,7 +172,7 @@ function sharedFor<Result>(times: number, work: () => Promise<Result>): () => Pr
     until = Number.POSITIVE_INFINITY;
     result = work().finally(() => {
       const end = performance.now();
-      until = end + times * (end - start);
+      until = end + Math.min(AGAIN_AT_MOST, times * (end - start));
     });
     return result;
   };
